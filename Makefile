@@ -1,0 +1,48 @@
+# make demo     set up, run the quickstart headless, leave its results in out/
+# make test     set up, run everything that CI runs
+# make lab      set up, open the lessons in JupyterLab
+# make notebooks, make bench, make clean
+# All need only Python 3.11 with venv; a second run reuses .venv.
+
+PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
+BIN := .venv/bin
+READY := .venv/.ready
+NOTEBOOKS := $(wildcard notebooks/*.py)
+PROCESSES ?= 2
+
+.PHONY: demo test lab notebooks bench clean
+
+$(READY): pyproject.toml constraints.txt
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks,test]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python tests/run_notebook.py notebooks/00_quickstart.py out
+	$(BIN)/jupyter nbconvert --log-level ERROR --to html out/00_quickstart.ipynb
+	@echo 'The executed notebook, its HTML, the masks and the tables:'
+	@ls -1 out/*
+
+# One thread a process: two processes with two threads each would fight for two cores.
+test: $(READY)
+	$(BIN)/ruff check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES)
+
+lab: $(READY) notebooks
+	$(BIN)/jupyter lab notebooks
+
+# The scripts are the source. --update keeps cell ids, so that a twin changes only where its script did;
+# it also keeps outputs and the times of a run, which go here.
+notebooks: $(READY)
+	$(BIN)/jupytext --quiet --to ipynb --update $(NOTEBOOKS)
+	$(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace \
+		--ClearMetadataPreprocessor.enabled=True \
+		--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags \
+		--ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec \
+		$(NOTEBOOKS:.py=.ipynb)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf .venv out

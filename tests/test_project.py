@@ -1,0 +1,167 @@
+"""The project's own files agree: versions, README and modules."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PACKAGE = REPOSITORY / "seganypet"
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
+
+
+CORE = requirements(PROJECT["dependencies"])
+EXTRAS = {name: requirements(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+DECLARED = {name: requirement for group in (CORE, *EXTRAS.values()) for name, requirement in group.items()}
+
+
+def pins() -> dict[str, str]:
+    """Name to version, from constraints.txt."""
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pinned = requirements([line for line in lines if line and not line.startswith("#")])
+    for name, requirement in pinned.items():
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==" and "+" not in specifier.version, f"{name} is not pinned to a plain version"
+    return {name: next(iter(requirement.specifier)).version for name, requirement in pinned.items()}
+
+
+# ---- versions
+
+def test_every_declared_dependency_is_pinned_within_its_range():
+    pinned = pins()
+    for name, requirement in DECLARED.items():
+        assert requirement.specifier, f"{name} has no range"
+        assert name in pinned, f"{name} is not in constraints.txt"
+        assert requirement.specifier.contains(pinned[name]), f"{requirement}, but constraints.txt has {pinned[name]}"
+
+
+def test_the_environment_file_installs_this_package_with_the_pins():
+    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    python, pip, from_pip = environment["dependencies"]
+    assert pip == "pip"
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.removeprefix("python="))
+    constraints, editable = from_pip["pip"]
+    assert constraints == "-c constraints.txt"
+    extra = re.fullmatch(r"-e \.\[(\w+)\]", editable)[1]
+    assert extra in EXTRAS
+
+
+def test_the_package_imports_nothing_that_it_does_not_declare():
+    distributions = packages_distributions()
+    for path in PACKAGE.rglob("*.py"):
+        for name in imported_names(path):
+            top = name.split(".")[0]
+            if top == "seganypet" or top in sys.stdlib_module_names:
+                continue
+            offered_by = {canonicalize_name(distribution) for distribution in distributions.get(top, [])}
+            assert offered_by & DECLARED.keys(), f"{path.name} imports {top}"
+
+
+def test_every_folder_of_modules_is_installed():
+    # A folder without __init__.py works from a clone and is missing after pip install.
+    for path in PACKAGE.rglob("*.py"):
+        assert (path.parent / "__init__.py").is_file(), f"{path.parent.name}/ has no __init__.py"
+
+
+# ---- README
+
+def readme() -> str:
+    return (REPOSITORY / "README.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["make demo", "make test"])
+def test_the_readme_shows_the_command(command: str):
+    assert re.search(rf"^{command}\b", readme(), re.MULTILINE)
+
+
+def library_map() -> list[Path]:
+    """Modules in the order of the README's library map, a fenced block under the heading 'Library map'.
+
+    A line is `module.py  what it does` or `folder/  first.py second.py ...`; a folder without .py holds data.
+    """
+    block = re.search(r"^#+ Library map\b.*?^```\w*\n(.*?)^```", readme(), re.MULTILINE | re.DOTALL)
+    assert block, "README.md has no fenced block under a heading 'Library map'"
+    modules, folder = [], PACKAGE
+    for line in block[1].splitlines():
+        first = line.split()[0] if line.strip() else ""
+        if first.endswith("/"):
+            folder = PACKAGE / first
+            assert folder.is_dir(), f"the library map names {first}, which does not exist"
+        elif first and not line[0].isspace():
+            folder = PACKAGE
+        named = [first] if folder == PACKAGE else re.findall(r"\b\w+\.py\b", line)
+        modules += [folder / name for name in named if name.endswith(".py")]
+    return modules
+
+
+def test_the_library_map_lists_every_module_once():
+    listed = [str(path.relative_to(PACKAGE)) for path in library_map()]
+    there = [str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(listed) == sorted(there)
+
+
+def test_imports_go_up_the_library_map_only():
+    order = {module_name(path): place for place, path in enumerate(library_map())}
+    for path in PACKAGE.rglob("*.py"):
+        if path == PACKAGE / "__init__.py":
+            continue  # the front door: it offers what all others hold
+        importer = module_name(path)
+        for imported in imported_names(path):
+            if imported.split(".")[0] == "seganypet":
+                assert place_of(imported, order) < place_of(importer, order) + (path.name == "__init__.py"), (
+                    f"{importer} imports {imported}, which the library map lists below it"
+                )
+
+
+def place_of(module: str, order: dict[str, int]) -> int:
+    """A package stands where the last of its modules does."""
+    places = [place for name, place in order.items() if f"{name}.".startswith(f"{module}.")]
+    assert places, f"the library map does not list {module}"
+    return max(places)
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_names(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, at its top or inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name}: relative import; write seganypet. in full"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"  # `from package import module`
+                is_module = (REPOSITORY / inner.replace(".", "/")).with_suffix(".py").is_file()
+                names.add(inner if is_module else node.module)
+    return names
+
+
+# ---- import
+
+def test_import_takes_under_two_seconds_and_leaves_the_heavy_libraries_for_later():
+    program = (
+        "import sys, time; start = time.perf_counter(); import seganypet; "
+        "print(time.perf_counter() - start, *{'torch', 'monai', 'matplotlib', 'transformers'} & set(sys.modules))"
+    )
+    seconds = []
+    for _ in range(3):  # the best of three: another process may hold the cores
+        output = subprocess.check_output([sys.executable, "-c", program], cwd=REPOSITORY, text=True)
+        elapsed, *heavy = output.split()
+        assert not heavy, f"import seganypet imports {heavy}"
+        seconds.append(float(elapsed))
+    assert min(seconds) <= 2.0
