@@ -1,0 +1,1 @@
+"""seganypet: promptable segmentation of 3D PET, to learn, run and extend."""

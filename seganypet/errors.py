@@ -1,0 +1,41 @@
+"""Errors of this package: each says what arrived, what is needed, and what to do next."""
+
+
+class SegAnyPETError(ValueError):
+    """Base of every error that this package raises about its input."""
+
+
+class VolumeError(SegAnyPETError):
+    """A file or array that is not a usable 3D volume."""
+
+
+class GeometryError(VolumeError):
+    """An affine, a grid or a coordinate that cannot be right."""
+
+
+class UnitError(SegAnyPETError):
+    """An intensity unit that is missing, unknown or wrong for the task."""
+
+
+class DicomError(SegAnyPETError):
+    """A DICOM series that cannot be stacked into one volume."""
+
+
+class SUVError(SegAnyPETError):
+    """Headers from which no SUV may be computed; the message names the tag."""
+
+
+class CheckpointError(SegAnyPETError):
+    """A file that does not hold the weights of such a model."""
+
+
+class ClickError(SegAnyPETError):
+    """A click that cannot belong to the volume at hand."""
+
+
+class JournalError(SegAnyPETError):
+    """A prompt journal that is damaged or belongs to another volume or model."""
+
+
+class CohortError(SegAnyPETError):
+    """A cohort table or one of its cases that cannot be used."""

@@ -1,0 +1,50 @@
+"""Files that are either whole or absent."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seganypet.errors import SegAnyPETError
+
+
+@contextmanager
+def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes the place of `path`.
+
+    The temporary name keeps the suffixes of `path` (writers choose a format by them). If
+    the block raises or the process dies, whatever stood at `path` before is untouched.
+
+    Args:
+        path: Where the finished file shall be.
+
+    Raises:
+        SegAnyPETError: If the parent folder does not exist or `path` is a folder.
+
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "table.csv"
+    >>> with replace_atomically(target) as temporary:
+    ...     _ = temporary.write_text("case,dsc")
+    >>> target.read_text()
+    'case,dsc'
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
+    if not path.parent.is_dir():
+        raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
+    handle, temporary_name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.name, dir=path.parent)
+    os.close(handle)
+    temporary = Path(temporary_name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # or a power cut may leave the new name on an empty file
+        # mkstemp makes private files; give ours the permissions that open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
