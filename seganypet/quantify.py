@@ -1,0 +1,223 @@
+"""What a mask on a PET says in numbers: SUVmax, SUVmean, SUVpeak, MTV and TLG, with definitions."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seganypet.errors import GeometryError, UnitError, VolumeError
+from seganypet.volume import Volume
+
+if TYPE_CHECKING:
+    import pandas
+
+# Radius of a sphere of 1 cm3 (diameter 12.4 mm).
+PEAK_RADIUS_MM = 10.0 * (3.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
+
+Masks = np.ndarray | Mapping[str, np.ndarray]
+Box = tuple[slice, slice, slice]
+
+
+def quantify(
+    volume: Volume,
+    mask: Masks,
+    *,
+    names: Mapping[int, str] | None = None,
+    rule: str | None = None,
+    peak: str = "global",
+) -> "pandas.DataFrame":
+    """SUVmax, SUVmean, SUVpeak, MTV and TLG of one or several objects.
+
+    Args:
+        volume: PET in SUVbw.
+        mask: Bool mask, or integer label map (0 is background), shape of `volume`; or several bool
+            masks by name.
+        names: Names for the labels of a label map; a label that does not occur gives an empty object.
+            Without it every label that occurs is reported as "label 3".
+        rule: If given, each mask is first narrowed to its voxels above a threshold, see `threshold_mask`.
+        peak: Where the 1 cm3 sphere of SUVpeak may be centred: "global", on any voxel of the mask, or
+            "local", on its hottest voxel.
+
+    Returns:
+        One row per object and quantity: object, quantity, value, unit, definition, source. An empty
+        mask has MTV 0 and TLG 0; its SUVs are NaN.
+
+    Raises:
+        UnitError: `volume` is not in SUVbw.
+        GeometryError: A mask of another shape.
+        VolumeError: A mask of fractions; an unknown `rule` or `peak`.
+
+    Source: Wahl et al., J Nucl Med 2009 (PERCIST; SUVpeak); Boellaard et al., EJNMMI 2015 (EANM 2.0).
+    """
+    import pandas
+
+    _check_unit(volume)
+    if peak not in ("global", "local"):
+        raise VolumeError(f"peak={peak!r}; needed is 'global' or 'local'.")
+    weights = peak_weights(volume.affine)
+    rows = []
+    for name, box, in_box in _objects(volume, mask, names):
+        if rule is not None:
+            in_box = in_box & _above(volume.data[box], in_box, rule)
+        for quantity, value, unit, definition in _measure(volume, box, in_box, weights, rule, peak):
+            rows.append((name, quantity, value, unit, definition, volume.source))
+    return pandas.DataFrame(rows, columns=["object", "quantity", "value", "unit", "definition", "source"])
+
+
+def threshold_mask(volume: Volume, mask: np.ndarray, rule: str) -> np.ndarray:
+    """Voxels of a mask that count as metabolically active.
+
+    Args:
+        volume: PET in SUVbw, shape (I, J, K).
+        mask: Bool, shape (I, J, K).
+        rule: "fixed4", SUV of at least 4; or "41%", at least 41 % of the SUVmax in the mask.
+
+    Returns:
+        Bool, shape (I, J, K).
+
+    Raises:
+        UnitError, GeometryError, VolumeError: As `quantify`.
+    """
+    _check_unit(volume)
+    mask = _check_mask(volume, mask, "mask")
+    return mask & _above(volume.data, mask, rule)
+
+
+def peak_weights(affine: np.ndarray) -> np.ndarray:
+    """Millilitres of a 1 cm3 sphere in each voxel around its centre voxel.
+
+    Args:
+        affine: Of any grid, oblique and anisotropic too, shape (4, 4).
+
+    Returns:
+        Shape (odd, odd, odd), float64, summing to 1. Voxels that the surface cuts are divided into
+        pieces of at most 0.4 mm, of which those with their centre inside count.
+    """
+    matrix = np.asarray(affine, float)[:3, :3]
+    # Half-extent of the sphere in voxels along each axis, exact for sheared grids too.
+    reach = np.linalg.norm(np.linalg.inv(matrix), axis=1) * PEAK_RADIUS_MM
+    half = np.ceil(reach - 0.5).astype(int).clip(0)
+    pieces = np.ceil(np.linalg.norm(matrix, axis=0) / 0.4).astype(int)
+    # Coordinates of all pieces along each axis, in voxels from the centre.
+    along = [
+        (np.arange((2 * h + 1) * n) + 0.5) / n - 0.5 - h for h, n in zip(half, pieces, strict=True)
+    ]
+    in_plane = matrix[:, 0, None, None] * along[0][:, None] + matrix[:, 1, None, None] * along[1]  # (3, i, j)
+    rows, columns = 2 * half[0] + 1, 2 * half[1] + 1
+    weights = np.zeros((rows, columns, 2 * half[2] + 1))
+    for index, position in enumerate(along[2]):  # plane by plane: memory stays small on fine grids
+        from_centre = in_plane + (matrix[:, 2] * position)[:, None, None]
+        inside = (from_centre**2).sum(axis=0) <= PEAK_RADIUS_MM**2
+        weights[:, :, index // pieces[2]] += inside.reshape(rows, pieces[0], columns, pieces[1]).sum(axis=(1, 3))
+    return weights / weights.sum()
+
+
+def _above(data: np.ndarray, mask: np.ndarray, rule: str) -> np.ndarray:
+    if rule == "fixed4":
+        return data >= 4.0
+    if rule == "41%":
+        return data >= 0.41 * data[mask].max(initial=-np.inf)
+    raise VolumeError(f"threshold rule {rule!r}; needed is 'fixed4' or '41%'.")
+
+
+def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, peak: str) -> float:
+    """Largest mean SUV in a sphere centred on a voxel of the mask; NaN for an empty mask.
+
+    The sphere may reach beyond the mask. A part of it outside the scan is left out of its mean.
+    """
+    from scipy.signal import fftconvolve
+
+    if not in_box.any():
+        return float("nan")
+    if peak == "local":
+        hottest = np.unravel_index(np.argmax(np.where(in_box, volume.data[box], -np.inf)), in_box.shape)
+        box = tuple(slice(one.start + int(at), one.start + int(at) + 1) for one, at in zip(box, hottest, strict=True))
+        in_box = np.ones((1, 1, 1), bool)
+    # The box widened by the sphere, with zeros outside the scan, so that "valid" gives back the box.
+    half = np.array(weights.shape) // 2
+    start = np.array([one.start for one in box]) - half
+    stop = np.array([one.stop for one in box]) + half
+    before, after = np.maximum(-start, 0), np.maximum(stop - volume.shape, 0)
+    outside = tuple(zip(before, after, strict=True))
+    wide = volume.data[tuple(slice(*ends) for ends in zip(start + before, stop - after, strict=True))]
+    # The sphere is its own mirror image, so convolving is correlating.
+    means = fftconvolve(np.pad(wide.astype(float), outside), weights, mode="valid")
+    if before.any() or after.any():
+        means = means / fftconvolve(np.pad(np.ones(wide.shape), outside), weights, mode="valid")
+    return float(means[in_box].max())
+
+
+def _measure(
+    volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, rule: str | None, peak: str
+) -> list[tuple[str, float, str, str]]:
+    """(quantity, value, unit, definition) of one object."""
+    values = volume.data[box][in_box].astype(float)
+    empty = values.size == 0
+    mean = float("nan") if empty else float(values.mean())
+    volume_ml = values.size * volume.voxel_volume_ml
+    where = {
+        None: "voxels of the mask as given",
+        "fixed4": "voxels of the mask with SUVbw >= 4",
+        "41%": "voxels of the mask with at least 41 % of its SUVmax",
+    }[rule]
+    centre = "any of these voxels" if peak == "global" else "the hottest of these voxels"
+    return [
+        ("SUVmax", float("nan") if empty else float(values.max()), "g/mL", f"largest SUVbw; {where}"),
+        ("SUVmean", mean, "g/mL", f"mean SUVbw; {where}"),
+        (
+            "SUVpeak", _peak(volume, box, in_box, weights, peak), "g/mL",
+            f"largest mean SUVbw of a 1 cm3 sphere (12.4 mm), partial voxels weighted, centred on {centre} ({peak}); "
+            f"{where}",
+        ),
+        ("MTV", volume_ml, "mL", f"metabolic volume: count x voxel volume; {where}"),
+        ("TLG", 0.0 if empty else volume_ml * mean, "g", f"total lesion glycolysis: MTV x SUVmean, mL x g/mL; {where}"),
+    ]  # fmt: skip
+
+
+def _objects(volume: Volume, mask: Masks, names: Mapping[int, str] | None) -> list[tuple[str, Box, np.ndarray]]:
+    """Name, bounding box, and bool mask inside that box, of each object."""
+    from scipy import ndimage
+
+    nothing = (slice(0, 0),) * 3
+    if not isinstance(mask, Mapping):
+        mask = np.asarray(mask)
+        if mask.dtype.kind in "ui":
+            _check_shape(volume, mask, "label map")
+            if mask.size and not 0 <= mask.min() <= mask.max() <= np.iinfo(np.int16).max:
+                raise VolumeError(f"label map holds {mask.min()} to {mask.max()}; labels from 0 to 32767 are needed.")
+            boxes = dict(enumerate(ndimage.find_objects(mask.astype(np.int16, copy=False)), start=1))
+            if names is None:
+                names = {label: f"label {label}" for label, box in boxes.items() if box is not None}
+            boxes = {label: boxes.get(label) or nothing for label in names}
+            return [(name, boxes[label], mask[boxes[label]] == label) for label, name in names.items()]
+        mask = {"mask": mask}
+    objects = []
+    for name, one in mask.items():
+        one = _check_mask(volume, one, "mask" if name == "mask" else f"mask {name!r}")
+        box = (ndimage.find_objects(one.view(np.uint8)) or [nothing])[0]
+        objects.append((str(name), box, one[box]))
+    return objects
+
+
+def _check_mask(volume: Volume, mask: np.ndarray, what: str) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.dtype != bool:
+        raise VolumeError(f"{what} is {mask.dtype}; needed is bool (logits > 0, labels == 3) or one integer label map.")
+    _check_shape(volume, mask, what)
+    return mask
+
+
+def _check_shape(volume: Volume, mask: np.ndarray, what: str) -> None:
+    if mask.shape != volume.shape:
+        raise GeometryError(
+            f"{what} of shape {mask.shape} does not lie on {volume.source} of shape {volume.shape}. "
+            "Resample it onto that grid with nearest-neighbour interpolation."
+        )
+
+
+def _check_unit(volume: Volume) -> None:
+    if volume.unit != "SUVbw":
+        raise UnitError(
+            f"{volume.source} is in {volume.unit}; SUVmax, MTV and the rest need SUVbw. Load the DICOM series with "
+            "load_dicom, which computes SUVbw, or convert: Volume(data * suv_per_bq_ml, affine, 'SUVbw')."
+        )
