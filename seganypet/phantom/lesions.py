@@ -1,0 +1,153 @@
+"""Scattered lesions: lymphoma-like nodes, a lung primary with nodes, melanoma-like metastases."""
+
+import numpy as np
+from scipy import ndimage
+
+from seganypet.phantom.canvas import Canvas, smooth_field
+from seganypet.phantom.patient import ID, TISSUES, Patient
+
+KINDS = ("lymphoma", "lung", "melanoma")
+
+# Where nodes lie in the reference man, mm.
+_STATIONS = {
+    "neck": [(38, 22, 215), (-38, 22, 215), (42, 20, 245), (-42, 20, 245)],
+    "supraclavicular": [(52, 30, 168), (-52, 30, 168)],
+    "axilla": [(140, 25, 105), (-140, 25, 105)],
+    "mediastinum": [(14, 30, 100), (-22, 40, 92), (4, 15, 70), (20, 62, 105)],
+    "hilum": [(36, 20, 66), (-40, 18, 62)],
+    "retroperitoneum": [(-24, 24, -150), (-22, 26, -190), (26, 24, -170), (8, 36, -205)],
+    "mesentery": [(10, 70, -190), (-20, 75, -220)],
+    "iliac": [(52, 25, -320), (-52, 25, -320), (60, 38, -350)],
+    "groin": [(72, 78, -420), (-72, 78, -420)],
+}
+_LUNGS = [label for name, label in ID.items() if name.startswith("lung_")]
+_NODE_TISSUE = [ID[name] for name in ("fat", "muscle", "mediastinum", "vessels", "small_bowel", "pancreas", "glands")]
+
+
+def paint_lesions(
+    canvas: Canvas, activity: np.ndarray, patient: Patient, kind: str, rng: np.random.Generator
+) -> np.ndarray:
+    """Paint lesions of one kind into `activity` (in place).
+
+    Args:
+        activity: Uptake (SUVbw) before imaging, shape of the canvas.
+        kind: One of KINDS.
+
+    Returns:
+        Instance labels 1..n, 0 elsewhere, uint8.
+
+    Source: counts, volumes and SUVmax as published for lymphoma, lung cancer and melanoma, where
+    found; the rest is our inference.
+    """
+    instances = np.zeros(canvas.labels.shape, np.uint8)
+    scale = np.array(patient.scale)
+    # One patient's lesions resemble each other: most of the spread in uptake is between patients.
+    between = np.exp(rng.normal(0, 0.4))
+    plan = []  # (centre mm, volume mL, SUVmax, tissues that may be replaced)
+    if kind == "lymphoma":
+        n = int(np.clip(1 + rng.negative_binomial(1.4, 0.16), 1, 25))
+        names = list(rng.permutation(list(_STATIONS)))[: int(rng.integers(1, 5))]
+        for _ in range(n):
+            if rng.random() < 0.08:
+                organ = rng.choice(["spleen", "marrow"])
+                plan.append((_random_place(canvas, [ID[organ]], rng), (3, 1.0), 10, [ID[organ]]))
+            else:
+                station = _STATIONS[names[rng.integers(len(names))]]
+                centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 13, 3)) * scale
+                plan.append((centre, (4, 1.2), 10, _NODE_TISSUE))
+    elif kind == "lung":
+        side = int(rng.choice((-1, 1)))
+        ipsilateral = [label for label in _LUNGS if TISSUES[label].endswith("right" if side > 0 else "left")]
+        plan.append((_random_place(canvas, ipsilateral, rng), (15, 1.1), 10, [*_LUNGS, ID["mediastinum"]]))
+        for _ in range(int(rng.integers(0, 7))):
+            station = [*_STATIONS["mediastinum"], _STATIONS["hilum"][0 if side > 0 else 1]]
+            centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 7, 3)) * scale
+            plan.append((centre, (2, 0.9), 6, [*_NODE_TISSUE, *_LUNGS]))
+        if rng.random() < 0.3:
+            for _ in range(int(rng.integers(1, 7))):
+                organ = rng.choice(["marrow", "liver"])
+                plan.append((_random_place(canvas, [ID[organ]], rng), (2.5, 0.9), 7, [ID[organ]]))
+    else:
+        targets = {"lungs": _LUNGS, "liver": [ID["liver"]], "marrow": [ID["marrow"]], "fat": [ID["fat"]],
+                   "muscle": [ID["muscle"]], "bowel": [ID["small_bowel"], ID["fat"]]}  # fmt: skip
+        for _ in range(int(np.clip(1 + rng.negative_binomial(0.9, 0.15), 1, 25))):
+            if rng.random() < 0.35:
+                station = list(_STATIONS.values())[rng.integers(len(_STATIONS))]
+                centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 10, 3)) * scale
+                plan.append((centre, (2, 1.1), 8, _NODE_TISSUE))
+            else:
+                tissue = list(targets)[rng.integers(len(targets))]
+                plan.append((_random_place(canvas, targets[tissue], rng), (1.5, 1.1), 8, targets[tissue]))
+    for centre, (volume_ml, log_sd), suv, tissues in plan:
+        volume = float(np.clip(volume_ml * np.exp(rng.normal(0, log_sd)), 0.35, 350))
+        peak = float(np.clip(suv * between * np.exp(rng.normal(0, 0.35)), 3.0, 45))
+        if centre is not None:
+            _paint_one(canvas, activity, instances, centre, volume, peak, tissues, rng)
+    return _renumber(instances)
+
+
+def _random_place(canvas: Canvas, tissues: list[int], rng: np.random.Generator) -> np.ndarray | None:
+    """A random voxel's place (mm) inside the tissues; None if the field of view holds hardly any."""
+    for _ in range(4):
+        ijk = np.stack([rng.integers(0, size, 40000) for size in canvas.labels.shape])
+        found = np.flatnonzero(np.isin(canvas.labels[tuple(ijk)], tissues))
+        if len(found):
+            i, j, k = ijk[:, found[0]]
+            return np.array((canvas.x[i], canvas.y[j], canvas.z[k]), float)
+    return None
+
+
+def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rng) -> None:
+    """One lesion: a warped union of blobs of a given volume, inside the tissues it may replace."""
+    radius = (volume_ml * 1000 * 0.75 / np.pi) ** (1 / 3)
+    reach = 1.9 * radius + 4
+    lo, hi = centre - reach, centre + reach
+    box = canvas.box(lo, hi)
+    axes = canvas.axes(box)
+    n_blobs = int(rng.integers(1, 3 + int(volume_ml > 5) * 2))
+    offsets, stretch = rng.normal(0, 0.45, (n_blobs, 3)), rng.uniform(0.75, 1.3, (n_blobs, 3))
+    field = smooth_field(rng, axes, lo, hi, max(0.7 * radius, 5))
+    grain = smooth_field(rng, axes, lo, hi, max(0.35 * radius, 4))
+    necrotic = volume_ml > 15 and rng.random() < 0.45
+    within = float(rng.uniform(0.12, 0.32))
+    if 0 in field.shape:
+        return
+    x, y, z = (axis - c for axis, c in zip(canvas.mesh(box), centre, strict=True))
+    level = np.full(field.shape, 9, np.float32)
+    for offset, size in zip(offsets * radius, stretch * radius, strict=True):
+        np.minimum(level, sum(((p - o) / s) ** 2 for p, o, s in zip((x, y, z), offset, size, strict=True)), out=level)
+    level = np.sqrt(level) + 0.16 * field
+    voxel_ml = float(np.prod([axis[1] - axis[0] if len(axis) > 1 else 3 for axis in axes])) / 1000
+    n = max(int(round(volume_ml / voxel_ml)), 1)
+    free = np.isin(canvas.labels[box], tissues) & (instances[box] == 0)
+    level[~free] = 99
+    order = np.partition(level.ravel(), min(n, level.size - 1))[min(n, level.size - 1)]
+    mask = (level < order) & free
+    parts, count = ndimage.label(mask)
+    if not count:
+        return
+    sizes = np.bincount(parts.ravel())[1:]
+    mask = parts == 1 + int(sizes.argmax())
+    found_ml = float(mask.sum()) * voxel_ml
+    if found_ml < 0.3:
+        return
+    # Recovery: small hot spots lose height to the resolution; SUVmax is that of the image.
+    diameter = 2 * (found_ml * 1000 * 0.75 / np.pi) ** (1 / 3)
+    recovery = float(np.interp(diameter, (6, 10, 13, 17, 22), (0.3, 0.5, 0.72, 0.88, 1.0)))
+    hot = np.clip(1 + within * grain, 0.45, 1.6)
+    hot *= min(peak / recovery, 70) / float(np.percentile(hot[mask], 97))
+    if necrotic:
+        core = ndimage.distance_transform_edt(mask, [axis[1] - axis[0] for axis in axes])
+        pale = 1 / (1 + np.exp(-(core + 2 * field - 0.45 * core.max()) / 2.5))
+        hot *= 1 - (1 - rng.uniform(0.15, 0.35)) * pale
+    instances[box][mask] = min(int(instances.max()) + 1, 255)
+    background = float(np.median(activity[box][mask]))
+    activity[box][mask] = np.maximum(hot[mask], 0.6 * hot[mask] + 1.3 * background if not necrotic else 0)
+
+
+def _renumber(instances: np.ndarray) -> np.ndarray:
+    """Labels 1..n without gaps."""
+    table = np.zeros(256, np.uint8)
+    present = np.flatnonzero(np.bincount(instances.ravel(), minlength=256)[1:]) + 1
+    table[present] = np.arange(1, len(present) + 1)
+    return table[instances]
