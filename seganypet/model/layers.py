@@ -1,0 +1,43 @@
+"""Three small layers that encoders and decoder share."""
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a volume, (B, C, I, J, K) -> same."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
+
+
+class MLPBlock(nn.Module):
+    """Two linear layers with a nonlinearity between, (..., C) -> (..., C)."""
+
+    def __init__(self, dim: int, hidden_dim: int, activation: type[nn.Module]):
+        super().__init__()
+        self.lin1 = nn.Linear(dim, hidden_dim)
+        self.lin2 = nn.Linear(hidden_dim, dim)
+        self.act = activation()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.lin2(self.act(self.lin1(tokens)))
+
+
+class MLP(nn.Module):
+    """Three linear layers with ReLU between, (..., in_dim) -> (..., out_dim)."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int):
+        super().__init__()
+        sizes = (in_dim, hidden_dim, hidden_dim, out_dim)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+
+    def forward(self, token: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            token = F.relu(layer(token))
+        return self.layers[-1](token)

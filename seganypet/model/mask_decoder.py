@@ -1,0 +1,161 @@
+"""From an embedded window and encoded clicks to mask logits: two-way attention, then upscaling."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seganypet.model.config import ModelConfig
+from seganypet.model.image_encoder import ConvStem, ImageEmbedding
+from seganypet.model.layers import MLP, ChannelNorm, MLPBlock
+from seganypet.model.prompt_encoder import PromptEmbedding
+
+MASK_TOKENS = 4  # one for an unambiguous prompt, three for whole, part and subpart
+
+
+class MaskDecoder(nn.Module):
+    """Mask tokens look at clicks and image; each then becomes a filter over the upscaled image tokens.
+
+    Source: supplement B.1; SAM-Med3D's `mask_decoder`, whose parameter names these are.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        dim = config.prompt_dim
+        self.transformer = TwoWayTransformer(dim, config.decoder_mlp_dim)
+        self.iou_token = nn.Embedding(1, dim)
+        self.mask_tokens = nn.Embedding(MASK_TOKENS, dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose3d(dim, dim // 4, kernel_size=2, stride=2),
+            ChannelNorm(dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose3d(dim // 4, dim // 8, kernel_size=2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8) for _ in range(MASK_TOKENS))
+        self.iou_prediction_head = MLP(dim, 256, MASK_TOKENS)
+        if config.fine_features:
+            prompt_channels = 3 if config.click_map else 1
+            self.fuse_quarter = FuseFine(ConvStem.QUARTER_CHANNELS + 4, dim // 4)
+            self.fuse_half = FuseFine(ConvStem.HALF_CHANNELS + prompt_channels, dim // 8)
+        self.fine_features = config.fine_features
+
+    def forward(
+        self, image: ImageEmbedding, prompt: PromptEmbedding, positions: Tensor, multimask: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Decode masks.
+
+        Args:
+            image: The embedded window.
+            prompt: The encoded clicks and previous mask.
+            positions: Position encoding of the image tokens, (1, C, g, g, g).
+            multimask: Three masks for an ambiguous click instead of the single one.
+
+        Returns:
+            Logits (B, M, 4g, 4g, 4g) and predicted IoU (B, M), M = 3 if `multimask` else 1.
+        """
+        batch = len(prompt.sparse)
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, C)
+        tokens = torch.cat([output_tokens.expand(batch, -1, -1), prompt.sparse], dim=1)  # (B, 5 + P, C)
+        tokens, grid = self.transformer(image.tokens + prompt.dense, positions, tokens)
+        fine = self._upscale(grid, image, prompt)  # (B, C, g, g, g) -> (B, C/8, 4g, 4g, 4g)
+
+        wanted = range(1, MASK_TOKENS) if multimask else range(1)
+        filters = torch.stack([self.output_hypernetworks_mlps[m](tokens[:, 1 + m]) for m in wanted], dim=1)
+        logits = torch.einsum("bmc,bcijk->bmijk", filters, fine)
+        iou = self.iou_prediction_head(tokens[:, 0])[:, wanted.start : wanted.stop]
+        return logits, iou
+
+    def _upscale(self, grid: Tensor, image: ImageEmbedding, prompt: PromptEmbedding) -> Tensor:
+        up_quarter, up_half = self.output_upscaling[:3], self.output_upscaling[3:]
+        if not self.fine_features:
+            return up_half(up_quarter(grid))
+        quarter = self.fuse_quarter(up_quarter(grid), image.quarter, prompt.quarter)
+        return self.fuse_half(up_half(quarter), image.half, prompt.half)
+
+
+class FuseFine(nn.Module):
+    """Adds what the stem and the dense prompt know on a finer grid, and lets neighbours talk.
+
+    Shape: (B, C, n, n, n) and finer features of the same n -> (B, C, n, n, n).
+    """
+
+    def __init__(self, fine_channels: int, channels: int):
+        super().__init__()
+        self.enter = nn.Conv3d(fine_channels, channels, kernel_size=1)
+        self.mix = nn.Conv3d(channels, channels, kernel_size=3, padding=1)
+
+    def forward(self, features: Tensor, image: Tensor, prompt: Tensor) -> Tensor:
+        features = features + self.enter(torch.cat([image, prompt], dim=1))
+        return features + self.mix(F.relu(features))
+
+
+class TwoWayTransformer(nn.Module):
+    """Two blocks of tokens attending to the image and the image attending to tokens."""
+
+    def __init__(self, dim: int, mlp_dim: int, depth: int = 2):
+        super().__init__()
+        # The very first block has no content yet beside the positions, so it skips adding them.
+        self.layers = nn.ModuleList(TwoWayBlock(dim, mlp_dim, first=index == 0) for index in range(depth))
+        self.final_attn_token_to_image = CrossAttention(dim, downsample=2)
+        self.norm_final_attn = nn.LayerNorm(dim)
+
+    def forward(self, image: Tensor, positions: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, g, g, g), (1, C, g, g, g), (B, T, C) -> tokens (B, T, C), image (B, C, g, g, g)."""
+        shape = image.shape[2:]
+        keys = image.flatten(2).transpose(1, 2)  # (B, N, C)
+        key_places = positions.flatten(2).transpose(1, 2)
+        tokens = prompts
+        for layer in self.layers:
+            tokens, keys = layer(tokens, keys, prompts, key_places)
+        tokens = tokens + self.final_attn_token_to_image(tokens + prompts, keys + key_places, keys)
+        return self.norm_final_attn(tokens), keys.transpose(1, 2).unflatten(2, shape)
+
+
+class TwoWayBlock(nn.Module):
+    """Tokens among themselves, tokens to image, MLP, image to tokens; each followed by a norm."""
+
+    def __init__(self, dim: int, mlp_dim: int, first: bool):
+        super().__init__()
+        self.first = first
+        self.self_attn = CrossAttention(dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross_attn_token_to_image = CrossAttention(dim, downsample=2)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = MLPBlock(dim, mlp_dim, nn.ReLU)
+        self.norm3 = nn.LayerNorm(dim)
+        self.cross_attn_image_to_token = CrossAttention(dim, downsample=2)
+        self.norm4 = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor, keys: Tensor, token_places: Tensor, key_places: Tensor) -> tuple[Tensor, Tensor]:
+        if self.first:
+            tokens = self.self_attn(tokens, tokens, tokens)
+        else:
+            placed = tokens + token_places
+            tokens = tokens + self.self_attn(placed, placed, tokens)
+        tokens = self.norm1(tokens)
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_places, keys + key_places, keys))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        keys = self.norm4(keys + self.cross_attn_image_to_token(keys + key_places, tokens + token_places, tokens))
+        return tokens, keys
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of queries (B, Q, C) on keys and values (B, K, C)."""
+
+    HEADS = 8
+
+    def __init__(self, dim: int, downsample: int = 1):
+        super().__init__()
+        inner = dim // downsample
+        self.q_proj = nn.Linear(dim, inner)
+        self.k_proj = nn.Linear(dim, inner)
+        self.v_proj = nn.Linear(dim, inner)
+        self.out_proj = nn.Linear(inner, dim)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        q, k, v = (self._split_heads(x) for x in (self.q_proj(query), self.k_proj(key), self.v_proj(value)))
+        out = F.scaled_dot_product_attention(q, k, v)  # (B, heads, Q, c)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.HEADS, -1)).transpose(1, 2)  # (B, T, C) -> (B, heads, T, c)
