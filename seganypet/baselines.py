@@ -1,0 +1,227 @@
+"""What a threshold reaches from the same clicks: the rules of PET reading rooms, and an oracle that knows the answer.
+
+A `ThresholdSession` takes the calls of a model's session, so that whatever drives a model drives a threshold.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
+from seganypet.metrics import dice
+from seganypet.prompts import Click
+from seganypet.simulate import CONNECTED_26, bounding_box
+from seganypet.volume import Volume
+
+PEAK_RADIUS_MM = 15.0
+BAND = 0.8
+BAND_SIGMA_MM = 4.0
+_RULE = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<percent>%?)(?P<hottest> hottest)?")
+
+
+class ThresholdSession:
+    """Threshold growing behind the calls of a model's session.
+
+    Rules, by name:
+        "41%": voxels of at least 41 % of the maximum within 15 mm of the click, 26-connected to the clicked voxel.
+        "2.5", "4.0": voxels of at least this SUVbw, 26-connected to the clicked voxel.
+        "41% hottest", "2.5 hottest", ...: the same, grown from the hottest voxel within 15 mm of the click, as a
+            workstation does that snaps to the local maximum. Without this word a click on a voxel below the threshold,
+            such as the necrotic core of a tumour, grows nothing.
+        "band": for organs, which are not hotter than all around them. In the volume smoothed by a Gaussian of sigma
+            4 mm, voxels from 0.8 to 1 / 0.8 times the intensity at the click, 26-connected to it.
+    Any number may stand in the place of 41, 2.5 or 4.0.
+
+    Several positive clicks give the union of what each grows. A negative click takes away what lies nearer (in mm) to it
+    than to every positive click; of the rest, only pieces that hold a positive click or its starting voxel stay.
+
+    Attributes:
+        volume: The scan.
+        rule: Name of the rule.
+        clicks: All clicks so far.
+        mask: The current mask, shape of `volume`, bool.
+
+    Raises:
+        SegAnyPETError: A rule that cannot be read.
+        UnitError: A volume that is not PET; a fixed SUV threshold on a volume that is not in SUVbw.
+    """
+
+    def __init__(self, volume: Volume, rule: str = "41%") -> None:
+        parts = _RULE.fullmatch(rule)
+        if rule != "band" and (parts is None or float(parts["number"]) == 0):
+            raise SegAnyPETError(
+                f"unknown threshold rule {rule!r}; needed is a share of the peak ('41%') or an SUV ('2.5'), each perhaps "
+                "with ' hottest' behind it, or 'band'."
+            )
+        fixed = parts is not None and not parts["percent"]
+        if volume.unit == "HU" or (volume.unit != "SUVbw" and fixed):
+            need = "SUVbw" if fixed else "PET (SUVbw or Bq/mL)"
+            raise UnitError(f"{volume.source}: rule {rule!r} needs {need}; the volume's unit is {volume.unit}.")
+        self.volume, self.rule = volume, rule
+        self._parts = parts
+        self._data = volume.data
+        if parts is None:
+            self._data = ndimage.gaussian_filter(volume.data, BAND_SIGMA_MM / np.array(volume.spacing))
+        self._flood = _Flood(self._data)
+        self.reset()
+
+    def click(
+        self,
+        *,
+        ijk: Sequence[int] | None = None,
+        mm: Sequence[float] | None = None,
+        foreground: bool = True,
+    ) -> np.ndarray:
+        """Add a click, given by voxel or by RAS+ millimetres.
+
+        Returns:
+            The new mask, shape of the volume, bool.
+
+        Raises:
+            ClickError: A click outside the volume, or not exactly one of `ijk` and `mm`.
+        """
+        if (ijk is None) == (mm is None):
+            raise ClickError("a click needs its place once: either ijk=(i, j, k) or mm=(x, y, z).")
+        place = np.asarray(self.volume.to_ijk(mm) if ijk is None else ijk, float)
+        if place.shape != (3,) or not self.volume.contains(place):
+            raise ClickError(
+                f"{self.volume.source}: a click at ijk={place.tolist()} lies outside the volume of shape "
+                f"{self.volume.shape}. If it is in mm, pass mm=(x, y, z)."
+            )
+        click = Click(tuple(int(index) for index in np.rint(place)), foreground)
+        self.clicks.append(click)
+        if foreground:
+            start, lower, upper = self._limits(click.ijk)
+            grown = self._flood.grow(start, lower, upper)
+            self._starts.append(start)
+            self._grown = grown if self._grown is None else self._grown | grown
+        self.mask = self._cut()
+        return self.mask.copy()
+
+    def reset(self) -> None:
+        """Forget all clicks."""
+        self.clicks: list[Click] = []
+        self._starts: list[tuple[int, int, int]] = []
+        self._grown: np.ndarray | None = None
+        self.mask = np.zeros(self.volume.shape, bool)
+
+    def _limits(self, ijk: tuple[int, int, int]) -> tuple[tuple[int, int, int], float, float]:
+        """Where to start growing, and between which intensities."""
+        if self._parts is None:
+            value = float(self._data[ijk])
+            return ijk, *sorted((BAND * value, value / BAND))
+        peak_ijk, peak = hottest_voxel(self.volume, ijk)
+        number = float(self._parts["number"])
+        lower = number / 100 * peak if self._parts["percent"] else number
+        return peak_ijk if self._parts["hottest"] else ijk, lower, np.inf
+
+    def _cut(self) -> np.ndarray:
+        negatives = [click.ijk for click in self.clicks if not click.foreground]
+        mask = np.zeros(self.volume.shape, bool) if self._grown is None else self._grown.copy()
+        box = bounding_box(mask)
+        if box is None or not negatives:
+            return mask
+        positives = [click.ijk for click in self.clicks if click.foreground]
+        corner = np.array([part.start for part in box])
+        inside = mask[box]
+        for negative in negatives:
+            nearer = np.ones(inside.shape, bool)
+            for positive in positives:
+                nearer &= self._nearer(np.array(negative) - corner, np.array(positive) - corner, inside.shape)
+            inside &= ~nearer
+        labels, _ = ndimage.label(inside, CONNECTED_26)
+        roots = [ijk for ijk in (*positives, *self._starts) if mask[ijk]]
+        kept = [labels[tuple(np.array(ijk) - corner)] for ijk in roots]
+        mask[box] = np.isin(labels, kept) & inside
+        return mask
+
+    def _nearer(self, a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Voxels nearer to a than to b: one side of a plane, |v-a|^2 < |v-b|^2 in the metric of the affine."""
+        metric = self.volume.affine[:3, :3].T @ self.volume.affine[:3, :3]
+        slope = 2 * metric @ (a - b)
+        i, j, k = (slope[axis] * np.arange(size) for axis, size in enumerate(shape))
+        return i[:, None, None] + j[:, None] + k > a @ metric @ a - b @ metric @ b
+
+
+class BestThreshold(NamedTuple):
+    """Answer of `best_threshold`; an upper bound, not a method."""
+
+    threshold: float
+    dsc: float
+    mask: np.ndarray
+
+
+def best_threshold(volume: Volume, truth: np.ndarray, ijk: Sequence[int], steps: int = 64) -> BestThreshold:
+    """ORACLE: the threshold from this voxel that agrees best with the truth, chosen with the truth known.
+
+    No threshold rule of whatever kind can do better from the same starting voxel (up to the step). For the oracle of a
+    lesion start at its hottest voxel.
+
+    Args:
+        volume: The scan.
+        truth: True inside the target, shape of `volume`, bool.
+        ijk: Voxel from which the 26-connected region grows.
+        steps: Number of thresholds tried: quantiles of the truth's intensities up to the one at `ijk`.
+
+    Raises:
+        GeometryError: Shapes differ.
+        ClickError: Empty truth or a voxel outside the volume.
+    """
+    if truth.shape != volume.shape or truth.dtype != bool:
+        raise GeometryError(f"truth ({truth.dtype}, {truth.shape}) must be bool on the grid of {volume.shape}.")
+    ijk = tuple(int(index) for index in ijk)
+    if not truth.any() or not volume.contains(ijk):
+        raise ClickError(f"{volume.source}: the oracle needs a target and a voxel inside the volume; got ijk={ijk}.")
+    size = np.count_nonzero(truth)
+    values = np.minimum(volume.data[truth], volume.data[ijk])
+    flood = _Flood(volume.data)
+    best = BestThreshold(float("nan"), -1.0, np.zeros_like(truth))
+    for threshold in np.unique(np.quantile(values, np.linspace(0, 1, steps), method="lower"))[::-1]:
+        mask = flood.grow(ijk, threshold)
+        # Lower thresholds only grow the region; once it alone is too large to win, stop.
+        if 2 * size / (size + np.count_nonzero(mask)) <= best.dsc:
+            break
+        dsc = dice(mask, truth)
+        if dsc > best.dsc:
+            best = BestThreshold(float(threshold), dsc, mask)
+    return best
+
+
+def hottest_voxel(
+    volume: Volume, ijk: Sequence[int], radius_mm: float = PEAK_RADIUS_MM
+) -> tuple[tuple[int, int, int], float]:
+    """The hottest voxel whose centre lies within `radius_mm` of the centre of `ijk`, and its intensity."""
+    reach = np.ceil(radius_mm * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1)).astype(int)
+    low = np.maximum(np.array(ijk) - reach, 0)
+    box = tuple(slice(a, b) for a, b in zip(low, np.array(ijk) + reach + 1, strict=True))
+    offsets = np.moveaxis(np.indices(volume.data[box].shape), 0, -1) + low - np.array(ijk)
+    far = np.linalg.norm(offsets @ volume.affine[:3, :3].T, axis=-1) > radius_mm
+    values = np.where(far, -np.inf, volume.data[box])
+    found = np.array(np.unravel_index(np.argmax(values), values.shape)) + low
+    found = tuple(int(index) for index in found)
+    return found, float(volume.data[found])
+
+
+class _Flood:
+    """26-connected flood fill; visits only the region that it fills, unlike labelling a whole scan."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        import SimpleITK as sitk  # slow to import
+
+        self._sitk = sitk
+        # SimpleITK counts axes from the fastest one: index (k, j, i) there is (i, j, k) here.
+        self._image = sitk.GetImageFromArray(data)
+
+    def grow(self, ijk: Sequence[int], lower: float, upper: float = np.inf) -> np.ndarray:
+        """Voxels from `lower` to `upper` connected to `ijk`; bool; empty if `ijk` itself is outside these."""
+        filled = self._sitk.ConnectedThreshold(
+            self._image,
+            seedList=[tuple(int(index) for index in ijk)[::-1]],
+            lower=float(lower),
+            upper=min(float(upper), float(np.finfo(np.float32).max)),
+            connectivity=self._sitk.ConnectedThresholdImageFilter.FullConnectivity,
+        )
+        return self._sitk.GetArrayViewFromImage(filled).astype(bool)

@@ -1,0 +1,274 @@
+"""Measures of a mask against the truth, of clicks, and of lesions; each names its definition.
+
+Undefined stays undefined: overlap with an empty truth is NaN, is left out of means, and is to be counted.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from seganypet.errors import GeometryError, SegAnyPETError
+from seganypet.simulate import bounding_box
+
+CONNECTED_18 = ndimage.generate_binary_structure(3, 2)
+CONNECTED_6 = ndimage.generate_binary_structure(3, 1)
+
+
+class ClicksNeeded(NamedTuple):
+    """Answer of `noc`: how many clicks, and whether the wanted overlap was never reached."""
+
+    clicks: float
+    failed: bool
+
+
+class ClickArea(NamedTuple):
+    """Answer of `auc`: area under DSC over clicks, and its share of the largest possible area."""
+
+    raw: float
+    relative: float
+
+
+class Interval(NamedTuple):
+    """A mean and its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Dice similarity coefficient (DSC), 2 |mask and truth| / (|mask| + |truth|), over the whole volume.
+
+    Args:
+        mask: Bool, shape (I, J, K).
+        truth: Bool, shape (I, J, K).
+
+    Returns:
+        From 0.0 to 1.0; NaN if the truth is empty, whatever the mask.
+
+    Raises:
+        GeometryError: If a mask is not bool or the shapes differ.
+
+    >>> dice(np.array([[[True, True, False]]]), np.array([[[True, False, False]]]))
+    0.6666666666666666
+    """
+    _check_pair(mask, truth)
+    size = np.count_nonzero(truth)
+    if size == 0:
+        return float("nan")
+    return 2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + size)
+
+
+def surface_dice(
+    mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance_mm: float | None = None
+) -> float:
+    """Normalised surface Dice (NSD): share of both surfaces that lies within a tolerance of the other one.
+
+    The surface of a mask is its voxels with a face neighbour outside it (outside the volume counts). Distances run
+    between voxel centres, in mm.
+
+    Args:
+        mask: Bool, shape (I, J, K).
+        truth: Bool, shape (I, J, K).
+        spacing: Voxel size along (i, j, k), in mm.
+        tolerance_mm: Largest distance that still counts as agreement; default: the largest of `spacing`.
+
+    Returns:
+        From 0.0 to 1.0; 0.0 for an empty mask; NaN if the truth is empty.
+
+    Raises:
+        GeometryError: If a mask is not bool or the shapes differ.
+
+    Source: Nikolov et al. 2021 in the voxel-counting form of MONAI's `compute_surface_dice`, whose numbers it
+    gives. It is written out here because a mask that has leaked over a whole scan costs MONAI two distance transforms
+    of that scan (10 s and more), while only the surroundings of the truth can be within the tolerance of it.
+    """
+    _check_pair(mask, truth)
+    spacing = np.asarray(spacing, float)
+    tolerance_mm = float(spacing.max()) if tolerance_mm is None else tolerance_mm
+    truth_box, mask_box = bounding_box(truth), bounding_box(mask)
+    if truth_box is None:
+        return float("nan")
+    if mask_box is None:
+        return 0.0
+    margin = np.ceil(tolerance_mm / spacing).astype(int) + 1
+    near = tuple(
+        slice(max(part.start - extra, 0), min(part.stop + extra, size))
+        for part, extra, size in zip(truth_box, margin, truth.shape, strict=True)
+    )
+    mask_surface = np.zeros_like(mask)
+    mask_surface[mask_box] = _surface(mask[mask_box])
+    truth_surface = np.zeros_like(truth[near])
+    truth_surface[_within(truth_box, near)] = _surface(truth[truth_box])
+    surface_voxels = np.count_nonzero(mask_surface[mask_box]) + np.count_nonzero(truth_surface)
+    mask_surface = mask_surface[near]
+    if not mask_surface.any():
+        return 0.0
+    agreeing = np.count_nonzero(ndimage.distance_transform_edt(~truth_surface, sampling=spacing)[mask_surface] <= tolerance_mm)
+    agreeing += np.count_nonzero(ndimage.distance_transform_edt(~mask_surface, sampling=spacing)[truth_surface] <= tolerance_mm)
+    return agreeing / surface_voxels
+
+
+def noc(dsc_per_click: Sequence[float], threshold: float = 0.85, cap: int = 20) -> ClicksNeeded:
+    """Number of clicks until DSC first reaches a threshold (NoC).
+
+    Args:
+        dsc_per_click: DSC after click 1, 2, ...
+        threshold: The overlap wanted.
+        cap: Clicks after which one gives up.
+
+    Returns:
+        Clicks needed; `cap` and failed=True if `cap` clicks do not reach it; NaN if any DSC is NaN (empty truth).
+
+    Raises:
+        SegAnyPETError: If fewer than `cap` clicks were made and none reached it: the answer is then unknown.
+
+    >>> noc([0.5, 0.86, 0.9])
+    ClicksNeeded(clicks=2, failed=False)
+    """
+    values = np.asarray(dsc_per_click, float)[:cap]
+    if np.isnan(values).any():
+        return ClicksNeeded(float("nan"), False)
+    reached = np.flatnonzero(values >= threshold)
+    if len(reached):
+        return ClicksNeeded(int(reached[0]) + 1, False)
+    if len(values) < cap:
+        raise SegAnyPETError(
+            f"DSC {threshold} was not reached in {len(values)} clicks, and the cap is {cap}: NoC is unknown. "
+            f"Evaluate with clicks={cap}."
+        )
+    return ClicksNeeded(cap, True)
+
+
+def auc(dsc_per_click: Sequence[float]) -> ClickArea:
+    """Area under DSC over clicks by the trapezoid rule; steps are one click wide.
+
+    Args:
+        dsc_per_click: DSC after each of at least two steps (for autoPET IV: after 0, 1, ..., 10 clicks).
+
+    Returns:
+        The raw area, and the area divided by its maximum, which is the number of steps minus one.
+
+    Raises:
+        SegAnyPETError: If there are fewer than two steps.
+
+    >>> auc([0.0, 0.5, 1.0])
+    ClickArea(raw=1.0, relative=0.5)
+    """
+    values = np.asarray(dsc_per_click, float)
+    if values.ndim != 1 or len(values) < 2:
+        raise SegAnyPETError(f"the area over clicks needs DSC after at least two steps; got {values.size}.")
+    raw = float(np.trapezoid(values))
+    return ClickArea(raw, raw / (len(values) - 1))
+
+
+def bootstrap_interval(
+    values: Sequence[float], patients: Sequence[str], seed: int = 0, level: float = 0.95, draws: int = 2000
+) -> Interval:
+    """Mean over patients and its percentile bootstrap interval; patients are drawn, not rows.
+
+    Each patient counts once, with the mean of their values: several lesions of one patient are no independent
+    observations. NaN values are left out.
+
+    Args:
+        values: One number per row.
+        patients: Whose row it is, same length.
+        seed: Of the draws.
+        level: Coverage of the interval.
+        draws: Number of bootstrap samples.
+
+    Returns:
+        Mean and interval; all NaN without any value; a NaN interval with one patient, who says nothing about spread.
+
+    Raises:
+        SegAnyPETError: If the lengths differ.
+    """
+    values, patients = np.asarray(values, float), np.asarray(patients).astype(str)
+    if values.shape != patients.shape or values.ndim != 1:
+        raise SegAnyPETError(f"{values.size} values for {patients.size} patients; needed is one patient per value.")
+    known = ~np.isnan(values)
+    if not known.any():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    _, owner = np.unique(patients[known], return_inverse=True)
+    per_patient = np.bincount(owner, weights=values[known]) / np.bincount(owner)
+    mean = float(per_patient.mean())
+    if len(per_patient) == 1:
+        return Interval(mean, float("nan"), float("nan"))
+    drawn = np.random.default_rng(seed).integers(len(per_patient), size=(draws, len(per_patient)))
+    low, high = np.quantile(per_patient[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high))
+
+
+def fpv_ml(mask: np.ndarray, truth: np.ndarray, voxel_volume_ml: float) -> float:
+    """False positive volume: 18-connected components of the mask that share no voxel with the truth, in mL.
+
+    Source: autoPET challenge. An empty truth is allowed: all of the mask is then false.
+    """
+    return _untouched_voxels(mask, truth) * voxel_volume_ml
+
+
+def fnv_ml(mask: np.ndarray, truth: np.ndarray, voxel_volume_ml: float) -> float:
+    """False negative volume: 18-connected lesions of the truth that share no voxel with the mask, in mL.
+
+    Source: autoPET challenge. 0.0 for an empty truth.
+    """
+    return _untouched_voxels(truth, mask) * voxel_volume_ml
+
+
+def lesion_f1(mask: np.ndarray, truth: np.ndarray, iou: float = 0.1) -> float:
+    """Detection F1, 2 TP / (found + true): 18-connected components paired one to one where their IoU is high enough.
+
+    Args:
+        mask: Bool, shape (I, J, K).
+        truth: Bool, shape (I, J, K).
+        iou: Intersection over union from which a found and a true lesion may be paired.
+
+    Returns:
+        From 0.0 to 1.0, with as many pairs as can be made; NaN if there is neither a found nor a true lesion.
+
+    Raises:
+        GeometryError: If a mask is not bool or the shapes differ.
+    """
+    _check_pair(mask, truth)
+    found, found_count = ndimage.label(mask, CONNECTED_18)
+    true, true_count = ndimage.label(truth, CONNECTED_18)
+    if found_count + true_count == 0:
+        return float("nan")
+    both = mask & truth
+    pairs, shared = np.unique(np.stack([found[both], true[both]]), axis=1, return_counts=True)
+    union = np.bincount(found.ravel())[pairs[0]] + np.bincount(true.ravel())[pairs[1]] - shared
+    good = shared / union >= iou
+    matches = csr_matrix((np.ones(good.sum()), pairs[:, good] - 1), shape=(found_count, true_count))
+    paired = np.count_nonzero(maximum_bipartite_matching(matches) >= 0)
+    return 2 * paired / (found_count + true_count)
+
+
+def _untouched_voxels(components_of: np.ndarray, other: np.ndarray) -> int:
+    _check_pair(components_of, other)
+    labels, _ = ndimage.label(components_of, CONNECTED_18)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    sizes[np.unique(labels[other])] = 0
+    return int(sizes.sum())
+
+
+def _surface(mask: np.ndarray) -> np.ndarray:
+    return mask & ~ndimage.binary_erosion(mask, CONNECTED_6)
+
+
+def _within(box: Sequence[slice], outer: Sequence[slice]) -> tuple[slice, ...]:
+    return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
+
+
+def _check_pair(mask: np.ndarray, truth: np.ndarray) -> None:
+    if mask.shape != truth.shape or mask.ndim != 3:
+        raise GeometryError(f"mask of shape {mask.shape} and truth of shape {truth.shape} must be 3D, on the same grid.")
+    if mask.dtype != bool or truth.dtype != bool:
+        raise GeometryError(
+            f"mask and truth must be bool; got {mask.dtype} and {truth.dtype}. Threshold logits (> 0) and choose one "
+            "label of a label map (organs == 1) first."
+        )

@@ -1,0 +1,166 @@
+"""The cube of voxels that a network sees: sampled from a volume, and its logits carried back.
+
+Both ways are one affine interpolation between the volume's own grid and the window's; in between lie only
+RAS+ millimetres. What travels back are logits, thresholded last, so no staircase of rounded masks appears.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import nibabel as nib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seganypet.volume import Point, Volume
+
+AIR = {"HU": -1024.0}  # every other unit has nothing, 0, outside the scan
+
+
+@dataclass(frozen=True)
+class Window:
+    """A cube of `size`^3 voxels whose axes run along x, y and z of the patient.
+
+    Attributes:
+        corner_mm: RAS+ millimetres of the centre of its voxel (0, 0, 0).
+        size: Voxels along each side.
+        spacing_mm: Voxel size, the same along all axes.
+    """
+
+    corner_mm: Point
+    size: int
+    spacing_mm: float
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxels of the window to RAS+ millimetres, (4, 4)."""
+        return self.grid_affine(self.size)
+
+    def grid_affine(self, size: int) -> np.ndarray:
+        """Affine of a grid of `size`^3 voxels that fills the same cube."""
+        step = self.size / size
+        affine = np.diag([self.spacing_mm * step] * 3 + [1.0])
+        affine[:3, 3] = np.array(self.corner_mm) + self.spacing_mm * (step - 1) / 2
+        return affine
+
+    def to_window(self, mm: np.ndarray) -> np.ndarray:
+        """RAS+ millimetres to voxels of the window, (..., 3) in and out."""
+        return (np.asarray(mm, float) - np.array(self.corner_mm)) / self.spacing_mm
+
+    def contains(self, mm: np.ndarray) -> bool:
+        """True if the point lies inside the cube."""
+        ijk = self.to_window(mm)
+        return bool(np.all(ijk >= -0.5) and np.all(ijk <= self.size - 0.5))
+
+    def shifted(self, axis: int, voxels: int) -> "Window":
+        """The window moved along one of its axes."""
+        corner_mm = list(self.corner_mm)
+        corner_mm[axis] += voxels * self.spacing_mm
+        return Window(tuple(corner_mm), self.size, self.spacing_mm)
+
+
+def window_around(volume: Volume, centre_mm: np.ndarray, size: int, spacing_mm: float) -> Window:
+    """The window centred on a point, pushed back inside the volume where the volume is large enough.
+
+    Along an axis where the volume is the smaller of the two, the window is centred on the volume.
+    """
+    low, high = extent_mm(volume)
+    half = size * spacing_mm / 2
+    centre = np.where(high - low > 2 * half, np.clip(centre_mm, low + half, high - half), (low + high) / 2)
+    corner = centre - half + spacing_mm / 2
+    return Window(tuple(float(x) for x in corner), size, float(spacing_mm))
+
+
+def extent_mm(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest x, y, z of the box that holds all voxels, faces included; two arrays of 3."""
+    corners_ijk = np.array(list(product(*[(-0.5, size - 0.5) for size in volume.shape])))
+    corners_mm = volume.to_mm(corners_ijk)
+    return corners_mm.min(0), corners_mm.max(0)
+
+
+def sample_window(volume: Volume, window: Window) -> Tensor:
+    """Intensities of a volume inside a window, (1, 1, n, n, n) float32.
+
+    Where the volume's voxels are finer than the window's, each voxel of the window averages several
+    evenly spaced samples, so that noise is averaged and not picked. Outside the volume there is air.
+    """
+    oversampling = int(np.clip(np.round(window.spacing_mm / min(volume.spacing)), 1, 3))
+    affine = window.grid_affine(window.size * oversampling)
+    block, block_affine = _crop_to(volume, affine, window.size * oversampling)
+    air = AIR.get(volume.unit, 0.0)
+    data = torch.from_numpy(block)[None, None] - air
+    fine = resample(data, block_affine, affine, [window.size * oversampling] * 3)
+    return F.avg_pool3d(fine, oversampling) + air
+
+
+def add_logits(total: np.ndarray, volume: Volume, window: Window, logits: Tensor) -> tuple[slice, slice, slice]:
+    """Add a window's logits, sampled on the volume's grid, to `total` in place.
+
+    The logits weigh less towards the faces of the window, so that overlapping windows blend; the sign of
+    a single window's logits, and hence its mask, is not changed by that. Outside the window 0 is added.
+
+    Args:
+        total: Sum of weighted logits on the volume's grid, shape (I, J, K), float32.
+        volume: Gives the grid.
+        window: Where the logits lie.
+        logits: Low-resolution logits, (1, 1, m, m, m).
+
+    Returns:
+        The box of voxels that was touched.
+    """
+    size = logits.shape[-1]
+    ramp = 1 - (torch.arange(size, device=logits.device) - (size - 1) / 2).abs() / (size / 2 + 0.5)  # > 0 everywhere
+    weight = ramp[:, None, None] * ramp[:, None] * ramp
+    corners = np.array(list(product((-0.5, window.size - 0.5), repeat=3)))
+    corners_ijk = volume.to_ijk(nib.affines.apply_affine(window.affine, corners))
+    low = np.clip(np.ceil(corners_ijk.min(0)), 0, None).astype(int)
+    high = np.clip(np.floor(corners_ijk.max(0)) + 1, low, volume.shape).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    if (high > low).all():
+        affine = volume.affine.copy()
+        affine[:3, 3] = volume.to_mm(low)
+        sampled = resample(logits.float() * weight, window.grid_affine(size), affine, (high - low).tolist())
+        total[box] += sampled[0, 0].cpu().numpy()
+    return box
+
+
+def resample(source: Tensor, source_affine: np.ndarray, target_affine: np.ndarray, target_shape: list[int]) -> Tensor:
+    """Trilinear samples of one grid at the voxels of another; 0 outside.
+
+    Args:
+        source: (1, C, I, J, K).
+        source_affine: Voxels of the source to millimetres.
+        target_affine: Voxels of the target to millimetres.
+        target_shape: Voxels of the target along its axes.
+
+    Returns:
+        (1, C, *target_shape).
+    """
+    to_source = np.linalg.inv(source_affine) @ target_affine
+    # grid_sample counts from -1 to 1 across a grid, faces included, and wants the last axis first.
+    to_unit = _unit_from_voxels(source.shape[2:]) @ to_source @ np.linalg.inv(_unit_from_voxels(target_shape))
+    theta = torch.from_numpy(to_unit[:3][::-1][:, [2, 1, 0, 3]].copy()).to(source)
+    grid = F.affine_grid(theta[None], [1, 1, *target_shape], align_corners=False)
+    return F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _unit_from_voxels(shape: tuple[int, ...] | list[int]) -> np.ndarray:
+    # Voxel centres 0 .. n-1 of an axis lie at (2 v + 1) / n - 1.
+    scale = 2 / np.array(shape, float)
+    matrix = np.diag([*scale, 1.0])
+    matrix[:3, 3] = scale / 2 - 1
+    return matrix
+
+
+def _crop_to(volume: Volume, affine: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a volume that samples at `affine` can touch: reading less is most of the speed."""
+    corners = np.array(list(product((0, size - 1), repeat=3)))
+    ijk = volume.to_ijk(nib.affines.apply_affine(affine, corners))
+    shape = np.array(volume.shape)
+    low = np.clip(np.floor(ijk.min(0)) - 1, 0, shape - 1).astype(int)
+    high = np.clip(np.ceil(ijk.max(0)) + 2, low + 1, shape).astype(int)
+    block_affine = volume.affine.copy()
+    block_affine[:3, 3] = volume.to_mm(low)
+    block = volume.data[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    return np.ascontiguousarray(block), block_affine
