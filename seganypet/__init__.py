@@ -1,1 +1,61 @@
-"""seganypet: promptable segmentation of 3D PET, to learn, run and extend."""
+"""seganypet: promptable segmentation of 3D PET, to learn, run and extend.
+
+Names are imported when first used, so that `import seganypet` is quick.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Volume": "volume",
+    "load_volume": "volume",
+    "load_labels": "volume",
+    "save_mask": "volume",
+    "save_volume": "volume",
+    "load_dicom": "dicom",
+    "list_series": "dicom",
+    "resample_to": "dicom",
+    "quantify": "quantify",
+    "make_phantom": "phantom",
+    "Click": "prompts",
+    "Journal": "prompts",
+    "load_model": "model.checkpoints",
+    "save_model": "model.checkpoints",
+    "ModelConfig": "model.config",
+    "Session": "session",
+    "Cohort": "cohort",
+    "evaluate": "evaluate",
+    "summarise": "evaluate",
+    "dice": "metrics",
+    "show_mip": "plots",
+    "show_slices": "plots",
+    "plot_dsc": "plots",
+    "SegAnyPETError": "errors",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'seganypet' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"seganypet.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
+
+class _Package(ModuleType):
+    """Keeps `seganypet.evaluate` the function when the module of that name is imported later."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

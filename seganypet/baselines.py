@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
 from seganypet.metrics import dice
-from seganypet.prompts import Click
+from seganypet.prompts import Click, click_at
 from seganypet.simulate import CONNECTED_26, bounding_box
 from seganypet.volume import Volume
 
@@ -35,13 +35,13 @@ class ThresholdSession:
             4 mm, voxels from 0.8 to 1 / 0.8 times the intensity at the click, 26-connected to it.
     Any number may stand in the place of 41, 2.5 or 4.0.
 
-    Several positive clicks give the union of what each grows. A negative click takes away what lies nearer (in mm) to it
-    than to every positive click; of the rest, only pieces that hold a positive click or its starting voxel stay.
+    Several positive clicks give the union of what each grows. A negative click takes away what lies nearer (in mm) to
+    it than to every positive click; of the rest, only pieces that hold a positive click or its starting voxel stay.
 
     Attributes:
         volume: The scan.
         rule: Name of the rule.
-        clicks: All clicks so far.
+        clicks: All clicks so far, oldest first.
         mask: The current mask, shape of `volume`, bool.
 
     Raises:
@@ -53,8 +53,8 @@ class ThresholdSession:
         parts = _RULE.fullmatch(rule)
         if rule != "band" and (parts is None or float(parts["number"]) == 0):
             raise SegAnyPETError(
-                f"unknown threshold rule {rule!r}; needed is a share of the peak ('41%') or an SUV ('2.5'), each perhaps "
-                "with ' hottest' behind it, or 'band'."
+                f"unknown threshold rule {rule!r}; needed is a share of the peak ('41%') or an SUV ('2.5'), each "
+                "perhaps with ' hottest' behind it, or 'band'."
             )
         fixed = parts is not None and not parts["percent"]
         if volume.unit == "HU" or (volume.unit != "SUVbw" and fixed):
@@ -69,11 +69,7 @@ class ThresholdSession:
         self.reset()
 
     def click(
-        self,
-        *,
-        ijk: Sequence[int] | None = None,
-        mm: Sequence[float] | None = None,
-        foreground: bool = True,
+        self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True
     ) -> np.ndarray:
         """Add a click, given by voxel or by RAS+ millimetres.
 
@@ -81,18 +77,10 @@ class ThresholdSession:
             The new mask, shape of the volume, bool.
 
         Raises:
-            ClickError: A click outside the volume, or not exactly one of `ijk` and `mm`.
+            ClickError: Not one place, or outside the volume; the session is then as it was before.
         """
-        if (ijk is None) == (mm is None):
-            raise ClickError("a click needs its place once: either ijk=(i, j, k) or mm=(x, y, z).")
-        place = np.asarray(self.volume.to_ijk(mm) if ijk is None else ijk, float)
-        if place.shape != (3,) or not self.volume.contains(place):
-            raise ClickError(
-                f"{self.volume.source}: a click at ijk={place.tolist()} lies outside the volume of shape "
-                f"{self.volume.shape}. If it is in mm, pass mm=(x, y, z)."
-            )
-        click = Click(tuple(int(index) for index in np.rint(place)), foreground)
-        self.clicks.append(click)
+        click = click_at(self.volume, ijk, mm, foreground)
+        self.clicks = (*self.clicks, click)
         if foreground:
             start, lower, upper = self._limits(click.ijk)
             grown = self._flood.grow(start, lower, upper)
@@ -103,7 +91,7 @@ class ThresholdSession:
 
     def reset(self) -> None:
         """Forget all clicks."""
-        self.clicks: list[Click] = []
+        self.clicks: tuple[Click, ...] = ()
         self._starts: list[tuple[int, int, int]] = []
         self._grown: np.ndarray | None = None
         self.mask = np.zeros(self.volume.shape, bool)

@@ -312,7 +312,7 @@ class Cohort:
                 )
             )
         if not cases:
-            raise CohortError(f"{folder}: no <patient>/<study>/SUV.nii.gz in it. For imagesTr use from_nnunet.")
+            raise CohortError(f"{folder}: no <patient>/<study>/SUV.nii.gz in it; for imagesTr use from_nnunet.")
         return cls(cases, source=str(folder))
 
     @classmethod
@@ -336,7 +336,7 @@ class Cohort:
             patient, tracer = (parts[1], parts[0].upper()) if named else (name, None)
             cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer=tracer))
         if not cases:
-            raise CohortError(f"{folder}: no imagesTr/<case>_0001.nii.gz in it. For a tree of studies use from_autopet.")
+            raise CohortError(f"{folder}: no imagesTr/<case>_0001.nii.gz in it; for studies use from_autopet.")
         return cls(cases, source=str(folder))
 
     def filter(self, split: str | None = None, quality: str | None = None) -> "Cohort":

@@ -16,7 +16,6 @@ import numpy as np
 import pydicom
 from pydicom import uid as uids
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from seganypet.errors import DicomError
 from seganypet.suv import suv_factor
@@ -38,6 +37,9 @@ NEEDED = (
 )  # fmt: skip
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 AIR_HU = -1024.0
+
+# What pydicom and SimpleITK raise on damaged files; a RuntimeError comes from missing or failing decoders.
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError)
 
 # path and header (without pixels) of one file
 Slice = tuple[Path, Dataset]
@@ -95,12 +97,13 @@ def load_dicom(folder: str | os.PathLike, series_uid: str | None = None) -> Volu
     slices, affine = _stack(slices, folder)
     headers = [header for _, header in slices]
     first = headers[0]
+    slopes = [float(header.RescaleSlope) for header in headers]
     metadata = {
         "modality": str(first.Modality),
         "series_description": str(first.get("SeriesDescription", "")),
         "series_uid": str(first.SeriesInstanceUID),
         "slices": len(headers),
-        "rescale_slope_range": [float(limit({float(h.RescaleSlope) for h in headers})) for limit in (min, max)],
+        "rescale_slope_range": [min(slopes), max(slopes)],
     }
     unit, factor = "HU", 1.0
     if _sop_class(first) == uids.PositronEmissionTomographyImageStorage:
@@ -176,8 +179,7 @@ def _read_header(path: Path) -> Dataset | None:
             # called DICOM get a chance.
             header = pydicom.dcmread(path, defer_size="1 KB", force=True)
         sop_class = _sop_class(header)
-    except (InvalidDicomError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError,
-            NotImplementedError) as error:
+    except UNREADABLE as error:
         raise DicomError(f"{path}: not a readable DICOM file, or cut short ({error}). Copy it again.") from error
     missing = [tag for tag in ("SeriesInstanceUID", "PixelData") if tag not in header]
     if not sop_class or (sop_class in SLICES + MULTIFRAME and missing):
@@ -191,7 +193,8 @@ def _sop_class(header: Dataset) -> uids.UID:
 
 
 def _choose(found: dict[str, list[Slice]], folder: Path, series_uid: str | None) -> list[Slice]:
-    scans = {uid: slices for uid, slices in found.items() if _sop_class(slices[0][1]) in SLICES + MULTIFRAME}
+    scans = {uid: [one for one in slices if _sop_class(one[1]) in SLICES + MULTIFRAME] for uid, slices in found.items()}
+    scans = {uid: slices for uid, slices in scans.items() if slices}
     if not scans:
         kinds = sorted({_sop_class(slices[0][1]).name for slices in found.values()})
         raise DicomError(f"{folder}: no CT or PET slices, only {', '.join(kinds)}.")
@@ -250,7 +253,7 @@ def _stack(slices: list[Slice], folder: Path) -> tuple[list[Slice], np.ndarray]:
     for path, header in slices:
         for keyword, tolerance in (
             ("Rows", 0), ("Columns", 0), ("PixelSpacing", 1e-4), ("ImageOrientationPatient", 1e-3),
-            ("SOPClassUID", None),
+            ("Modality", None),
         ):  # fmt: skip
             one, other = header[keyword].value, reference[keyword].value
             same = one == other if tolerance is None else np.allclose(one, other, rtol=0, atol=tolerance)
@@ -306,11 +309,10 @@ def _values(path: Path, header: Dataset) -> np.ndarray:
         else:
             if syntax is None:  # a file without preamble does not say how it is encoded; pydicom has found out
                 implicit = whole.original_encoding[0]
-                whole.file_meta.TransferSyntaxUID = (
-                    uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
-                )
+                plain = uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
+                whole.file_meta.TransferSyntaxUID = plain
             values = whole.pixel_array * float(header.RescaleSlope) + float(header.RescaleIntercept)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError) as error:
+    except UNREADABLE as error:
         _refuse_pixels(path, str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__)
     if values.shape != (header.Rows, header.Columns):
         _refuse_pixels(path, f"decoded to {values.shape} instead of {header.Rows} rows, {header.Columns} columns")

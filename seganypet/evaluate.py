@@ -114,7 +114,6 @@ def evaluate(
     Raises:
         SegAnyPETError: No rounds, an unknown target or strategy, or an `output` made with another seed or protocol.
     """
-    import pandas as pd
     from tqdm.auto import tqdm
 
     if clicks < 1 or first not in FIRST or then not in THEN:
@@ -252,11 +251,12 @@ def _finished(output: str | Path | None, clicks: int, protocol: str, seed: int) 
         table = pd.read_csv(output, dtype={name: str for name in ("case", "patient", "target", "model")})
         table = _table(table.to_dict("records"))
     except (ValueError, TypeError, KeyError) as error:
-        raise SegAnyPETError(f"{output} exists and is no table of evaluate ({error}); choose another output.") from error
-    if set(table["protocol"]) - {protocol} or set(table["seed"]) - {seed}:
+        raise SegAnyPETError(f"{output} is no table of evaluate ({error}); choose another output.") from error
+    made_with = set(zip(table["protocol"], table["seed"], strict=True))
+    if made_with - {(protocol, seed)}:
         raise SegAnyPETError(
-            f"{output} was made with protocol {sorted(set(table['protocol']))} and seed {sorted(set(table['seed']))}, now "
-            f"asked for are {protocol!r} and {seed}; choose another output, so that the two do not mix."
+            f"{output} was made with protocol and seed {sorted(made_with)}, now asked for are {(protocol, seed)}; "
+            "choose another output, so that the two do not mix."
         )
     rounds = table.groupby(["case", "model", "target"])["click"].transform("max")
     return table[rounds >= clicks]

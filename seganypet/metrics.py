@@ -60,7 +60,7 @@ def dice(mask: np.ndarray, truth: np.ndarray) -> float:
     size = np.count_nonzero(truth)
     if size == 0:
         return float("nan")
-    return 2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + size)
+    return float(2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + size))
 
 
 def surface_dice(
@@ -108,9 +108,11 @@ def surface_dice(
     mask_surface = mask_surface[near]
     if not mask_surface.any():
         return 0.0
-    agreeing = np.count_nonzero(ndimage.distance_transform_edt(~truth_surface, sampling=spacing)[mask_surface] <= tolerance_mm)
-    agreeing += np.count_nonzero(ndimage.distance_transform_edt(~mask_surface, sampling=spacing)[truth_surface] <= tolerance_mm)
-    return agreeing / surface_voxels
+    to_truth_mm = ndimage.distance_transform_edt(~truth_surface, sampling=spacing)
+    to_mask_mm = ndimage.distance_transform_edt(~mask_surface, sampling=spacing)
+    agreeing = np.count_nonzero(to_truth_mm[mask_surface] <= tolerance_mm)
+    agreeing += np.count_nonzero(to_mask_mm[truth_surface] <= tolerance_mm)
+    return float(agreeing / surface_voxels)
 
 
 def noc(dsc_per_click: Sequence[float], threshold: float = 0.85, cap: int = 20) -> ClicksNeeded:
@@ -208,7 +210,7 @@ def fpv_ml(mask: np.ndarray, truth: np.ndarray, voxel_volume_ml: float) -> float
 
     Source: autoPET challenge. An empty truth is allowed: all of the mask is then false.
     """
-    return _untouched_voxels(mask, truth) * voxel_volume_ml
+    return float(_untouched_voxels(mask, truth) * voxel_volume_ml)
 
 
 def fnv_ml(mask: np.ndarray, truth: np.ndarray, voxel_volume_ml: float) -> float:
@@ -216,7 +218,7 @@ def fnv_ml(mask: np.ndarray, truth: np.ndarray, voxel_volume_ml: float) -> float
 
     Source: autoPET challenge. 0.0 for an empty truth.
     """
-    return _untouched_voxels(truth, mask) * voxel_volume_ml
+    return float(_untouched_voxels(truth, mask) * voxel_volume_ml)
 
 
 def lesion_f1(mask: np.ndarray, truth: np.ndarray, iou: float = 0.1) -> float:
@@ -266,7 +268,7 @@ def _within(box: Sequence[slice], outer: Sequence[slice]) -> tuple[slice, ...]:
 
 def _check_pair(mask: np.ndarray, truth: np.ndarray) -> None:
     if mask.shape != truth.shape or mask.ndim != 3:
-        raise GeometryError(f"mask of shape {mask.shape} and truth of shape {truth.shape} must be 3D, on the same grid.")
+        raise GeometryError(f"mask of shape {mask.shape} and truth of shape {truth.shape} must be 3D on the same grid.")
     if mask.dtype != bool or truth.dtype != bool:
         raise GeometryError(
             f"mask and truth must be bool; got {mask.dtype} and {truth.dtype}. Threshold logits (> 0) and choose one "

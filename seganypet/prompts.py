@@ -1,6 +1,20 @@
 """Clicks, and the journal that remembers them."""
 
-from dataclasses import dataclass
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seganypet.errors import ClickError, JournalError
+from seganypet.files import replace_atomically
+from seganypet.volume import Volume
+
+FORMAT = "seganypet-journal-1"
 
 
 @dataclass(frozen=True)
@@ -14,3 +28,148 @@ class Click:
 
     ijk: tuple[int, int, int]
     foreground: bool = True
+
+
+def click_at(volume: Volume, ijk: Any = None, mm: Any = None, foreground: bool = True) -> Click:
+    """A click on a volume, checked.
+
+    Args:
+        volume: Where the click shall land.
+        ijk: Voxel, three whole numbers; or
+        mm: a place in RAS+ millimetres, moved to the nearest voxel.
+        foreground: False for "not this".
+
+    Raises:
+        ClickError: Neither or both given, not three finite numbers, fractions of voxels, outside the volume.
+    """
+    if (ijk is None) == (mm is None):
+        raise ClickError(f"give a click either as ijk=(i, j, k) or as mm=(x, y, z); got ijk={ijk}, mm={mm}.")
+    given, name = (ijk, "ijk") if mm is None else (mm, "mm")
+    try:
+        place = np.asarray(given, float)
+    except (TypeError, ValueError) as error:
+        raise ClickError(f"{name}={given!r} is not a point: three numbers are needed.") from error
+    if place.shape != (3,):
+        raise ClickError(f"{name}={given!r} has shape {place.shape}; three numbers are needed.")
+    if not np.isfinite(place).all():
+        raise ClickError(f"{name}={given!r} is not finite; three finite numbers are needed.")
+    if mm is not None:
+        voxel = volume.to_ijk(place)
+        if not volume.contains(voxel):
+            raise ClickError(
+                f"{volume.source}: mm={_short(place)} is voxel {_short(voxel)}, outside shape {volume.shape}. Is it "
+                "RAS+ (x to the right, y to the front, z to the head)? DICOM counts x and y the other way."
+            )
+        return Click(tuple(int(index) for index in np.rint(voxel)), bool(foreground))
+    if not volume.contains(place):
+        hint = ""
+        if volume.contains(volume.to_ijk(place)):
+            hint = " As millimetres it would lie inside: if that is what you mean, write mm= instead of ijk=."
+        raise ClickError(f"{volume.source}: ijk={_short(place)} lies outside volume shape {volume.shape}.{hint}")
+    if not np.array_equal(place, np.rint(place)):
+        raise ClickError(
+            f"{volume.source}: ijk={_short(place)} is not a voxel: indices are whole numbers. "
+            "Round them, or give millimetres as mm=."
+        )
+    return Click(tuple(int(index) for index in place), bool(foreground))
+
+
+@dataclass(frozen=True)
+class Journal:
+    """All clicks on one volume, in order, with what is needed to repeat them.
+
+    Attributes:
+        volume: Source, shape, affine, unit and fingerprint of the volume.
+        model: Name and weight hash of the network.
+        settings: What else the session was opened with.
+        clicks: Pairs (object name, Click), oldest first.
+        versions: Of Python and the packages that drew the masks.
+    """
+
+    volume: Mapping[str, Any]
+    model: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    clicks: tuple[tuple[str, Click], ...]
+    versions: Mapping[str, str] = field(default_factory=lambda: _versions())
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write as JSON, whole or not at all."""
+        affine = np.array(self.volume["affine"])
+        clicks = [
+            {
+                "object": name,
+                "ijk": list(click.ijk),
+                "mm": (affine[:3, :3] @ click.ijk + affine[:3, 3]).round(3).tolist(),
+                "foreground": click.foreground,
+            }
+            for name, click in self.clicks
+        ]
+        content = {
+            "format": FORMAT,
+            "volume": dict(self.volume),
+            "model": dict(self.model),
+            "settings": dict(self.settings),
+            "versions": dict(self.versions),
+            "clicks": clicks,
+        }
+        with replace_atomically(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Journal":
+        """Read what `save` wrote.
+
+        Raises:
+            JournalError: Missing file, not such a journal, or a click without a sensible place.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise JournalError(f"{path}: not a readable journal ({error}).") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise JournalError(f"{path}: format {found!r}; needed is {FORMAT!r}, as Session.save_journal writes it.")
+        if missing := {"volume", "model", "settings", "versions", "clicks"} - set(content):
+            raise JournalError(f"{path}: {', '.join(sorted(missing))} missing; was the file cut or edited?")
+        clicks = tuple(_read_click(path, number, entry) for number, entry in enumerate(content["clicks"], 1))
+        return cls(content["volume"], content["model"], content["settings"], clicks, content["versions"])
+
+
+def describe_volume(volume: Volume) -> dict[str, Any]:
+    """What a journal says of a volume."""
+    return {
+        "source": Path(volume.source).name,
+        "shape": list(volume.shape),
+        "affine": volume.affine.tolist(),
+        "unit": volume.unit,
+        "fingerprint": volume.fingerprint(),
+    }
+
+
+def _read_click(path: Path, number: int, entry: Any) -> tuple[str, Click]:
+    try:
+        name, ijk, foreground = entry["object"], entry["ijk"], entry["foreground"]
+    except (TypeError, KeyError) as error:
+        raise JournalError(f"{path}: click {number} is {entry!r}; needed are object, ijk and foreground.") from error
+    whole = isinstance(ijk, list) and len(ijk) == 3 and all(type(index) is int for index in ijk)
+    if not (isinstance(name, str) and name and whole and isinstance(foreground, bool)):
+        raise JournalError(f"{path}: click {number} is {entry!r}; needed are a name, three whole numbers, true or false.")
+    return name, Click(tuple(ijk), foreground)
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    import seganypet
+
+    return {
+        "seganypet": seganypet.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _short(place: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(x), 2) for x in place)

@@ -99,9 +99,7 @@ def peak_weights(affine: np.ndarray) -> np.ndarray:
     half = np.ceil(reach - 0.5).astype(int).clip(0)
     pieces = np.ceil(np.linalg.norm(matrix, axis=0) / 0.4).astype(int)
     # Coordinates of all pieces along each axis, in voxels from the centre.
-    along = [
-        (np.arange((2 * h + 1) * n) + 0.5) / n - 0.5 - h for h, n in zip(half, pieces, strict=True)
-    ]
+    along = [(np.arange((2 * h + 1) * n) + 0.5) / n - 0.5 - h for h, n in zip(half, pieces, strict=True)]
     in_plane = matrix[:, 0, None, None] * along[0][:, None] + matrix[:, 1, None, None] * along[1]  # (3, i, j)
     rows, columns = 2 * half[0] + 1, 2 * half[1] + 1
     weights = np.zeros((rows, columns, 2 * half[2] + 1))

@@ -38,11 +38,13 @@ def phantom_windows(seed: int, per_case: int = 24) -> list[TrainingWindow]:
     """Windows around random targets of one phantom of the internal domain."""
     rng = np.random.default_rng([seed, 1])
     case = make_phantom(seed, domain="internal")
-    return [window for _ in range(per_case) if (window := _phantom_window(case, rng)) is not None]
-
-
-def _phantom_window(case: PhantomCase, rng: np.random.Generator) -> TrainingWindow | None:
     layers = [case.organs, case.anatomy, case.lesions]
+    boxes = [ndimage.find_objects(labels) for labels in layers]
+    windows = [_phantom_window(case, layers, boxes, rng) for _ in range(per_case)]
+    return [window for window in windows if window is not None]
+
+
+def _phantom_window(case: PhantomCase, layers: list, boxes: list, rng: np.random.Generator) -> TrainingWindow | None:
     lesions = int(case.lesions.max())
     layer = rng.choice(3, p=[0.5, 0.2, 0.3] if lesions else [0.7, 0.3, 0.0])
     if layer == 1:
@@ -51,10 +53,9 @@ def _phantom_window(case: PhantomCase, rng: np.random.Generator) -> TrainingWind
     else:
         choices = list(case.organ_names) if layer == 0 else list(range(1, lesions + 1))
     label = int(rng.choice(choices))
-    box = ndimage.find_objects(layers[layer] == label)
-    if not box:
+    if label > len(boxes[layer]) or (box := boxes[layer][label - 1]) is None:
         return None  # this organ lies outside the field of view
-    inside = np.argwhere(layers[layer][box[0]] == label) + [part.start for part in box[0]]
+    inside = np.argwhere(layers[layer][box] == label) + [part.start for part in box]
     if len(inside) < 4:
         return None
     spacing_mm = rng.uniform(2.0, 4.5) if layer == 2 else rng.choice([4.0, rng.uniform(3.0, 5.0)], p=[0.7, 0.3])

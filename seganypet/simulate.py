@@ -48,7 +48,8 @@ def first_click(
     box = bounding_box(truth)
     if box is None:
         raise ClickError(
-            f"the truth of shape {truth.shape} is empty: there is no target to click. Leave this target out and count it."
+            f"the truth of shape {truth.shape} is empty: there is no target to click. Leave this target out, and count "
+            "it."
         )
     ijk = deepest_voxel(truth[box], spacing) if strategy == "deepest" else _random_voxel(truth[box], rng)
     return Click(_shifted(ijk, box), foreground=True)

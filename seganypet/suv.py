@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.valuerep import DA, DT, TM
@@ -116,10 +115,9 @@ def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFac
         moment, reference, why = _decay_reference(series, half_life_s)
         decay_s = _seconds_from_injection(series, moment)
     dose_left_bq = dose_bq * 2.0 ** (-decay_s / half_life_s)
-    return SUVFactor(
-        bq_ml_per_unit * person["weight_kg"] * 1000.0 / dose_left_bq, units, reference, f"{made_from}; {why}",
-        **person, dose_bq=dose_bq, half_life_s=half_life_s, decay_s=decay_s,
-    )
+    factor = bq_ml_per_unit * person["weight_kg"] * 1000.0 / dose_left_bq
+    facts = {**person, "dose_bq": dose_bq, "half_life_s": half_life_s, "decay_s": decay_s}
+    return SUVFactor(factor, units, reference, f"{made_from}; {why}", **facts)
 
 
 def lean_body_mass(weight_kg: float, height_m: float, sex: str, formula: str = "janmahasatian") -> float:
@@ -219,8 +217,9 @@ def _seconds_from_injection(series: "_Series", reference: datetime) -> float:
     decay_s = (reference - injected).total_seconds()
     if not 0 <= decay_s <= DAY_S:
         series.refuse(
-            keyword, f"lies {decay_s / 3600:.2f} h before the decay reference; between 0 and 24 h is possible. "
-            "Were dates shifted differently by anonymisation?"
+            keyword,
+            f"lies {decay_s / 3600:.2f} h before the decay reference; between 0 and 24 h is possible. "
+            "Anonymisation may have shifted dates differently",
         )
     return decay_s
 
@@ -239,7 +238,7 @@ class _Series:
         self.drug = self.drugs[0]
 
     def refuse(self, keyword: str, what: str) -> None:
-        raise SUVError(f"{self.source}: no SUV: {keyword} {Tag(tag_for_keyword(keyword))} {what}.")
+        raise SUVError(f"{self.source}: no SUV: {keyword} {Tag(keyword)} {what}.")
 
     def value_of(self, header: Dataset, keyword: str) -> Any:
         """Value of a tag, None if absent or empty."""

@@ -53,11 +53,9 @@ class Window:
         ijk = self.to_window(mm)
         return bool(np.all(ijk >= -0.5) and np.all(ijk <= self.size - 0.5))
 
-    def shifted(self, axis: int, voxels: int) -> "Window":
-        """The window moved along one of its axes."""
-        corner_mm = list(self.corner_mm)
-        corner_mm[axis] += voxels * self.spacing_mm
-        return Window(tuple(corner_mm), self.size, self.spacing_mm)
+    def corners_mm(self) -> np.ndarray:
+        """The eight corners of the cube, (8, 3)."""
+        return nib.affines.apply_affine(self.affine, list(product((-0.5, self.size - 0.5), repeat=3)))
 
 
 def window_around(volume: Volume, centre_mm: np.ndarray, size: int, spacing_mm: float) -> Window:
@@ -94,35 +92,53 @@ def sample_window(volume: Volume, window: Window) -> Tensor:
     return F.avg_pool3d(fine, oversampling) + air
 
 
-def add_logits(total: np.ndarray, volume: Volume, window: Window, logits: Tensor) -> tuple[slice, slice, slice]:
-    """Add a window's logits, sampled on the volume's grid, to `total` in place.
+def mask_on_grid(volume: Volume, parts: list[tuple[Window, Tensor]]) -> np.ndarray:
+    """Threshold the logits of one object's windows on the volume's grid; bool, shape (I, J, K)."""
+    mask = np.zeros(volume.shape, bool)
+    if parts:
+        box, total = _blend(volume, parts)
+        np.greater(total, 0, out=mask[box])
+    return mask
 
-    The logits weigh less towards the faces of the window, so that overlapping windows blend; the sign of
-    a single window's logits, and hence its mask, is not changed by that. Outside the window 0 is added.
+
+def logits_on_grid(volume: Volume, parts: list[tuple[Window, Tensor]]) -> np.ndarray:
+    """The logits of one object's windows on the volume's grid, float32, shape (I, J, K); 0 where no window looked.
 
     Args:
-        total: Sum of weighted logits on the volume's grid, shape (I, J, K), float32.
         volume: Gives the grid.
-        window: Where the logits lie.
-        logits: Low-resolution logits, (1, 1, m, m, m).
-
-    Returns:
-        The box of voxels that was touched.
+        parts: Windows, each with its low-resolution logits (1, 1, m, m, m).
     """
+    logits = np.zeros(volume.shape, np.float32)
+    if parts:
+        box, total = _blend(volume, parts)
+        _, weight = _blend(volume, [(window, torch.ones_like(part)) for window, part in parts])
+        np.divide(total, weight, out=logits[box], where=weight > 0)
+    return logits
+
+
+def _blend(volume: Volume, parts: list[tuple[Window, Tensor]]) -> tuple[tuple[slice, slice, slice], np.ndarray]:
+    """Weighted sum of logits over windows, in the smallest box of voxels that holds all of them.
+
+    A window's weight falls towards its faces, so that overlapping windows blend. The sign of the sum is that
+    of the weighted mean, so a mask needs no division; of a single window it is the sign of its logits.
+    """
+    corners = np.concatenate([window.corners_mm() for window, _ in parts])
+    corners_ijk = volume.to_ijk(corners)
+    low = np.clip(np.ceil(corners_ijk.min(0)), 0, np.array(volume.shape) - 1).astype(int)
+    high = np.clip(np.floor(corners_ijk.max(0)) + 1, low + 1, volume.shape).astype(int)
+    affine = volume.affine.copy()
+    affine[:3, 3] = volume.to_mm(low)
+    total = sum(
+        resample(logits * _taper(logits), window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())
+        for window, logits in parts
+    )
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), total[0, 0].cpu().numpy()
+
+
+def _taper(logits: Tensor) -> Tensor:
     size = logits.shape[-1]
     ramp = 1 - (torch.arange(size, device=logits.device) - (size - 1) / 2).abs() / (size / 2 + 0.5)  # > 0 everywhere
-    weight = ramp[:, None, None] * ramp[:, None] * ramp
-    corners = np.array(list(product((-0.5, window.size - 0.5), repeat=3)))
-    corners_ijk = volume.to_ijk(nib.affines.apply_affine(window.affine, corners))
-    low = np.clip(np.ceil(corners_ijk.min(0)), 0, None).astype(int)
-    high = np.clip(np.floor(corners_ijk.max(0)) + 1, low, volume.shape).astype(int)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    if (high > low).all():
-        affine = volume.affine.copy()
-        affine[:3, 3] = volume.to_mm(low)
-        sampled = resample(logits.float() * weight, window.grid_affine(size), affine, (high - low).tolist())
-        total[box] += sampled[0, 0].cpu().numpy()
-    return box
+    return ramp[:, None, None] * ramp[:, None] * ramp
 
 
 def resample(source: Tensor, source_affine: np.ndarray, target_affine: np.ndarray, target_shape: list[int]) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from conftest import oblique
 from make_dicom import FACTOR, write_series
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, RLELossless, generate_uid
+from pydicom.uid import JPEG2000Lossless, RLELossless, SecondaryCaptureImageStorage, generate_uid
 from scipy import ndimage
 
 from seganypet.dicom import list_series, load_dicom, resample_to
@@ -141,6 +141,15 @@ def test_other_dicom_objects_beside_a_scan_are_passed_over(tmp_path):
     write_series(tmp_path, STORED, affine, change=other)
     assert load_dicom(tmp_path).shape == (7, 5, 5)
     assert set(list_series(tmp_path).modality) == {"PT", "RWV"}
+
+
+def test_a_screenshot_within_the_series_is_passed_over(tmp_path):
+    def screenshot(header, k):
+        if k == 0:
+            header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+
+    write_series(tmp_path, STORED, oblique((2.0, 3.0, 4.0)), modality="CT", change=screenshot)
+    assert load_dicom(tmp_path).shape == (7, 5, 5)
 
 
 def test_missing_end_of_a_pet_is_told(tmp_path):

@@ -27,18 +27,12 @@ def blob(seed: int) -> np.ndarray:
 
 
 def test_deepest_is_measured_in_millimetres_not_in_voxels():
-    # 3 voxels of 4 mm wide along i, 9 of 2 mm along j, 9 of 3 mm along k: depth is set by i, at most 2 x 4 = 8 mm,
-    # which j reaches from voxel 3 (4 x 2 mm) and k from voxel 2 (3 x 3 mm). With cubic voxels i alone would decide.
-    truth = np.zeros((9, 20, 20), bool)
-    truth[3:6, 4:13, 5:14] = True
-    click = first_click(truth, spacing=SPACING)
-    assert click == Click((4, 8, 9), foreground=True)
-    # A second target: a 4 mm thin sheet beside a rod of 5 x 5 voxels of (4, 2) mm. The rod is deeper in millimetres
-    # along j (3 x 2 = 6 mm); the sheet is 1 voxel thick (4 mm) although 15 voxels wide.
-    truth = np.zeros((20, 20, 20), bool)
-    truth[2, 2:17, 2:17] = True
-    truth[8:13, 4:9, 5:16] = True
-    assert first_click(truth, spacing=SPACING).ijk == (10, 6, 10)
+    truth = np.zeros((24, 24, 20), bool)
+    truth[2:5, 3:20, 3:18] = True  # A: 3 voxels thick along i
+    truth[9:22, 10:15, 3:18] = True  # B: 5 voxels thick along j
+    # Voxels of 4 x 2 x 3 mm: A is 2 x 4 = 8 mm deep, B 3 x 2 = 6 mm. Counted in voxels B (3) would beat A (2).
+    assert first_click(truth, spacing=SPACING).ijk[0] == 3
+    assert first_click(truth, spacing=(2.0, 4.0, 3.0)).ijk[1] == 12  # A 4 mm, B 12 mm
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -181,6 +181,21 @@ def test_philips_counts_use_the_suv_factor_then_the_activity_factor():
     assert suv_factor([header]).suv_per_stored_unit == pytest.approx(1.5 * FACTOR)
 
 
+def test_philips_factor_survives_the_loss_of_its_private_creator():
+    header = pet_header()
+    header.Units = "CNTS"
+    header.add_new((0x7053, 0x1000), "UN", b"0.0005 ")
+    assert suv_factor([header]).suv_per_stored_unit == 0.0005
+
+
+def test_private_tags_of_another_vendor_are_not_taken_for_philips_factors():
+    header = pet_header()
+    header.Units = "CNTS"
+    header.private_block(0x7053, "SOMEONE ELSE", create=True).add_new(0x00, "DS", "0.0005")
+    with pytest.raises(SUVError, match=r"\(7053,1000\)"):
+        suv_factor([header])
+
+
 def _set(**values):
     def spoil(header: Dataset) -> None:
         for keyword, value in values.items():

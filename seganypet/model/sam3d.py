@@ -21,6 +21,8 @@ class Sam3D(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        self.name = "untrained"
+        self.facts: dict[str, object] = {}  # how it was trained, as its file tells
         self.image_encoder = ImageEncoder(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)

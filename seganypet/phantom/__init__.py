@@ -90,7 +90,7 @@ def _draw(
     patient = draw_patient(who)
     imaging = draw_imaging(scanner, domain)
     spacing = spacing or DOMAINS[domain]
-    canvas, affine, flips = _grid(patient, spacing, view, whole_body)
+    canvas, affine, flips = _grid(patient, domain, spacing, view, whole_body)
     painter = Painter(canvas, patient, shape)
     painter.paint()
     activity = uptake_map(canvas, patient, painter.heart_frame, texture)
@@ -137,13 +137,14 @@ def _version() -> str:
 
 
 def _grid(
-    patient: Patient, spacing: tuple[float, float, float], rng: np.random.Generator, whole_body: bool
+    patient: Patient, domain: str, spacing: tuple[float, float, float], rng: np.random.Generator, whole_body: bool
 ) -> tuple[Canvas, np.ndarray, tuple[int, int, int]]:
     """Grid around the patient: a canvas in patient coordinates, the stored file's affine, and its axis flips.
 
     Files store x and y in either direction; half of ours are left-handed.
     """
-    top = 462 if rng.random() < 0.25 else rng.uniform(285, 345)  # vertex, or skull base
+    from_vertex = rng.random() < (0.25 if domain == "internal" else 0.5)
+    top = 462 if from_vertex else rng.uniform(285, 345)  # or from the skull base
     bottom = rng.uniform(-640, -520)
     part = rng.random()
     if whole_body:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seganypet.phantom.canvas import smooth_field
+from seganypet.phantom.canvas import curve, smooth_field
 from seganypet.phantom.patient import ID
 
 if TYPE_CHECKING:
@@ -18,7 +18,11 @@ _SOFT = [ID[name] for name in ("fat", "muscle", "mediastinum", "small_bowel", "c
 
 def paint_bowel(painter: Painter) -> None:
     """Colon along its frame, loops of small bowel inside it, pancreas."""
-    rng, j = painter.rng, lambda sd=6.0: painter.rng.normal(0, sd)
+    rng = painter.rng
+
+    def j(sd: float = 6.0) -> float:
+        return rng.normal(0, sd)
+
     inside = [ID["fat"], ID["muscle"]]
     colon = [(84 + j(), 26, -268), (94 + j(), 30, -215), (88 + j(), 46, -150), (50, 92 + j(), -150 + j(12)),
              (0, 104, -165 + j(18)), (-55, 92 + j(), -135 + j(12)), (-102, 24 + j(), -98), (-108 + j(), 14, -160),
@@ -56,10 +60,8 @@ def paint_upper_abdomen(painter: Painter) -> None:
 
     full = rng.uniform(0.75, 1.2)
     path = [(-66, 8, -22), (-74, 30, -55), (-62, 62, -95), (-25, 82, -128), (14, 70, -116)]
-    level_box = canvas.tube(_curve(path, painter, 18), np.interp(
-        np.linspace(0, 1, 18), (0, 0.3, 0.6, 0.85, 1), np.array((36, 37, 30, 21, 13)) * painter.size * full**0.6),
-        rng, 2.0)  # fmt: skip
-    box, level = level_box
+    radii = np.interp(np.linspace(0, 1, 18), (0, 0.3, 0.6, 0.85, 1), (36, 37, 30, 21, 13)) * painter.size * full**0.6
+    box, level = canvas.tube(curve(np.array(path) * painter.scale, 18), radii, rng, 2.0)
     canvas.paint(box, under_roof(box, level), [(ID["stomach_wall"], 0), (ID["stomach_content"], rng.uniform(4, 7))],
                  _SOFT)
 
@@ -116,7 +118,8 @@ def paint_upper_abdomen(painter: Painter) -> None:
         sinus = np.sqrt(((u + 0.48) / 0.34) ** 2 + (v / 0.34) ** 2 + (w / 0.42) ** 2) - 1
         calyx = rng.uniform(-0.2, 0.2, 2)
         for shift in (0.42 + calyx[0], -0.42 + calyx[1]):
-            sinus = np.minimum(sinus, np.sqrt(((u + 0.14) / 0.2) ** 2 + (v / 0.22) ** 2 + ((w - shift) / 0.19) ** 2) - 1)
+            cup = np.sqrt(((u + 0.14) / 0.2) ** 2 + (v / 0.22) ** 2 + ((w - shift) / 0.19) ** 2) - 1
+            sinus = np.minimum(sinus, cup)
         soft = [*_SOFT, ID["liver"], ID["spleen"], ID["marrow"]]
         canvas.paint(box, level, [(ID[f"kidney_{name}_cortex"], 0)], soft)
         canvas.paint(box, np.maximum(sinus * 15, level), [(ID[f"kidney_{name}_pelvis"], 0)],
@@ -195,8 +198,3 @@ def smooth_maximum(a, b, width_mm):
     share = np.clip(0.5 + (a - b) / (2 * width_mm), 0, 1)
     return share * a + (1 - share) * b + width_mm * share * (1 - share)
 
-
-def _curve(points, painter, n):
-    from seganypet.phantom.canvas import curve
-
-    return curve(np.array(points, float) * painter.scale, n)

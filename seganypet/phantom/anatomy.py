@@ -17,7 +17,7 @@ _OUTLINE = np.array([
 _FEMALE_WIDTH = np.interp(_OUTLINE[:, 0], (-455, -370, -120, 0, 140, 180), (1.08, 1.06, 0.92, 0.82, 0.9, 0.92))
 # Half width, half depth and centre of the chest wall's inside.
 _THORAX = np.array([
-    (-130, 128, 84, 44), (-60, 137, 91, 48), (0, 138, 93, 48), (60, 131, 86, 40), (100, 116, 70, 28),
+    (-130, 128, 84, 44), (-60, 135, 89, 48), (0, 135, 90, 47), (60, 126, 82, 39), (100, 111, 66, 27),
     (130, 92, 50, 14), (150, 70, 34, 6), (163, 44, 20, 2), (168, 2, 2, 2),
 ])  # fmt: skip
 SPINE_Y = ((-330, -12), (-260, 2), (-180, 7), (-80, 2), (40, -8), (130, -4), (200, 6), (260, 4))
@@ -262,9 +262,13 @@ class Painter:
         self.pipe("vessels", [(20, 34, -15), (22, 30, -100), (20, 32, -240)], 10 * self.size, 8)
         self.pipe("esophagus", [(-4, 18, 190), (-6, 12, 110), (-12, 22, 20), (-24, 32, -28)], 7 * self.size, 10)
         self._heart()
-        j = lambda: rng.normal(0, 2.5)  # noqa: E731
+
+        def j() -> float:
+            return rng.normal(0, 2.5)
+
         path = [(-4, 50, 58), (12, 58, 84), (8, 42 + j(), 106), (-6, 24, 116 + j()), (-20, 6, 110), (-29 + j(), 2, 84),
-                (-30 + j(), 6, 40), (-26 + j(), 12, 0), (-14 + j(), 26, -45), (-9 + j(), 30, -130), (-5 + j(), 29, -238)]
+                (-30 + j(), 6, 40), (-26 + j(), 12, 0), (-14 + j(), 26, -45), (-9 + j(), 30, -130),
+                (-5 + j(), 29, -238)]
         wide = self.size * float(np.clip(rng.normal(1, 0.09), 0.8, 1.25))
         radii = np.array((15, 15.4, 14.6, 13.4, 12.8, 12.5, 12.3, 12.1, 11.2, 10, 9.2)) * wide
         self.pipe("aorta", path, radii, 34)
@@ -294,8 +298,9 @@ class Painter:
         # Left ventricle: a cup, open towards the base, at the left and back of the heart.
         lv = np.sign(across[0]) * -13  # towards the patient's left
         thick = rng.uniform(9, 12)
-        outer = np.sqrt(((a - 8) / 52) ** 2 + ((b - lv) / 33) ** 2 + ((c - 4) / 33) ** 2) - 1
-        inner = np.sqrt(((a - 2) / (52 - thick)) ** 2 + ((b - lv) / (33 - thick)) ** 2 + ((c - 4) / (33 - thick)) ** 2) - 1
+        aside = (b - lv) ** 2 + (c - 4) ** 2
+        outer = np.sqrt(((a - 8) / 52) ** 2 + aside / 33**2) - 1
+        inner = np.sqrt(((a - 2) / (52 - thick)) ** 2 + aside / (33 - thick) ** 2) - 1
         wall = (outer * 33 + 0.8 * wavy < 0) & (inner > 0) & (a > -22)
         view = canvas.labels[box]
         view[wall & (view == ID["heart_blood"])] = ID["myocardium"]

@@ -21,6 +21,7 @@ class Imaging:
         noise_fraction: Standard deviation of the noise in the liver, over the liver's mean.
         noise_power: Noise grows with the signal to this power.
         dome_mm: Breathing amplitude of the liver's dome.
+        air_suv: Mean of what a reconstruction leaves in the air, SUV.
     """
 
     fwhm_mm: float
@@ -28,6 +29,7 @@ class Imaging:
     noise_fraction: float
     noise_power: float
     dome_mm: float
+    air_suv: float
 
 
 def draw_imaging(rng: np.random.Generator, domain: str) -> Imaging:
@@ -43,6 +45,7 @@ def draw_imaging(rng: np.random.Generator, domain: str) -> Imaging:
         noise_fraction=float(np.clip(rng.normal(0.115 if internal else 0.14, 0.025), 0.075, 0.20)),
         noise_power=float(rng.uniform(0.6, 0.9)),
         dome_mm=float(rng.uniform(8, 20)),
+        air_suv=float(rng.uniform(0.002, 0.007)),
     )
 
 
@@ -67,10 +70,8 @@ def uptake_map(canvas: Canvas, patient: Patient, heart_frame, rng: np.random.Gen
         chosen = [ID[name] for name in names if ID[name] <= len(boxes) and boxes[ID[name] - 1]]
         if not chosen:
             return
-        box = tuple(
-            slice(min(boxes[label - 1][axis].start for label in chosen), max(boxes[label - 1][axis].stop for label in chosen))
-            for axis in range(3)
-        )
+        extents = zip(*(boxes[label - 1] for label in chosen), strict=True)
+        box = tuple(slice(min(s.start for s in extent), max(s.stop for s in extent)) for extent in extents)
         mask = np.isin(labels[box], chosen)
         axes = canvas.axes(box)
         field = smooth_field(rng, axes, [axis[0] for axis in axes], [axis[-1] for axis in axes], step_mm)
@@ -173,11 +174,16 @@ def acquire(
     # Photons from the body's middle are attenuated most: noise is higher there.
     middle = 0.75 + 0.35 * np.exp(-(((canvas.x / 130) ** 2)[:, None] + (((canvas.y - 30) / 90) ** 2)[None, :]))
     scale = imaging.noise_fraction * liver_suv ** (1 - imaging.noise_power)
-    noise *= (scale * middle).astype(np.float32)[:, :, None]
-    noise *= np.power(signal, np.float32(imaging.noise_power))
+    amplitude = np.power(signal, np.float32(imaging.noise_power))
+    amplitude *= (scale * middle).astype(np.float32)[:, :, None]
+    amplitude *= noise
+    signal += amplitude
+    # OSEM keeps every voxel positive: nothing below 0, and a trace of tracer in the air.
+    np.maximum(signal, 0.0, out=signal)
+    np.square(noise, out=noise)
+    noise *= np.float32(imaging.air_suv)
     signal += noise
-    # OSEM keeps every voxel positive.
-    return np.maximum(signal, 0.0, out=signal)
+    return signal
 
 
 _HU = {

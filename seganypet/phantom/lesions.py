@@ -54,11 +54,11 @@ def paint_lesions(
             else:
                 station = _STATIONS[names[rng.integers(len(names))]]
                 centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 13, 3)) * scale
-                plan.append((centre, (4, 1.2), 10, _NODE_TISSUE))
+                plan.append((centre, (4, 1.2), 11, _NODE_TISSUE))
     elif kind == "lung":
         side = int(rng.choice((-1, 1)))
         ipsilateral = [label for label in _LUNGS if TISSUES[label].endswith("right" if side > 0 else "left")]
-        plan.append((_random_place(canvas, ipsilateral, rng), (15, 1.1), 10, [*_LUNGS, ID["mediastinum"]]))
+        plan.append((_random_place(canvas, ipsilateral, rng), (15, 1.1), 11, [*_LUNGS, ID["mediastinum"]]))
         for _ in range(int(rng.integers(0, 7))):
             station = [*_STATIONS["mediastinum"], _STATIONS["hilum"][0 if side > 0 else 1]]
             centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 7, 3)) * scale
@@ -74,15 +74,18 @@ def paint_lesions(
             if rng.random() < 0.35:
                 station = list(_STATIONS.values())[rng.integers(len(_STATIONS))]
                 centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 10, 3)) * scale
-                plan.append((centre, (2, 1.1), 8, _NODE_TISSUE))
+                plan.append((centre, (2, 1.1), 9, _NODE_TISSUE))
             else:
                 tissue = list(targets)[rng.integers(len(targets))]
-                plan.append((_random_place(canvas, targets[tissue], rng), (1.5, 1.1), 8, targets[tissue]))
+                plan.append((_random_place(canvas, targets[tissue], rng), (1.5, 1.1), 10, targets[tissue]))
     for centre, (volume_ml, log_sd), suv, tissues in plan:
         volume = float(np.clip(volume_ml * np.exp(rng.normal(0, log_sd)), 0.35, 350))
         peak = float(np.clip(suv * between * np.exp(rng.normal(0, 0.35)), 3.0, 45))
         if centre is not None:
             _paint_one(canvas, activity, instances, centre, volume, peak, tissues, rng)
+    while not instances.any():  # all fell outside the field of view or into organs that have none
+        centre = _random_place(canvas, _NODE_TISSUE, rng)
+        _paint_one(canvas, activity, instances, centre, 3.0, 8.0 * between, _NODE_TISSUE, rng)
     return _renumber(instances)
 
 
@@ -109,7 +112,7 @@ def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rn
     field = smooth_field(rng, axes, lo, hi, max(0.7 * radius, 5))
     grain = smooth_field(rng, axes, lo, hi, max(0.35 * radius, 4))
     necrotic = volume_ml > 15 and rng.random() < 0.45
-    within = float(rng.uniform(0.12, 0.32))
+    within = float(rng.uniform(0.18, 0.42))
     if 0 in field.shape:
         return
     x, y, z = (axis - c for axis, c in zip(canvas.mesh(box), centre, strict=True))
@@ -133,8 +136,8 @@ def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rn
         return
     # Recovery: small hot spots lose height to the resolution; SUVmax is that of the image.
     diameter = 2 * (found_ml * 1000 * 0.75 / np.pi) ** (1 / 3)
-    recovery = float(np.interp(diameter, (6, 10, 13, 17, 22), (0.3, 0.5, 0.72, 0.88, 1.0)))
-    hot = np.clip(1 + within * grain, 0.45, 1.6)
+    recovery = float(np.interp(diameter, (6, 10, 13, 17, 22, 28), (0.22, 0.4, 0.6, 0.78, 0.92, 1.0)))
+    hot = np.clip(1 + within * grain, 0.35, 1.8)
     hot *= min(peak / recovery, 70) / float(np.percentile(hot[mask], 97))
     if necrotic:
         core = ndimage.distance_transform_edt(mask, [axis[1] - axis[0] for axis in axes])
@@ -148,6 +151,6 @@ def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rn
 def _renumber(instances: np.ndarray) -> np.ndarray:
     """Labels 1..n without gaps."""
     table = np.zeros(256, np.uint8)
-    present = np.flatnonzero(np.bincount(instances.ravel(), minlength=256)[1:]) + 1
+    present = [label for label, box in enumerate(ndimage.find_objects(instances), start=1) if box]
     table[present] = np.arange(1, len(present) + 1)
     return table[instances]

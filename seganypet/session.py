@@ -1,0 +1,352 @@
+"""Clicking: embed a window once, then every click is a quick pass through prompt encoder and mask decoder."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from seganypet.errors import ClickError, JournalError, UnitError
+from seganypet.model.checkpoints import weights_sha256
+from seganypet.model.image_encoder import ImageEmbedding
+from seganypet.model.sam3d import Sam3D
+from seganypet.prompts import Click, Journal, click_at, describe_volume
+from seganypet.volume import Volume, save_mask
+from seganypet.window import Window, logits_on_grid, mask_on_grid, resample, sample_window, window_around
+
+MOST_WINDOWS = 12  # of one object; an aorta needs three
+FACE_VOXELS = 4  # low-resolution voxels of mask on a window's face that make it grow
+EMBEDDINGS_KEPT = 64
+
+
+@dataclass(frozen=True)
+class WindowLogits:
+    """What the network said about one window of an object.
+
+    Attributes:
+        window: Where.
+        logits: Low-resolution logits, (1, 1, m, m, m).
+        seeds_mm: Clicks that growth made here, in RAS+ millimetres: where the neighbour's mask was deepest.
+    """
+
+    window: Window
+    logits: Tensor
+    seeds_mm: tuple[tuple[float, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that undo must bring back. Never changed, only replaced.
+
+    Attributes:
+        clicks: Pairs (object name, Click), oldest first.
+        windows: For every object that was clicked, its windows.
+        active: Name of the object that the next click belongs to.
+    """
+
+    clicks: tuple[tuple[str, Click], ...] = ()
+    windows: Mapping[str, tuple[WindowLogits, ...]] = field(default_factory=dict)
+    active: str = "object 1"
+
+
+class Session:
+    """One volume, one network, and the clicks so far.
+
+    The window is centred on an object's first click. When the mask meets a face of its window, further
+    windows that overlap by half are opened there, so that an organ larger than the window is not cut.
+
+    Args:
+        model: From `load_model`; runs on whatever device it is on.
+        volume: What to segment.
+        spacing_mm: Voxel size of the window; that of the network unless given. Finer suits small lesions.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the processor has matrix units for it.
+
+    Raises:
+        UnitError: The network was trained on SUV and the volume is in another unit.
+        ClickError: `spacing_mm` or `precision` make no sense.
+
+    Source: supplement Fig. 4 (b); the growth by half-overlapping windows follows the successor's description.
+    """
+
+    def __init__(self, model: Sam3D, volume: Volume, *, spacing_mm: float | None = None, precision: str = "auto"):
+        if model.config.intensity == "log_suv" and volume.unit != "SUVbw":
+            raise UnitError(
+                f"{volume.source} is in {volume.unit}, but {model.name} was trained on SUVbw. Load DICOM with "
+                "load_dicom, which converts; or give the unit of the file as it is: load_volume(path, unit='SUVbw')."
+            )
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise ClickError(f"precision={precision!r}; needed is 'auto', 'float32' or 'bfloat16'.")
+        if spacing_mm is not None and not 0.2 <= spacing_mm <= 20:
+            raise ClickError(f"spacing_mm={spacing_mm}; needed is a voxel size from 0.2 to 20 mm, or None.")
+        self.model = model
+        self.volume = volume
+        self.spacing_mm = float(spacing_mm or model.config.spacing_mm)
+        self.device = next(model.parameters()).device
+        self.precision = _best_precision(self.device) if precision == "auto" else precision
+        self._embeddings: dict[Window, ImageEmbedding] = {}
+        self._state = State()
+        self._past: list[State] = []
+        self._future: list[State] = []
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """Clicks on the active object, oldest first."""
+        return tuple(click for name, click in self._state.clicks if name == self.active)
+
+    @property
+    def active(self) -> str:
+        """Name of the object that the next click belongs to."""
+        return self._state.active
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of all objects that were clicked, in the order of their first clicks."""
+        return tuple(self._state.windows)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Mask of the active object, bool, shape of the volume; empty before its first click."""
+        return self.mask_of(self.active)
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Masks of all objects by name."""
+        return {name: self.mask_of(name) for name in self.objects}
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All objects in one label map, 1, 2, ... in the order of `objects`; uint8. Where two overlap, the later wins."""
+        labels = np.zeros(self.volume.shape, np.uint8)
+        for label, name in enumerate(self.objects, 1):
+            labels[self.mask_of(name)] = label
+        return labels
+
+    def mask_of(self, name: str) -> np.ndarray:
+        """Mask of one object, bool, shape of the volume; empty if it was never clicked."""
+        return mask_on_grid(self.volume, self._parts(name))
+
+    def logits_of(self, name: str) -> np.ndarray:
+        """Logits of one object, float32, shape of the volume; 0 where no window looked.
+
+        Where several windows overlap, they are weighted towards their centres.
+        """
+        return logits_on_grid(self.volume, self._parts(name))
+
+    def select(self, name: str) -> None:
+        """Make an object the active one; it comes into being with its first click."""
+        if not isinstance(name, str) or not name.strip():
+            raise ClickError(f"object name {name!r}; needed is some text.")
+        self._state = replace(self._state, active=name)
+
+    def click(self, ijk=None, mm=None, foreground: bool = True) -> np.ndarray:
+        """Click once and get the new mask of the active object.
+
+        Args:
+            ijk: The voxel clicked; or
+            mm: the place in RAS+ millimetres.
+            foreground: False to say "not this".
+
+        Returns:
+            Mask on the volume's grid, bool, shape (I, J, K).
+
+        Raises:
+            ClickError: Not one place, or outside the volume; a first click that is not foreground. The session
+                is then as it was before.
+        """
+        click = click_at(self.volume, ijk, mm, foreground)
+        name = self.active
+        windows = self._state.windows.get(name, ())
+        if not windows and not click.foreground:
+            raise ClickError(f"{name}: the first click says what the object is, so it must be foreground.")
+        click_mm = self.volume.to_mm(click.ijk)
+        if click.foreground and not any(part.window.contains(click_mm) for part in windows):
+            windows = (*windows, WindowLogits(self._window(click_mm), self.model.no_logits()))
+        clicks = (*self.clicks, click)
+        windows = tuple(
+            self._decode(part, clicks) if part.window.contains(click_mm) else part for part in windows
+        )
+        windows = self._grow(windows, clicks)
+        new = State((*self._state.clicks, (name, click)), {**self._state.windows, name: windows}, name)
+        self._past.append(self._state)
+        self._future.clear()
+        self._state = new
+        return self.mask
+
+    def undo(self) -> np.ndarray:
+        """Take back the last click, on whichever object; returns the mask of that object.
+
+        Raises:
+            ClickError: There is no click to take back.
+        """
+        if not self._past:
+            raise ClickError("nothing to undo: no click was made yet.")
+        undone_object = self._state.clicks[-1][0]
+        self._future.append(self._state)
+        self._state = replace(self._past.pop(), active=undone_object)
+        return self.mask
+
+    def redo(self) -> np.ndarray:
+        """Make the click again that was undone last; returns the mask of its object.
+
+        Raises:
+            ClickError: There is nothing to redo.
+        """
+        if not self._future:
+            raise ClickError("nothing to redo: no click was undone since the last click.")
+        self._past.append(self._state)
+        self._state = self._future.pop()
+        return self.mask
+
+    def reset(self) -> None:
+        """Forget all objects and clicks; embedded windows are kept."""
+        self._state, self._past, self._future = State(), [], []
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the mask, or with several objects their label map, as uint8 NIfTI on the volume's grid and affine.
+
+        Raises:
+            ClickError: Nothing was clicked yet.
+            VolumeError: The path ends neither in .nii nor in .nii.gz.
+        """
+        if not self.objects:
+            raise ClickError(f"nothing to save to {path}: no object was clicked yet.")
+        save_mask(path, self.labels, self.volume)
+
+    def journal(self) -> Journal:
+        """All clicks so far, with what is needed to repeat them."""
+        return Journal(
+            volume=describe_volume(self.volume),
+            model={"name": self.model.name, "weights_sha256": weights_sha256(self.model)},
+            settings={"spacing_mm": self.spacing_mm, "precision": self.precision},
+            clicks=self._state.clicks,
+        )
+
+    def save_journal(self, path: str | os.PathLike) -> None:
+        """Write the journal as JSON."""
+        self.journal().save(path)
+
+    @classmethod
+    def replay(cls, model: Sam3D, volume: Volume, path: str | os.PathLike) -> "Session":
+        """Open a session and make the clicks of a journal again; the masks come out identical.
+
+        Raises:
+            JournalError: Damaged, or of another volume or another network.
+        """
+        journal = Journal.load(path)
+        if journal.volume.get("fingerprint") != volume.fingerprint():
+            raise JournalError(
+                f"{path}: made on {journal.volume.get('source')} of shape {journal.volume.get('shape')}, which is not "
+                f"{volume.source} of shape {volume.shape}: their fingerprints differ. Load the volume it was made on."
+            )
+        if journal.model.get("weights_sha256") != weights_sha256(model):
+            raise JournalError(
+                f"{path}: made with {journal.model.get('name')} and other weights than those of {model.name}; "
+                "with these the masks would differ. Load the network it was made with."
+            )
+        session = cls(model, volume, **journal.settings)
+        for name, click in journal.clicks:
+            session.select(name)
+            session.click(ijk=click.ijk, foreground=click.foreground)
+        return session
+
+    def _parts(self, name: str) -> list[tuple[Window, Tensor]]:
+        return [(part.window, part.logits) for part in self._state.windows.get(name, ())]
+
+    def _window(self, centre_mm: np.ndarray) -> Window:
+        return window_around(self.volume, centre_mm, self.model.config.window_size, self.spacing_mm)
+
+    @torch.inference_mode()
+    def _embed(self, window: Window) -> ImageEmbedding:
+        if window not in self._embeddings:
+            if len(self._embeddings) >= EMBEDDINGS_KEPT:
+                del self._embeddings[next(iter(self._embeddings))]
+            voxels = self.model.normalise(sample_window(self.volume, window).to(self.device))
+            with self._autocast():
+                self._embeddings[window] = self.model.embed(voxels)
+        return self._embeddings[window]
+
+    @torch.inference_mode()
+    def _decode(self, part: WindowLogits, clicks: tuple[Click, ...]) -> WindowLogits:
+        """The network's new opinion on one window, given all clicks that lie in it."""
+        places = [(self.volume.to_mm(click.ijk), click.foreground) for click in clicks]
+        places += [(np.array(seed), True) for seed in part.seeds_mm]
+        inside = [(part.window.to_window(mm), foreground) for mm, foreground in places if part.window.contains(mm)]
+        points = torch.tensor(np.array([place for place, _ in inside]), dtype=torch.float32, device=self.device)
+        labels = torch.tensor([int(foreground) for _, foreground in inside], device=self.device)
+        embedding = self._embed(part.window)
+        with self._autocast():
+            logits, _ = self.model.decode(embedding, points[None], labels[None], part.logits)
+        return replace(part, logits=logits.float())
+
+    def _grow(self, windows: tuple[WindowLogits, ...], clicks: tuple[Click, ...]) -> tuple[WindowLogits, ...]:
+        """Open half-overlapping windows wherever the mask meets a face inside the volume, until none does."""
+        windows, waiting = list(windows), list(windows)
+        while waiting:
+            part = waiting.pop(0)
+            for axis, side in touched_faces(part.logits):
+                neighbour = self._neighbour(part, axis, side)
+                if neighbour is None or any(_same_place(neighbour.window, other.window) for other in windows):
+                    continue
+                if len(windows) >= MOST_WINDOWS:
+                    warnings.warn(
+                        f"the mask of {self.active} still meets the border of its {MOST_WINDOWS} windows: it may have "
+                        "leaked (undo, then click elsewhere), or be cut there (use a coarser spacing_mm).",
+                        stacklevel=4,
+                    )
+                    return tuple(windows)
+                grown = self._decode(neighbour, clicks)
+                windows.append(grown)
+                waiting.append(grown)
+        return tuple(windows)
+
+    def _neighbour(self, part: WindowLogits, axis: int, side: int) -> WindowLogits | None:
+        """The window half a window further, prompted where this mask is deepest in the overlap."""
+        window, size = part.window, part.logits.shape[-1]
+        centre = np.array(window.corner_mm) + (window.size - 1) / 2 * window.spacing_mm
+        centre[axis] += side * window.size / 2 * window.spacing_mm
+        moved = self._window(centre)
+        if _same_place(moved, window):
+            return None  # the volume ends here
+        mask = part.logits[0, 0].cpu().numpy() > 0
+        half = [slice(None)] * 3
+        half[axis] = slice(0, size // 2) if side > 0 else slice(size // 2, None)
+        mask[tuple(half)] = False  # only what lies in the overlap
+        deepest = np.unravel_index(ndimage.distance_transform_edt(mask).argmax(), mask.shape)
+        seed_mm = window.grid_affine(size)[:3, :3] @ deepest + window.grid_affine(size)[:3, 3]
+        known = resample(part.logits, window.grid_affine(size), moved.grid_affine(size), [size] * 3)
+        return WindowLogits(moved, known, (tuple(float(x) for x in seed_mm),))
+
+    def _autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def touched_faces(logits: Tensor) -> list[tuple[int, int]]:
+    """Faces of a window that its mask meets, as pairs (axis, side), side -1 or +1.
+
+    >>> logits = torch.full((1, 1, 8, 8, 8), -1.0)
+    >>> logits[..., 2:5, 2:5, 7] = 1.0
+    >>> touched_faces(logits)
+    [(2, 1)]
+    """
+    mask = logits[0, 0] > 0
+    return [
+        (axis, side)
+        for axis in range(3)
+        for side in (-1, 1)
+        if mask.select(axis, 0 if side < 0 else -1).sum() >= FACE_VOXELS
+    ]
+
+
+def _same_place(one: Window, other: Window) -> bool:
+    return bool(np.abs(np.subtract(one.corner_mm, other.corner_mm)).max() < one.spacing_mm)
+
+
+def _best_precision(device: torch.device) -> str:
+    # Without matrix units bfloat16 is no faster than float32 on a CPU, only less exact.
+    has_units = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if has_units else "float32"
