@@ -85,7 +85,7 @@ def surface_dice(
 
     Source: Nikolov et al. 2021 in the voxel-counting form of MONAI's `compute_surface_dice`, whose numbers it
     gives. It is written out here because a mask that has leaked over a whole scan costs MONAI two distance transforms
-    of that scan (10 s and more), while only the surroundings of the truth can be within the tolerance of it.
+    of that scan, while only the surroundings of the truth can be within the tolerance of it.
     """
     _check_pair(mask, truth)
     spacing = np.asarray(spacing, float)

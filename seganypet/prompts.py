@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from seganypet import __version__
 from seganypet.errors import ClickError, JournalError
 from seganypet.files import replace_atomically
 from seganypet.volume import Volume
@@ -40,8 +41,11 @@ def click_at(volume: Volume, ijk: Any = None, mm: Any = None, foreground: bool =
         foreground: False for "not this".
 
     Raises:
-        ClickError: Neither or both given, not three finite numbers, fractions of voxels, outside the volume.
+        ClickError: Neither or both given, not three finite numbers, fractions of voxels, outside the volume;
+            `foreground` neither true nor false.
     """
+    if foreground not in (True, False):
+        raise ClickError(f"foreground={foreground!r}; needed is True ('belongs to the object') or False ('does not').")
     if (ijk is None) == (mm is None):
         raise ClickError(f"give a click either as ijk=(i, j, k) or as mm=(x, y, z); got ijk={ijk}, mm={mm}.")
     given, name = (ijk, "ijk") if mm is None else (mm, "mm")
@@ -161,10 +165,8 @@ def _read_click(path: Path, number: int, entry: Any) -> tuple[str, Click]:
 def _versions() -> dict[str, str]:
     import torch
 
-    import seganypet
-
     return {
-        "seganypet": seganypet.__version__,
+        "seganypet": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -73,7 +73,13 @@ class TrainConfig:
         for given, known in ((fields, cls.__dataclass_fields__), (model, ModelConfig.__dataclass_fields__)):
             if unknown := sorted(set(given) - set(known)):
                 raise SegAnyPETError(f"{path}: unknown keys {unknown}; known are {sorted(known)}.")
-        return cls(**fields, model=ModelConfig(**model))
+        config = cls(**fields, model=ModelConfig(**model))
+        if config.model.window_size != SIZE:
+            raise SegAnyPETError(
+                f"{path}: training windows have {SIZE} voxels a side, but model.window_size is "
+                f"{config.model.window_size}; set it to {SIZE}."
+            )
+        return config
 
 
 def main() -> None:
@@ -123,9 +129,7 @@ def train(config: TrainConfig, windows: "WindowBank", output: Path) -> Sam3D:
         for name, value in model.state_dict().items():
             average[name].lerp_(value, 1 - decay)
         if step % 20 == 0:
-            with log.open("a", newline="") as file:
-                seconds = time.perf_counter() - started
-                csv.writer(file).writerow([step, *(f"{loss.item():.4f}" for loss in losses), f"{seconds:.0f}"])
+            write_log(log, step, losses, time.perf_counter() - started)
         if time.perf_counter() - saved > CHECKPOINT_EVERY_S or step == config.steps:
             saved = time.perf_counter()
             with replace_atomically(checkpoint) as temporary:
@@ -137,6 +141,16 @@ def train(config: TrainConfig, windows: "WindowBank", output: Path) -> Sam3D:
             save_model(output / f"{config.name}.safetensors", exported, config.name, facts)
     model.load_state_dict(average)
     return model.eval()
+
+
+def write_log(path: Path, step: int, losses: list[Tensor], seconds: float) -> None:
+    """Append one row: step, loss after the first and after the last click, seconds since this run began."""
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if fresh:
+            writer.writerow(["step", "loss_first_click", "loss_last_click", "seconds"])
+        writer.writerow([step, *(f"{loss.item():.4f}" for loss in losses), f"{seconds:.0f}"])
 
 
 def dialogue_losses(model: Sam3D, window: Tensor, truth: Tensor, clicks: int) -> list[Tensor]:
@@ -188,8 +202,9 @@ def pick_clicks(region: Tensor, truth: Tensor, deep: float) -> tuple[Tensor, Ten
     depth = region  # becomes high where the region is thick: a cheap distance transform, one axis after the other
     for kernel, padding in (((7, 1, 1), (3, 0, 0)), ((1, 7, 1), (0, 3, 0)), ((1, 1, 7), (0, 0, 3))):
         depth = F.avg_pool3d(depth, kernel, 1, padding)
-    score = torch.where(torch.rand(batch, 1, 1, 1, 1) < deep, depth * (0.9 + 0.1 * torch.rand_like(depth)),
-                        torch.rand_like(depth)) * region  # fmt: skip
+    noise = torch.rand_like(depth)
+    thick = torch.rand(batch, 1, 1, 1, 1) < deep
+    score = torch.where(thick, depth * (0.9 + 0.1 * noise), noise) * region
     where = score.flatten(1).argmax(1)
     coarse = torch.stack([where // size**2, where // size % size, where % size], dim=1)  # (B, 3)
     points = coarse * step + torch.randint(0, step, (batch, 3))
@@ -262,18 +277,7 @@ def load_windows(config: TrainConfig, output: Path, processes: int) -> WindowBan
         np.save(folder / "labels.npy", np.stack([window.labels for window in windows]))
         np.save(folder / "is_phantom.npy", np.arange(len(windows)) < phantom_count)
         np.save(folder / "target.npy", np.array([window.target for window in windows]))  # last: marks the folder whole
-    bank = WindowBank(folder)
-    assert_shape(bank, config)
-    return bank
-
-
-def assert_shape(bank: WindowBank, config: TrainConfig) -> None:
-    """SegAnyPETError if the network's window is not the size of the training windows."""
-    if bank.suv.shape[-1] != config.model.window_size:
-        raise SegAnyPETError(
-            f"training windows have {SIZE} voxels a side, the network wants {config.model.window_size}; "
-            f"set model.window_size to {SIZE}."
-        )
+    return WindowBank(folder)
 
 
 if __name__ == "__main__":

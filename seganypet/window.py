@@ -129,7 +129,7 @@ def _blend(volume: Volume, parts: list[tuple[Window, Tensor]]) -> tuple[tuple[sl
     affine = volume.affine.copy()
     affine[:3, 3] = volume.to_mm(low)
     total = sum(
-        resample(logits * _taper(logits), window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())
+        resample(logits * _taper(logits) if len(parts) > 1 else logits, window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())
         for window, logits in parts
     )
     return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), total[0, 0].cpu().numpy()

@@ -21,7 +21,7 @@ from seganypet.model.sam3d import Sam3D
 EMBEDDED = ("tiny-base",)
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
-# name -> repository, file, whose licence
+# name -> repository, file
 HUB = {
     "seganypet-v1": ("YichiZhang98/SegAnyPET", "seganypet_v1.pth"),
     "seganypet-v2": ("YichiZhang98/SegAnyPET", "seganypet_v2.pth"),
@@ -77,7 +77,12 @@ def save_model(path: str | os.PathLike, model: Sam3D, name: str, facts: dict[str
         model: The network.
         name: Its name.
         facts: What else a reader should know, e.g. how it was trained; must fit into JSON.
+
+    Raises:
+        CheckpointError: Other suffix.
     """
+    if Path(path).suffix != ".safetensors":
+        raise CheckpointError(f"{path}: weights are written as .safetensors; give the file that suffix.")
     header = {"format": FORMAT, "name": name, "config": asdict(model.config), "facts": facts or {}}
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     with replace_atomically(path) as temporary:
@@ -145,10 +150,16 @@ def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, torch.Tensor],
         raise CheckpointError(f"{path}: not a safetensors file, or cut short ({error}). Copy it again.") from error
     if header is None:
         return config_from_weights(weights, str(path)), weights, {}
-    header = json.loads(header)
-    if header["format"] != FORMAT:
-        raise CheckpointError(f"{path}: format {header['format']}; this version reads {FORMAT}. Update seganypet.")
-    return ModelConfig(**header["config"]), weights, header["facts"]
+    try:
+        header = json.loads(header)
+        if header["format"] != FORMAT:
+            raise CheckpointError(f"format {header['format']!r}, this version reads {FORMAT!r}; update seganypet")
+        return ModelConfig(**header["config"]), weights, header["facts"]
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{path}: its header does not describe a network that this version knows ({error}); "
+            "needed is a file that save_model wrote."
+        ) from error
 
 
 def _read_pth(path: Path) -> dict[str, torch.Tensor]:
@@ -158,16 +169,20 @@ def _read_pth(path: Path) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: holds something else than tensors, or is no PyTorch file ({str(error).splitlines()[0]}). "
+            f"{path}: holds something else than tensors, or is no PyTorch file ({_first_line(error)}). "
             "It was not opened: such a file can run code. Ask its author for a safetensors file."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged or cut short ({str(error).splitlines()[0]}). Copy it again.") from error
+        raise CheckpointError(f"{path}: damaged or cut short ({_first_line(error)}). Copy it again.") from error
     weights = content.get("model_state_dict", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: no model_state_dict of tensors in it; found: {found}.")
-    return {key.removeprefix("module."): value for key, value in weights.items()}
+    return {str(key).removeprefix("module."): value for key, value in weights.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str) -> None:
@@ -183,6 +198,8 @@ def _check_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Ten
             raise CheckpointError(
                 f"{source}: {key} has shape {tuple(found[key].shape)}; expected {tuple(value.shape)}."
             )
+        if not torch.isfinite(found[key]).all():
+            raise CheckpointError(f"{source}: {key} holds NaN or infinity; did its training diverge? Use an earlier file.")
 
 
 def _download(name: str) -> Path:

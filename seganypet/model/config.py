@@ -1,6 +1,6 @@
 """The numbers that make one network of the SegAnyPET / SAM-Med3D family differ from another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from seganypet.errors import CheckpointError
@@ -51,6 +51,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_blocks", tuple(self.global_blocks))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in (int, float) and not value > 0:
+                raise CheckpointError(f"impossible network: {field.name} {value} must be positive.")
         rules = {
             f"window_size {self.window_size} must be a multiple of patch_size {self.patch_size}":
                 self.window_size % self.patch_size == 0,
@@ -64,7 +68,8 @@ class ModelConfig:
                 not self.conv_stem or self.patch_size == 8,
             "fine_features come from the convolutional stem: set conv_stem too":
                 self.conv_stem or not self.fine_features,
-            f"spacing_mm {self.spacing_mm} must be positive": self.spacing_mm > 0,
+            f"global_blocks {self.global_blocks} must be among the {self.encoder_depth} blocks, counted from 0":
+                all(0 <= index < self.encoder_depth for index in self.global_blocks),
             f"unknown form {self.form!r}": self.form in ("released", "textbook"),
             f"unknown intensity {self.intensity!r}": self.intensity in ("zscore_positive", "log_suv"),
         }

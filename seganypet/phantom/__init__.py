@@ -11,11 +11,11 @@ No patient's data is in it: every number comes from published tables (see each m
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 
 import numpy as np
 
+from seganypet import __version__
 from seganypet.errors import SegAnyPETError
 from seganypet.phantom.anatomy import Painter
 from seganypet.phantom.canvas import Canvas
@@ -108,7 +108,7 @@ def _draw(
         return np.ascontiguousarray(array[tuple(slice(None, None, step) for step in flips)])
 
     metadata = {
-        "seed": seed, "domain": domain, "lesion_kind": kind or "none", "seganypet_version": _version(),
+        "seed": seed, "domain": domain, "lesion_kind": kind or "none", "seganypet_version": __version__,
         "sex": patient.sex, "height_cm": patient.height_cm, "weight_kg": patient.weight_kg, "arms_up": patient.arms_up,
         "suv_drawn": dict(patient.suv), "organ_volumes_drawn_ml": dict(patient.volumes_ml),
         "imaging": {name: getattr(imaging, name) for name in imaging.__dataclass_fields__},
@@ -127,13 +127,6 @@ def _draw(
         domain=domain,
         sex=patient.sex,
     )
-
-
-def _version() -> str:
-    try:
-        return version("seganypet")
-    except PackageNotFoundError:
-        return "source tree"
 
 
 def _grid(

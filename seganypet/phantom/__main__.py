@@ -11,7 +11,7 @@ from seganypet.cohort import Case, Cohort
 from seganypet.files import replace_atomically
 from seganypet.phantom import PhantomCase, make_phantom
 
-# One with lesions on the coarse grid, one without, one with lesions on the fine grid. Below 10,000: training starts there.
+# Seeds below 10,000: training starts there.
 SAMPLES = (("internal", 9000, True), ("internal", 9005, False), ("external", 9001, True))
 _SUV_STEP, _HU_STEP, _MARGIN = 0.02, 5, 3
 

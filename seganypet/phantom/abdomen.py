@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seganypet.phantom.canvas import curve, smooth_field
+from seganypet.phantom.canvas import Box, curve, smooth_field
 from seganypet.phantom.patient import ID
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def paint_upper_abdomen(painter: Painter) -> None:
     volumes = painter.patient.volumes_ml
     volume_scale = float(np.prod(painter.scale))
 
-    def under_roof(box, level):
+    def under_roof(box: Box, level: np.ndarray) -> np.ndarray:
         """Cut a level by the diaphragm above and the chest wall around."""
         x, y, z = canvas.mesh(box)
         wall = (painter.thorax(x, y, z) - 0.99) * 100
@@ -141,7 +141,7 @@ def paint_pelvis(painter: Painter) -> None:
         painter.blob("prostate", (0, 34, -404 - half[2] * factor * 0.8), half, 1.5, 0.8, [*soft, ID["bladder"]],
                      factor=factor)
     else:
-        painter.blob("uterus", (4, 20, -368), (24, 18, 32), 4, 1.5, soft)
+        painter.blob("uterus", (4, 14, -360), (24, 18, 32), 4, 1.5, [*soft, ID["bladder"]])
 
 
 def paint_head_and_neck(painter: Painter) -> None:
@@ -193,7 +193,7 @@ def paint_head_and_neck(painter: Painter) -> None:
     painter.blob("pharynx", (0, 66, 268), (22, 26, 14), 2, 1.5, soft)
 
 
-def smooth_maximum(a, b, width_mm):
+def smooth_maximum(a: np.ndarray, b: np.ndarray, width_mm: float) -> np.ndarray:
     """Maximum of two levels with the edge between them rounded over `width_mm`."""
     share = np.clip(0.5 + (a - b) / (2 * width_mm), 0, 1)
     return share * a + (1 - share) * b + width_mm * share * (1 - share)

@@ -1,12 +1,14 @@
 """Painting a patient: outline, chest, abdomen, pelvis, head, in the order in which later covers earlier."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from seganypet.phantom.abdomen import paint_bowel, paint_head_and_neck, paint_pelvis, paint_upper_abdomen
-from seganypet.phantom.canvas import Canvas, curve, smooth_field
+from seganypet.phantom.canvas import Canvas, Point, curve, smooth_field
 from seganypet.phantom.patient import ID, Patient
 
-# Outline of the reference man: z, full width, full depth (mm), distance of the section's centre before the spine.
+# Outline of the reference man: z, full width, full depth, how far the section's centre lies before the spine; mm.
 _OUTLINE = np.array([
     (-478, 4, 4, 20), (-474, 330, 165, 16), (-440, 362, 186, 18), (-370, 366, 194, 25), (-320, 352, 196, 30),
     (-250, 322, 208, 34), (-190, 300, 216, 36), (-120, 300, 221, 37), (-60, 320, 226, 38), (0, 338, 228, 38),
@@ -23,7 +25,7 @@ _THORAX = np.array([
 SPINE_Y = ((-330, -12), (-260, 2), (-180, 7), (-80, 2), (40, -8), (130, -4), (200, 6), (260, 4))
 
 
-def squarish(x, y):
+def squarish(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Radius of a point in units of a section between ellipse and rectangle: 1 on its outline, float32."""
     # Where the cross term would turn the radius back towards 0, far outside, the squares are capped.
     u, v = (np.minimum(part.astype(np.float32) ** 2, 3) for part in (x, y))
@@ -53,23 +55,43 @@ class Painter:
 
     # --- helpers: reference-man millimetres in, this patient's out -------------------------------
     def at(self, x: float, y: float, z: float, jitter_mm: float = 0.0) -> np.ndarray:
+        """A place of the reference man in this patient, mm, off by a random jitter."""
         return np.array([x, y, z]) * self.scale + (self.rng.normal(0, jitter_mm, 3) if jitter_mm else 0)
 
-    def blob(self, tissue, centre, half, jitter_mm=0.0, warp_mm=0.0, over=None, layers=None, factor=1.0, shear_xz=0.0):
-        """Paint an ellipsoid given in the reference man's millimetres."""
+    def blob(
+        self,
+        tissue: str | None,
+        centre: Point,
+        half: Point,
+        jitter_mm: float = 0.0,
+        warp_mm: float = 0.0,
+        over: Iterable[int] | None = None,
+        layers: Sequence[tuple[int, float]] | None = None,
+        factor: float = 1.0,
+    ) -> None:
+        """Paint an ellipsoid given in the reference man's millimetres, of one tissue or in layers."""
         centre = self.at(*centre, jitter_mm)
         half = np.array(half) * self.scale * factor
-        box, level = self.canvas.ellipsoid(centre, half, self.rng, warp_mm, max(half.min(), 12.0), shear_xz)
+        box, level = self.canvas.ellipsoid(centre, half, self.rng, warp_mm, max(half.min(), 12.0))
         self.canvas.paint(box, level, layers or [(ID[tissue], 0)], over)
 
-    def pipe(self, tissue, points, radii, n=12, over=None, layers=None, warp_mm=0.0):
+    def pipe(
+        self,
+        tissue: str | None,
+        points: Sequence[Point],
+        radii: float | Sequence[float],
+        n: int = 12,
+        over: Iterable[int] | None = None,
+        layers: Sequence[tuple[int, float]] | None = None,
+        warp_mm: float = 0.0,
+    ) -> None:
         """Paint a tube through points given in the reference man's millimetres; radii in mm of the patient."""
         path = curve(np.array(points, float) * self.scale, n)
         radii = np.interp(np.linspace(0, 1, n), np.linspace(0, 1, np.size(radii)), np.atleast_1d(radii))
         box, level = self.canvas.tube(path, radii, self.rng, warp_mm)
         self.canvas.paint(box, level, layers or [(ID[tissue], 0)], over)
 
-    def thorax(self, x, y, z):
+    def thorax(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Normalised radius of the chest wall's inside: below 1 within it."""
         half_x, half_y, centre = (np.interp(z / self.scale[2], _THORAX[:, 0], column) for column in _THORAX.T[1:])
         return squarish(x / (half_x * self.scale[0]), (y - centre * self.scale[1]) / (half_y * self.scale[1]))
@@ -99,7 +121,8 @@ class Painter:
 
     def _outline(self):
         canvas, z = self.canvas, self.canvas.z / self.scale[2]
-        width, depth, centre = (np.interp(z, _OUTLINE[:, 0], column) / 2 for column in _OUTLINE.T[1:])
+        width, depth, centre = (np.interp(z, _OUTLINE[:, 0], column) for column in _OUTLINE.T[1:])
+        width, depth = width / 2, depth / 2
         if self.patient.sex == "F":
             width = width * np.interp(z, _OUTLINE[:, 0], _FEMALE_WIDTH)
             depth = depth * np.interp(z, (-300, 0, 150, 200), (1.02, 0.85, 0.9, 0.93))
@@ -110,7 +133,7 @@ class Painter:
         # Extra weight sits in front at the belly.
         belly = np.interp(z, (-350, -200, -60, 60), (0, 1, 0.6, 0)) * max(self.patient.torso_scale - 1, 0) * 25
         half_y = half_y + belly
-        middle = 2 * centre * (1 + (torso - 1) * 0.6) + belly
+        middle = centre * (1 + (torso - 1) * 0.6) + belly
         inside = width * depth > 20**2
         half_x, half_y = np.where(inside, half_x, 0.1), np.where(inside, half_y, 0.1)
         mean = np.sqrt(half_x * half_y).astype(np.float32)
@@ -123,10 +146,11 @@ class Painter:
         level[:, :, ~inside] = 99
         lean = np.sqrt(width * depth) * np.interp(z, (-460, 120, 200), (self.size**0.8, self.size**0.8, 1.0)) * head
         fat_mm = np.clip(mean - lean + np.interp(z, (-460, 0, 140, 200), (14, 9, 8, 5)), 5, 60)
-        canvas.paint(np.s_[:, :, :], level, [(ID["skin"], 0)], range(4))
-        inner = canvas.labels == ID["skin"]
-        canvas.labels[inner & (level < -2.5)] = ID["fat"]
-        canvas.labels[(level < -fat_mm.astype(np.float32)) & (level < -2.5)] = ID["muscle"]
+        labels = canvas.labels
+        labels[(level < 0) & (labels == ID["outside"])] = ID["skin"]
+        # Skin of arms and legs ends where they join the torso.
+        labels[(level < -2.5) & (labels == ID["skin"])] = ID["fat"]
+        labels[level < -np.maximum(fat_mm, 2.5).astype(np.float32)] = ID["muscle"]
         if self.patient.sex == "F":
             swell = float(np.clip(self.rng.normal(1, 0.2), 0.6, 1.5)) * self.patient.torso_scale**1.5
             front = float(np.interp(45 * self.scale[2], canvas.z, middle + half_y))
@@ -208,7 +232,7 @@ class Painter:
         self.pipe(None, [(0, 108, 118), (0, 130, 60), (0, 140, 5)], (15, 13, 10), 8, layers=[(bone, 0), (marrow, 2.5)])
 
     # --- the chest -------------------------------------------------------------------------------
-    def diaphragm(self, x, y):
+    def diaphragm(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Height (mm) of the diaphragm over the plane: two domes, the left one lower, falling to the wall."""
         sx, sy, sz = self.scale
         height = []

@@ -1,0 +1,121 @@
+"""How well a network segments what is clicked: `python -m benchmarks.accuracy tiny-base`.
+
+Phantoms that no network was trained on (seeds below 10000), in both domains, and, where real scans are at hand
+(SEGANYPET_REAL_DATA, see tests/conftest.py), the soft-tissue sarcomas. The protocol is that of
+`seganypet.evaluate`: first click on the target's deepest voxel, then on the largest error, DSC over the whole volume.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import seganypet as sap
+from seganypet.baselines import best_threshold
+from seganypet.evaluate import MemoryCase, summarise
+from seganypet.simulate import first_click
+from seganypet.volume import Volume
+
+HERE = Path(__file__).parent
+BASELINES = ("41%", "2.5", "4.0", "41% hottest", "band")
+INTERNAL_SEEDS = range(100, 110)
+EXTERNAL_SEEDS = range(200, 205)
+
+
+@dataclass(frozen=True)
+class LazyPhantom:
+    """A phantom that is made when it is needed, so that a long list of them takes no memory."""
+
+    seed: int
+    domain: str
+
+    @property
+    def case(self) -> str:
+        return f"phantom_{self.domain}_{self.seed}"
+
+    patient = case
+
+    def load_pet(self) -> Volume:
+        made = sap.make_phantom(self.seed, self.domain)
+        object.__setattr__(self, "_memory", MemoryCase(self.case, self.case, made.pet, made.organs, made.lesions))
+        return made.pet
+
+    def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        for name, mask in self._memory.targets(pet, only):
+            # Fewer voxels than this cannot be clicked by hand.
+            if np.count_nonzero(mask) * pet.voxel_volume_ml >= 0.5:
+                yield name, mask
+
+
+@dataclass(frozen=True)
+class Sarcoma:
+    """One lesion of the public soft-tissue sarcoma set, as `../shared/data/README.md` lays it out."""
+
+    folder: Path
+
+    @property
+    def case(self) -> str:
+        return self.folder.name
+
+    patient = case
+
+    def load_pet(self) -> Volume:
+        return sap.load_volume(self.folder / "PET_image.nii.gz", unit="SUVbw")
+
+    def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        yield "lesions", sap.load_labels(self.folder / "PET_mask.nii.gz", like=pet) > 0
+
+
+def best_thresholds(cases: Sequence[Sarcoma]) -> pd.DataFrame:
+    """The threshold that knows the answer, grown from the protocol's first click and from the hottest voxel."""
+    rows = []
+    for case in cases:
+        pet = case.load_pet()
+        for target, truth in case.targets(pet):
+            inside = np.where(truth, pet.data, -np.inf)
+            starts = {
+                "best threshold, deepest (oracle)": first_click(truth, spacing=pet.spacing).ijk,
+                "best threshold, hottest (oracle)": tuple(np.unravel_index(inside.argmax(), pet.shape)),
+            }
+            for model, ijk in starts.items():
+                dsc = best_threshold(pet, truth, ijk).dsc
+                rows.append({"case": case.case, "patient": case.patient, "target": target, "model": model,
+                             "click": 1, "dsc": dsc})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Command line: writes one tidy CSV and one summary per set of cases."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", help="name of a model or path of a checkpoint; baselines alone without it")
+    parser.add_argument("--real-data", type=Path, help="folder with sts/STS_002 .. STS_013")
+    parser.add_argument("--sts", nargs="*", default=[f"{n:03}" for n in range(2, 14)], help="numbers of sarcoma cases")
+    parser.add_argument("--phantoms", type=int, default=len(INTERNAL_SEEDS), help="at most so many of each domain")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the tables")
+    options = parser.parse_args()
+    model = sap.load_model(options.model) if options.model else None
+    sets = {
+        "internal": [LazyPhantom(seed, "internal") for seed in INTERNAL_SEEDS[: options.phantoms]],
+        "external": [LazyPhantom(seed, "external") for seed in EXTERNAL_SEEDS[: options.phantoms]],
+    }
+    if options.real_data:
+        sets["sts"] = [Sarcoma(options.real_data / "sts" / f"STS_{number}") for number in options.sts]
+    for name, cases in sets.items():
+        if not cases:
+            continue
+        output = options.output / f"accuracy_{name}.csv"
+        results = sap.evaluate(cases, model, clicks=5, baselines=BASELINES, output=output)
+        if name == "sts":
+            results = results[~results["model"].str.contains("oracle")]
+            results = pd.concat([results, best_thresholds(cases)], ignore_index=True)
+            results.round(4).to_csv(output, index=False)
+        summary = summarise(results)
+        summary.round(3).to_csv(output.with_name(f"{output.stem}_summary.csv"), index=False)
+        print(f"\n{name}\n{summary.round(3).to_string(index=False)}")
+
+
+if __name__ == "__main__":
+    main()
