@@ -1,7 +1,9 @@
 # make demo     set up, run the quickstart headless, leave its results in out/
 # make test     set up, run everything that CI runs
 # make lab      set up, open the lessons in JupyterLab
-# make notebooks, make bench, make clean
+# make bench    speed and memory; make accuracy: DSC on phantoms and, where REAL_DATA names them, real scans
+# make train    the embedded network again, from its config (about 90 minutes on two cores)
+# make notebooks, make clean
 # All need only Python 3.11 with venv; a second run reuses .venv.
 
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
@@ -10,7 +12,9 @@ READY := .venv/.ready
 NOTEBOOKS := $(wildcard notebooks/*.py)
 PROCESSES ?= 2
 
-.PHONY: demo test lab notebooks bench clean
+.PHONY: demo test lab notebooks bench accuracy train clean
+
+REAL_DATA ?= ../shared/data
 
 $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
@@ -43,6 +47,14 @@ notebooks: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run
+
+accuracy: $(READY)
+	$(BIN)/python -m benchmarks.accuracy tiny-base $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
+
+train: $(READY)
+	$(BIN)/python -m seganypet.train seganypet/configs/tiny-base.yaml --output runs
+	cp runs/tiny-base.safetensors seganypet/weights/tiny-base.safetensors
+	cp runs/tiny-base.csv seganypet/weights/tiny-base.csv
 
 clean:
 	rm -rf .venv out

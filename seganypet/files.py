@@ -20,7 +20,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         path: Where the finished file shall be.
 
     Raises:
-        SegAnyPETError: If the parent folder does not exist or `path` is a folder.
+        SegAnyPETError: If the parent folder does not exist or may not be written, or `path` is a folder.
 
     >>> import tempfile, pathlib
     >>> target = pathlib.Path(tempfile.mkdtemp()) / "table.csv"
@@ -34,7 +34,10 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
     if not path.parent.is_dir():
         raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
-    handle, temporary_name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.name, dir=path.parent)
+    try:
+        handle, temporary_name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.name, dir=path.parent)
+    except OSError as error:
+        raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
     os.close(handle)
     temporary = Path(temporary_name)
     try:

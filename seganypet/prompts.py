@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from seganypet import __version__
 from seganypet.errors import ClickError, JournalError
 from seganypet.files import replace_atomically
-from seganypet.volume import Volume
+from seganypet.volume import Volume, check_affine
 
 FORMAT = "seganypet-journal-1"
 
@@ -103,7 +104,7 @@ class Journal:
             {
                 "object": name,
                 "ijk": list(click.ijk),
-                "mm": (affine[:3, :3] @ click.ijk + affine[:3, 3]).round(3).tolist(),
+                "mm": nib.affines.apply_affine(affine, click.ijk).round(3).tolist(),
                 "foreground": click.foreground,
             }
             for name, click in self.clicks
@@ -124,19 +125,25 @@ class Journal:
         """Read what `save` wrote.
 
         Raises:
-            JournalError: Missing file, not such a journal, or a click without a sensible place.
+            JournalError: Missing file, not such a journal, or a click without a sensible place: three whole
+                numbers that the volume's affine carries to the millimetres written beside them.
         """
         path = Path(path)
         try:
             content = json.loads(path.read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise JournalError(f"{path}: not a readable journal ({error}).") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise JournalError(f"{path}: format {found!r}; needed is {FORMAT!r}, as Session.save_journal writes it.")
-        if missing := {"volume", "model", "settings", "versions", "clicks"} - set(content):
-            raise JournalError(f"{path}: {', '.join(sorted(missing))} missing; was the file cut or edited?")
-        clicks = tuple(_read_click(path, number, entry) for number, entry in enumerate(content["clicks"], 1))
+        kinds = {"volume": dict, "model": dict, "settings": dict, "versions": dict, "clicks": list}
+        if bad := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
+            raise JournalError(f"{path}: {', '.join(bad)} missing or damaged; was the file cut or edited?")
+        try:
+            affine = check_affine(content["volume"].get("affine"), "its volume")
+        except (TypeError, ValueError) as error:
+            raise JournalError(f"{path}: {error}") from error
+        clicks = tuple(_read_click(path, affine, number, entry) for number, entry in enumerate(content["clicks"], 1))
         return cls(content["volume"], content["model"], content["settings"], clicks, content["versions"])
 
 
@@ -151,15 +158,25 @@ def describe_volume(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _read_click(path: Path, number: int, entry: Any) -> tuple[str, Click]:
+def _read_click(path: Path, affine: np.ndarray, number: int, entry: Any) -> tuple[str, Click]:
     try:
-        name, ijk, foreground = entry["object"], entry["ijk"], entry["foreground"]
+        name, ijk, mm, foreground = entry["object"], entry["ijk"], entry["mm"], entry["foreground"]
     except (TypeError, KeyError) as error:
-        raise JournalError(f"{path}: click {number} is {entry!r}; needed are object, ijk and foreground.") from error
-    whole = isinstance(ijk, list) and len(ijk) == 3 and all(type(index) is int for index in ijk)
+        raise JournalError(f"{path}: click {number} is {entry!r}; needed are object, ijk, mm, foreground.") from error
+    whole = _are_numbers(ijk) and all(type(index) is int for index in ijk)
     if not (isinstance(name, str) and name and whole and isinstance(foreground, bool)):
-        raise JournalError(f"{path}: click {number} is {entry!r}; needed are a name, three whole numbers, true or false.")
+        raise JournalError(f"{path}: click {number} is {entry!r}; needed: a name, three integers, true or false.")
+    place_mm = nib.affines.apply_affine(affine, ijk).round(3)
+    if not (_are_numbers(mm) and np.allclose(mm, place_mm, rtol=0, atol=0.01)):
+        raise JournalError(
+            f"{path}: click {number} says ijk={ijk} and mm={mm}, but this voxel lies at mm={place_mm.tolist()}. "
+            "One of them was edited: click again in a session and save its journal."
+        )
     return name, Click(tuple(ijk), foreground)
+
+
+def _are_numbers(point: Any) -> bool:
+    return isinstance(point, list) and len(point) == 3 and all(isinstance(number, (int, float)) for number in point)
 
 
 def _versions() -> dict[str, str]:

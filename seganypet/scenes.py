@@ -8,12 +8,11 @@ which organs, other tissue and lesions all take their turn as the target.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from seganypet.phantom import PhantomCase, make_phantom
 from seganypet.volume import Volume
-from seganypet.window import Window, resample, sample_window, window_around
+from seganypet.window import Window, sample_window, window_around
 
 SIZE = 64
 NOT_CLICKED = {"air", "background", "fat", "skin", "muscle", "outside", "soft_tissue"}  # nobody means these by a click

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from numbers import Real
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from seganypet.volume import Volume, save_mask
 from seganypet.window import Window, logits_on_grid, mask_on_grid, resample, sample_window, window_around
 
 MOST_WINDOWS = 12  # of one object; an aorta needs three
+MOST_OBJECTS = 255  # labels of a uint8 map
 FACE_VOXELS = 4  # low-resolution voxels of mask on a window's face that make it grow
 EMBEDDINGS_KEPT = 64
 
@@ -81,8 +83,8 @@ class Session:
             )
         if precision not in ("auto", "float32", "bfloat16"):
             raise ClickError(f"precision={precision!r}; needed is 'auto', 'float32' or 'bfloat16'.")
-        if spacing_mm is not None and not 0.2 <= spacing_mm <= 20:
-            raise ClickError(f"spacing_mm={spacing_mm}; needed is a voxel size from 0.2 to 20 mm, or None.")
+        if spacing_mm is not None and not (isinstance(spacing_mm, Real) and 0.2 <= spacing_mm <= 20):
+            raise ClickError(f"spacing_mm={spacing_mm!r}; needed is a voxel size from 0.2 to 20 mm, or None.")
         self.model = model
         self.volume = volume
         self.spacing_mm = float(spacing_mm or model.config.spacing_mm)
@@ -120,7 +122,7 @@ class Session:
 
     @property
     def labels(self) -> np.ndarray:
-        """All objects in one label map, 1, 2, ... in the order of `objects`; uint8. Where two overlap, the later wins."""
+        """All objects in one label map, uint8: 1, 2, ... in the order of `objects`; in an overlap the later wins."""
         labels = np.zeros(self.volume.shape, np.uint8)
         for label, name in enumerate(self.objects, 1):
             labels[self.mask_of(name)] = label
@@ -161,6 +163,8 @@ class Session:
         click = click_at(self.volume, ijk, mm, foreground)
         name = self.active
         windows = self._state.windows.get(name, ())
+        if not windows and len(self.objects) == MOST_OBJECTS:
+            raise ClickError(f"{name}: a session holds {MOST_OBJECTS} objects, no more; save, then open a new one.")
         if not windows and not click.foreground:
             raise ClickError(f"{name}: the first click says what the object is, so it must be foreground.")
         click_mm = self.volume.to_mm(click.ijk)
@@ -248,10 +252,13 @@ class Session:
                 f"{path}: made with {journal.model.get('name')} and other weights than those of {model.name}; "
                 "with these the masks would differ. Load the network it was made with."
             )
-        session = cls(model, volume, **journal.settings)
-        for name, click in journal.clicks:
-            session.select(name)
-            session.click(ijk=click.ijk, foreground=click.foreground)
+        try:
+            session = cls(model, volume, **journal.settings)
+            for name, click in journal.clicks:
+                session.select(name)
+                session.click(ijk=click.ijk, foreground=click.foreground)
+        except (ClickError, TypeError) as error:
+            raise JournalError(f"{path}: cannot be repeated ({error}); was the file edited?") from error
         return session
 
     def _parts(self, name: str) -> list[tuple[Window, Tensor]]:
@@ -296,7 +303,7 @@ class Session:
                     warnings.warn(
                         f"the mask of {self.active} still meets the border of its {MOST_WINDOWS} windows: it may have "
                         "leaked (undo, then click elsewhere), or be cut there (use a coarser spacing_mm).",
-                        stacklevel=4,
+                        stacklevel=3,  # whoever clicks
                     )
                     return tuple(windows)
                 grown = self._decode(neighbour, clicks)

@@ -86,7 +86,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m seganypet.train", description=__doc__.splitlines()[0])
     parser.add_argument("config", help="YAML file, e.g. seganypet/configs/tiny-base.yaml")
-    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for windows, log, checkpoint, weights")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of all files that are made")
     parser.add_argument("--processes", type=int, default=2, help="processes that make the training windows")
     arguments = parser.parse_args()
     config = TrainConfig.from_yaml(arguments.config)

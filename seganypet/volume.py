@@ -250,8 +250,9 @@ def _check_suffix(path: Path) -> None:
 def _write_nifti(path: str | os.PathLike, data: np.ndarray, like: Volume) -> None:
     path = Path(path)
     _check_suffix(path)
-    image_class = nib.Nifti1Image if max(data.shape) < 2**15 else nib.Nifti2Image
-    # With its own header, the file's sform, qform and their codes come back bit for bit.
+    # With a header of its own kind, the file's sform, qform and their codes come back bit for bit.
+    is_nifti2 = isinstance(like.header, nib.Nifti2Header) or max(data.shape) >= 2**15
+    image_class = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
     image = image_class(data, like.affine, header=like.header)
     if like.header is None:
         image.header.set_xyzt_units("mm")

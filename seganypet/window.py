@@ -128,8 +128,10 @@ def _blend(volume: Volume, parts: list[tuple[Window, Tensor]]) -> tuple[tuple[sl
     high = np.clip(np.floor(corners_ijk.max(0)) + 1, low + 1, volume.shape).astype(int)
     affine = volume.affine.copy()
     affine[:3, 3] = volume.to_mm(low)
+    if len(parts) > 1:
+        parts = [(window, logits * _taper(logits)) for window, logits in parts]
     total = sum(
-        resample(logits * _taper(logits) if len(parts) > 1 else logits, window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())
+        resample(logits, window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())
         for window, logits in parts
     )
     return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), total[0, 0].cpu().numpy()

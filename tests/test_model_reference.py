@@ -36,10 +36,12 @@ def model() -> Sam3D:
 def test_every_encoder_block_matches_the_public_implementation(model, expected, dtype, tolerance):
     outputs = {}
     model = model.to(dtype)
-    hooks = [
-        block.register_forward_hook(lambda _module, _input, output, name=f"block_{index}": outputs.update({name: output}))
-        for index, block in enumerate(model.image_encoder.blocks)
-    ]
+
+    def keep(name):
+        return lambda _module, _input, output: outputs.update({name: output})
+
+    blocks = enumerate(model.image_encoder.blocks)
+    hooks = [block.register_forward_hook(keep(f"block_{index}")) for index, block in blocks]
     with torch.no_grad():
         outputs["image_embedding"] = model.embed(expected["image"].to(dtype)).tokens
         outputs["dense_pe"] = model.prompt_encoder.dense_positions()

@@ -199,7 +199,7 @@ def _check_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Ten
                 f"{source}: {key} has shape {tuple(found[key].shape)}; expected {tuple(value.shape)}."
             )
         if not torch.isfinite(found[key]).all():
-            raise CheckpointError(f"{source}: {key} holds NaN or infinity; did its training diverge? Use an earlier file.")
+            raise CheckpointError(f"{source}: {key} holds NaN or infinity; did training diverge? Use an earlier file.")
 
 
 def _download(name: str) -> Path:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seganypet.model.attention import GridAttention, ReleasedAttention, ReleasedWindowAttention
@@ -89,7 +90,10 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(1, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, window: Tensor) -> tuple[Tensor, None, None]:
-        return self.proj(window).movedim(1, -1), None, None
+        # A product of matrices: some processors have no quick convolution of this size in bfloat16.
+        size = self.proj.kernel_size[0]
+        patches = window.unfold(2, size, size).unfold(3, size, size).unfold(4, size, size)  # (B, 1, g, g, g, p, p, p)
+        return F.linear(patches[:, 0].flatten(4), self.proj.weight.flatten(1), self.proj.bias), None, None
 
 
 class ConvStem(nn.Module):
@@ -112,7 +116,8 @@ class ConvStem(nn.Module):
     def forward(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         half = self.to_half(window)
         quarter = self.to_quarter(half)
-        return self.to_tokens(quarter).movedim(1, -1), half, quarter
+        # In the order that attention and MLP read: else every block would copy its tokens first.
+        return self.to_tokens(quarter).movedim(1, -1).contiguous(), half, quarter
 
 
 def _down(channels_in: int, channels_out: int) -> nn.Sequential:

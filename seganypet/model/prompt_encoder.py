@@ -74,7 +74,7 @@ class PromptEncoder(nn.Module):
     def dense_positions(self) -> Tensor:
         """Position encoding of every token, (1, C, g, g, g)."""
         grid = self.config.grid_size
-        centres = (torch.arange(grid, device=self.pe_layer.matrix.device, dtype=self.pe_layer.matrix.dtype) + 0.5) / grid
+        centres = (torch.arange(grid).to(self.pe_layer.matrix) + 0.5) / grid
         i, j, k = torch.meshgrid(centres, centres, centres, indexing="ij")
         # The released weights know an encoding whose first coordinate runs along the second axis.
         first, second = (j, i) if self.config.form == "released" else (i, j)

@@ -1,0 +1,70 @@
+"""What the embedded network promises: masks that follow clicks, on scans that it was not trained on."""
+
+import numpy as np
+import pytest
+
+import seganypet as sap
+from seganypet.simulate import first_click, next_click
+
+SAMPLES = ("phantom_internal_9000", "phantom_external_9001")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sap.load_model("tiny-base")
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return sap.Cohort.from_csv("data_samples/cohort.csv")
+
+
+def dsc_over_clicks(session, truth, spacing, clicks):
+    session.reset()
+    mask = session.click(ijk=first_click(truth, spacing=spacing).ijk)
+    scores = [sap.dice(mask, truth)]
+    for _ in range(clicks - 1):
+        click = next_click(truth, mask, spacing=spacing)
+        mask = session.click(ijk=click.ijk, foreground=click.foreground)
+        scores.append(sap.dice(mask, truth))
+    return scores
+
+
+def test_the_file_is_small_and_tells_how_it_was_made(model):
+    assert model.facts["training"]["name"] == "tiny-base"
+    assert model.facts["training"]["first_phantom_seed"] >= 10_000, "samples and benchmarks use seeds below"
+    assert model.facts["step"] > 0
+
+
+@pytest.mark.parametrize("case", SAMPLES)
+def test_five_clicks_segment_organs_far_better_than_thresholds_do(model, cohort, case):
+    pet = cohort[case].load_pet()
+    targets = dict(cohort[case].targets(pet, ["liver", "spleen", "heart", "aorta"]))
+    network = [dsc_over_clicks(sap.Session(model, pet), truth, pet.spacing, 5) for truth in targets.values()]
+    threshold = sap.ThresholdSession(pet, "41%")
+    grown = [dsc_over_clicks(threshold, truth, pet.spacing, 5) for truth in targets.values()]
+    first, last = np.mean(network, axis=0)[[0, -1]]
+    assert first > np.mean(grown, axis=0)[0] + 0.15
+    assert last > np.mean(grown, axis=0)[-1] + 0.15
+    assert last > first
+
+
+def test_a_journal_replays_to_the_identical_mask(model, cohort, tmp_path):
+    pet = cohort[SAMPLES[0]].load_pet()
+    truth = dict(cohort[SAMPLES[0]].targets(pet, ["liver"]))["liver"]
+    session = sap.Session(model, pet)
+    dsc_over_clicks(session, truth, pet.spacing, 3)
+    session.save_journal(tmp_path / "clicks.json")
+    assert np.array_equal(sap.Session.replay(model, pet, tmp_path / "clicks.json").mask, session.mask)
+
+
+@pytest.mark.slow
+def test_bfloat16_draws_the_same_masks_as_float32_on_ten_phantoms(model):
+    agreement = []
+    for seed in range(300, 310):
+        phantom = sap.make_phantom(seed)
+        inside = phantom.organs == np.bincount(phantom.organs[phantom.organs > 0]).argmax()  # the largest organ
+        click = first_click(inside, spacing=phantom.pet.spacing)
+        masks = [sap.Session(model, phantom.pet, precision=p).click(ijk=click.ijk) for p in ("float32", "bfloat16")]
+        agreement.append(sap.dice(*masks))
+    assert np.mean(agreement) >= 0.99, agreement

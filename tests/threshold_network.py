@@ -1,0 +1,49 @@
+"""A stand-in for a network whose masks are known: every bright island that a click says yes to."""
+
+from collections import Counter
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from seganypet.model.config import ModelConfig
+
+
+class ThresholdNetwork(torch.nn.Module):
+    """Answers the calls that a session makes of `Sam3D`.
+
+    Its mask is made of the connected parts of the window above SUV 2 that hold a foreground click, without
+    those that hold a background click. It counts its calls, and fails at the next one if told to.
+    """
+
+    def __init__(self, size: int = 32, spacing_mm: float = 8.0):
+        super().__init__()
+        self.config = ModelConfig(window_size=size, spacing_mm=spacing_mm)
+        self.name = "threshold"
+        self.threshold = torch.nn.Parameter(torch.tensor(2.0), requires_grad=False)
+        self.calls: Counter[str] = Counter()
+        self.previous: list[Tensor] = []
+        self.fails = False
+
+    def no_logits(self, batch: int = 1) -> Tensor:
+        return torch.zeros(batch, 1, *[self.config.logits_size] * 3)
+
+    def normalise(self, window: Tensor) -> Tensor:
+        return window.clamp(min=0).log1p()
+
+    def embed(self, window: Tensor) -> Tensor:
+        self.calls["embed"] += 1
+        return torch.nn.functional.avg_pool3d(window, self.config.window_size // self.config.logits_size)
+
+    def decode(self, embedding: Tensor, points_ijk: Tensor, labels: Tensor, previous_logits: Tensor):
+        self.calls["decode"] += 1
+        if self.fails:
+            raise RuntimeError("out of memory")
+        self.previous.append(previous_logits)
+        islands, _ = ndimage.label(embedding[0, 0].float().numpy() > np.log1p(self.threshold.item()))
+        step = self.config.window_size / self.config.logits_size
+        cells = ((points_ijk[0].numpy() + 0.5) // step).astype(int).clip(0, self.config.logits_size - 1)
+        told = {bool(label): {int(islands[tuple(cell)]) for cell in cells[labels[0].numpy() == label]} for label in (0, 1)}
+        mask = np.isin(islands, list(told[True] - told[False] - {0}))
+        return torch.from_numpy(np.where(mask, 5.0, -5.0).astype(np.float32))[None, None], torch.ones(1, 1)
