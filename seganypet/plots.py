@@ -8,7 +8,7 @@ Across and up a picture run millimetres along the voxel axes, from the edge of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError
 from seganypet.prompts import Click
+from seganypet.quantify import Masks
 from seganypet.volume import Volume
 
 if TYPE_CHECKING:
@@ -32,15 +33,20 @@ MARKERS = "osD^vP*X<>hp"  # with twelve organs colours repeat, the pair with its
 _VIEWS = {"axial": (0, 1, "R", "L"), "coronal": (0, 2, "R", "L"), "sagittal": (1, 2, "A", "P")}
 
 
+# What is drawn over a picture: name, colour, voxels along the axes of `_to_ras`.
+Outline = tuple[str, str, np.ndarray]
+
+
 def show_mip(
-    volume: Volume, mask: np.ndarray | None = None, *, ax: Axes | None = None, vmax: float | None = None
+    volume: Volume, mask: Masks | None = None, *, ax: Axes | None = None, vmax: float | None = None
 ) -> Axes:
     """Draw the coronal maximum intensity projection, dark where uptake is high.
 
     Args:
         volume: Any grid: oblique, left-handed, axes in any order.
-        mask: Drawn as outline and tint: bool, or a label map with a colour for each label; shape of `volume`.
-        ax: Where to draw; a new figure if None.
+        mask: Drawn as outline and tint, shape of `volume`: bool; or a label map, with a colour for each label; or
+            several bool masks by name, with a legend.
+        ax: Where to draw; a new figure, with a colour bar, if None.
         vmax: Intensity, in `volume.unit`, drawn darkest. None: SUV 7; HU 240; else the 99.5th percentile.
 
     Returns:
@@ -49,17 +55,25 @@ def show_mip(
     Raises:
         GeometryError: If the mask has another shape.
     """
-    mask = _checked_mask(mask, volume)
+    import matplotlib.pyplot as plt
+
+    outlines = [(name, colour, voxels.any(axis=1)) for name, colour, voxels in _outlines(mask, volume)]
     data = _to_ras(volume.data, volume).max(axis=1)
-    outlines = [(label, (_to_ras(mask, volume) == label).any(axis=1)) for label in _labels(mask)]
-    ax = _draw("coronal", data, outlines, volume, ax, vmax)
+    own_figure = ax is None
+    if own_figure:
+        width_mm, height_mm = np.array(data.shape) * _ras_spacing(volume)[[0, 2]]
+        _, ax = plt.subplots(figsize=(np.clip(6 * width_mm / height_mm, 2, 12) + 0.9, 6.4), layout="constrained")
+    _draw("coronal", data, outlines, volume, ax, vmax)
     ax.set_title("maximum intensity projection")
+    _legend(ax, outlines)
+    if own_figure:
+        _colour_bar([ax], volume)
     return ax
 
 
 def show_slices(
     volume: Volume,
-    mask: np.ndarray | None = None,
+    mask: Masks | None = None,
     *,
     at_ijk: tuple[int, int, int] | None = None,
     clicks: Sequence[Click] = (),
@@ -73,7 +87,7 @@ def show_slices(
         mask: As for `show_mip`.
         at_ijk: The voxel. None: the last click, else the middle of the mask, else of the volume.
         clicks: Marked in the slices that they lie in: disc for foreground, cross for background.
-        axes: Three axes to draw in; a new figure if None.
+        axes: Three axes to draw in; a new figure, with a colour bar, if None.
         vmax: As for `show_mip`.
 
     Returns:
@@ -85,35 +99,45 @@ def show_slices(
     """
     import matplotlib.pyplot as plt
 
-    mask = _checked_mask(mask, volume)
-    if at_ijk is None:
-        if clicks:
-            at_ijk = clicks[-1].ijk
-        elif mask is not None and mask.any():
-            at_ijk = tuple(int(np.median(indices)) for indices in np.nonzero(mask))
-        else:
-            at_ijk = tuple(size // 2 for size in volume.shape)
-    at_ras = _ijk_to_ras(at_ijk, volume)
+    outlines = _outlines(mask, volume)
+    if at_ijk is None and clicks:
+        at_ijk = clicks[-1].ijk
+    if at_ijk is not None:
+        at_ras = _ijk_to_ras(at_ijk, volume)
+    elif outlines:
+        inside = np.any([voxels for *_, voxels in outlines], axis=0)
+        at_ras = tuple(int(np.median(indices)) for indices in np.nonzero(inside))
+    else:
+        at_ras = tuple(size // 2 for size in _to_ras(volume.data, volume).shape)
     clicks_ras = [(_ijk_to_ras(click.ijk, volume), click.foreground) for click in clicks]
-    if axes is None:
-        _, axes = plt.subplots(1, 3, figsize=(12, 4.5), layout="constrained")
     spacing = _ras_spacing(volume)
+    own_figure = axes is None
+    if own_figure:
+        size_mm = spacing * _to_ras(volume.data, volume).shape
+        widths_mm = size_mm[[0, 0, 1]]  # so that all three have one scale
+        width = np.clip(5.2 * widths_mm.sum() / size_mm[1:].max() + 1.4, 7, 14)
+        _, axes = plt.subplots(1, 3, figsize=(width, 5.6), width_ratios=widths_mm, layout="constrained")
     for ax, (view, (across, up, *_)) in zip(axes, _VIEWS.items(), strict=True):
         through = ({0, 1, 2} - {across, up}).pop()
         data = _to_ras(volume.data, volume).take(at_ras[through], axis=through)
-        labels = None if mask is None else _to_ras(mask, volume).take(at_ras[through], axis=through)
-        _draw(view, data, [(label, labels == label) for label in _labels(mask)], volume, ax, vmax)
+        cut = [(name, colour, voxels.take(at_ras[through], axis=through)) for name, colour, voxels in outlines]
+        _draw(view, data, cut, volume, ax, vmax)
         for click_ras, foreground in clicks_ras:
             if click_ras[through] == at_ras[through]:
                 place = [(click_ras[axis] + 0.5) * spacing[axis] for axis in (across, up)]
                 marker, colour = ("o", "#56B4E9") if foreground else ("X", "#E69F00")
                 ax.plot(*place, marker, color=colour, markeredgecolor="black", markersize=8)
         ax.set_title(view)
+    _legend(axes[0], outlines)
+    if own_figure:
+        _colour_bar(axes, volume)
     return np.asarray(axes)
 
 
 def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw DSC against the number of clicks: colour and marker say the target, the line's style the model.
+
+    Of a single target, colour and marker say the model too.
 
     Args:
         results: Tidy table with columns case, target, model, click, dsc.
@@ -135,46 +159,38 @@ def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         )
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-    looks = dict(zip(results["target"].unique(), zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
+    by = "target" if results["target"].nunique() > 1 else "model"  # one target needs no colour of its own
+    looks = dict(zip(results[by].unique(), zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
     styles = dict(zip(results["model"].unique(), cycle(["-", "--", ":", "-."]), strict=False))
     for (target, model), rows in results.groupby(["target", "model"], sort=False):
         by_click = rows.groupby("click")["dsc"]
         mean = by_click.mean()
-        colour, marker = looks[target]
+        colour, marker = looks[target if by == "target" else model]
         ax.plot(mean, marker + styles[model], color=colour, markersize=4, label=f"{target}, {model}")
         ax.fill_between(mean.index, by_click.quantile(0.25), by_click.quantile(0.75), color=colour, alpha=0.12)
-    ax.set(xlabel="clicks", ylabel="DSC", ylim=(0, 1), xticks=sorted(results["click"].unique()))
+    ax.set(xlabel="clicks", ylabel="DSC", ylim=(-0.02, 1.02), xticks=sorted(results["click"].unique()))
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
     return ax
 
 
 def _draw(
-    view: str,
-    data: np.ndarray,
-    outlines: list[tuple[int, np.ndarray]],
-    volume: Volume,
-    ax: Axes | None,
-    vmax: float | None,
-) -> Axes:
+    view: str, data: np.ndarray, outlines: list[Outline], volume: Volume, ax: Axes, vmax: float | None
+) -> None:
     """Draw one picture, (across, up) as in `_VIEWS`, with the outlines of its masks."""
-    import matplotlib.pyplot as plt
     from matplotlib.colors import ListedColormap
 
     across, up, left_letter, right_letter = _VIEWS[view]
     spacing = _ras_spacing(volume)
     width_mm, height_mm = data.shape[0] * spacing[across], data.shape[1] * spacing[up]
-    if ax is None:
-        _, ax = plt.subplots(figsize=(np.clip(6 * width_mm / height_mm, 2, 12), 6), layout="constrained")
     place = {"origin": "lower", "extent": (0, width_mm, 0, height_mm)}
     # CT is read white on black between its soft tissue limits, PET black on white from zero.
     lowest, darkest, greys = (-160, 240, "gray") if volume.unit == "HU" else (0, 7, "gray_r")
     if volume.unit == "Bq/mL":
         darkest = np.percentile(data, 99.5)
     ax.imshow(data.T, cmap=greys, vmin=lowest, vmax=darkest if vmax is None else vmax, interpolation="nearest", **place)
-    for label, outline in outlines:
+    for _, colour, outline in outlines:
         if outline.any():
-            colour = COLOURS[(label - 1) % len(COLOURS)]
             tint = np.ma.masked_equal(outline.T, False)
             ax.imshow(tint, cmap=ListedColormap([colour]), alpha=0.2, interpolation="nearest", **place)
             if min(outline.shape) > 1:  # matplotlib finds no contour in a single row
@@ -186,8 +202,25 @@ def _draw(
     bar_mm = next((size for size in (100, 50, 20, 10, 5, 2, 1) if size < width_mm / 3), width_mm / 3)
     bar_y = 0.03 * height_mm
     ax.plot([0.96 * width_mm, 0.96 * width_mm - bar_mm], [bar_y, bar_y], color=style["color"], linewidth=2)
-    ax.text(0.04, 0.06, f"{bar_mm:g} mm", ha="left", **style)
-    return ax
+    ax.annotate(
+        f"{bar_mm:g} mm", (0.96 * width_mm, bar_y), xytext=(0, 3), textcoords="offset points", color=style["color"]
+    )
+
+
+def _legend(ax: Axes, outlines: list[Outline]) -> None:
+    """Name the masks that have a name, below the picture, where nothing is covered."""
+    from matplotlib.patches import Patch
+
+    named = [Patch(facecolor=colour, label=name) for name, colour, _ in outlines if name]
+    if named:
+        ax.legend(handles=named, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.01))
+
+
+def _colour_bar(axes: Sequence[Axes], volume: Volume) -> None:
+    """Say what the greys mean; all axes share them."""
+    unit = "SUVbw (g/mL)" if volume.unit == "SUVbw" else volume.unit
+    bar = axes[0].figure.colorbar(axes[0].images[0], ax=list(axes), shrink=0.6, aspect=30, pad=0.02, extend="max")
+    bar.set_label(unit)
 
 
 def _to_ras(data: np.ndarray, volume: Volume) -> np.ndarray:
@@ -217,18 +250,20 @@ def _ijk_to_ras(ijk: tuple[int, int, int], volume: Volume) -> tuple[int, ...]:
     return tuple(ras)
 
 
-def _checked_mask(mask: np.ndarray | None, volume: Volume) -> np.ndarray | None:
-    """The mask as integers, after its shape was compared with that of the volume."""
+def _outlines(mask: Masks | None, volume: Volume) -> list[Outline]:
+    """Every object of a mask; its name is blank unless it was given one."""
     if mask is None:
-        return None
-    mask = np.asarray(mask)
-    if mask.shape != volume.shape:
-        raise GeometryError(
-            f"mask of shape {mask.shape} does not fit {volume.source} of shape {volume.shape}; "
-            "draw it over the volume that it was made on."
-        )
-    return mask.astype(np.int16)
-
-
-def _labels(mask: np.ndarray | None) -> list[int]:
-    return [] if mask is None else [int(label) for label in np.unique(mask) if label]
+        return []
+    named = mask if isinstance(mask, Mapping) else {"": mask}
+    outlines = []
+    for number, (name, one) in enumerate(named.items()):
+        one = np.asarray(one)
+        if one.shape != volume.shape:
+            raise GeometryError(
+                f"mask {name}{' ' * bool(name)}of shape {one.shape} does not fit {volume.source} of shape "
+                f"{volume.shape}; draw it over the volume that it was made on."
+            )
+        one = _to_ras(one, volume)
+        for label in (int(label) for label in np.unique(one) if label):
+            outlines.append((str(name), COLOURS[(number + label - 1) % len(COLOURS)], one == label))
+    return outlines

@@ -141,7 +141,7 @@ class Journal:
             raise JournalError(f"{path}: {', '.join(bad)} missing or damaged; was the file cut or edited?")
         try:
             affine = check_affine(content["volume"].get("affine"), "its volume")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise JournalError(f"{path}: {error}") from error
         clicks = tuple(_read_click(path, affine, number, entry) for number, entry in enumerate(content["clicks"], 1))
         return cls(content["volume"], content["model"], content["settings"], clicks, content["versions"])
@@ -176,7 +176,9 @@ def _read_click(path: Path, affine: np.ndarray, number: int, entry: Any) -> tupl
 
 
 def _are_numbers(point: Any) -> bool:
-    return isinstance(point, list) and len(point) == 3 and all(isinstance(number, (int, float)) for number in point)
+    if not (isinstance(point, list) and len(point) == 3):
+        return False
+    return all(isinstance(number, (int, float)) and abs(number) < 1e9 for number in point)
 
 
 def _versions() -> dict[str, str]:

@@ -101,8 +101,8 @@ class Volume:
         """SHA-256 of grid, unit and voxels: the same for the same image, wherever it is stored."""
         digest = hashlib.sha256()
         digest.update(repr((self.shape, self.unit)).encode())
-        # float32 precision: a NIfTI file keeps its affine in no more.
-        digest.update(np.ascontiguousarray(self.affine, "<f4").tobytes())
+        # float32 precision: a NIfTI file keeps its affine in no more. Adding 0 makes one zero of 0 and -0.
+        digest.update(np.ascontiguousarray(self.affine + 0.0, "<f4").tobytes())
         digest.update(np.ascontiguousarray(self.data, "<f4").data)
         return digest.hexdigest()
 
@@ -236,7 +236,7 @@ def _read_nifti(path: str | os.PathLike) -> tuple[np.ndarray, nib.Nifti1Pair]:
         image = nib.load(path)
         raw = np.asanyarray(image.dataobj)
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError,
-            OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error) as error:
+            OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error) as error:
         raise VolumeError(f"{path}: not a readable NIfTI file, or cut short ({error}). Copy it again.") from error
     _check_array(raw, str(path))
     return raw, image

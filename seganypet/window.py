@@ -95,9 +95,14 @@ def sample_window(volume: Volume, window: Window) -> Tensor:
 def mask_on_grid(volume: Volume, parts: list[tuple[Window, Tensor]]) -> np.ndarray:
     """Threshold the logits of one object's windows on the volume's grid; bool, shape (I, J, K)."""
     mask = np.zeros(volume.shape, bool)
-    if parts:
-        box, total = _blend(volume, parts)
-        np.greater(total, 0, out=mask[box])
+    corners_mm = np.concatenate([np.zeros((0, 3)), *(_positive_corners_mm(*part) for part in parts)])
+    if len(corners_mm):
+        # Where no logits around are positive, neither is what lies between them: most voxels need no computing.
+        low, high = _box_of_windows(volume, parts)
+        least, most = _voxel_box(volume, corners_mm)
+        low, high = np.maximum(low, least), np.minimum(high, most)
+        if (low < high).all():
+            np.greater(_blend(volume, parts, low, high), 0, out=mask[_slices(low, high)])
     return mask
 
 
@@ -110,31 +115,53 @@ def logits_on_grid(volume: Volume, parts: list[tuple[Window, Tensor]]) -> np.nda
     """
     logits = np.zeros(volume.shape, np.float32)
     if parts:
-        box, total = _blend(volume, parts)
-        _, weight = _blend(volume, [(window, torch.ones_like(part)) for window, part in parts])
-        np.divide(total, weight, out=logits[box], where=weight > 0)
+        low, high = _box_of_windows(volume, parts)
+        total = _blend(volume, parts, low, high)
+        weight = _blend(volume, [(window, torch.ones_like(part)) for window, part in parts], low, high)
+        np.divide(total, weight, out=logits[_slices(low, high)], where=weight > 0)
     return logits
 
 
-def _blend(volume: Volume, parts: list[tuple[Window, Tensor]]) -> tuple[tuple[slice, slice, slice], np.ndarray]:
-    """Weighted sum of logits over windows, in the smallest box of voxels that holds all of them.
+def _blend(volume: Volume, parts: list[tuple[Window, Tensor]], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Weighted sum of logits over windows, at the voxels low .. high - 1 of the volume.
 
     A window's weight falls towards its faces, so that overlapping windows blend. The sign of the sum is that
     of the weighted mean, so a mask needs no division; of a single window it is the sign of its logits.
     """
-    corners = np.concatenate([window.corners_mm() for window, _ in parts])
-    corners_ijk = volume.to_ijk(corners)
-    low = np.clip(np.ceil(corners_ijk.min(0)), 0, np.array(volume.shape) - 1).astype(int)
-    high = np.clip(np.floor(corners_ijk.max(0)) + 1, low + 1, volume.shape).astype(int)
     affine = volume.affine.copy()
     affine[:3, 3] = volume.to_mm(low)
-    if len(parts) > 1:
-        parts = [(window, logits * _taper(logits)) for window, logits in parts]
-    total = sum(
-        resample(logits, window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())
-        for window, logits in parts
-    )
-    return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), total[0, 0].cpu().numpy()
+    total = 0
+    for window, logits in parts:
+        # Interpolated apart: a product interpolated would move the zero crossing between two unequal weights.
+        both = torch.cat([logits, _taper(logits).expand_as(logits)], dim=1)
+        logits, weight = resample(both, window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())[0]
+        total += logits * weight
+    return total.cpu().numpy()
+
+
+def _box_of_windows(volume: Volume, parts: list[tuple[Window, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+    return _voxel_box(volume, np.concatenate([window.corners_mm() for window, _ in parts]))
+
+
+def _voxel_box(volume: Volume, corners_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First voxel, and the one after the last, of the smallest box in the volume that holds points; never empty."""
+    corners_ijk = volume.to_ijk(corners_mm)
+    low = np.clip(np.ceil(corners_ijk.min(0)), 0, np.array(volume.shape) - 1).astype(int)
+    high = np.clip(np.floor(corners_ijk.max(0)) + 1, low + 1, volume.shape).astype(int)
+    return low, high
+
+
+def _positive_corners_mm(window: Window, logits: Tensor) -> np.ndarray:
+    """Corners, (8, 3), of the box beyond which interpolated logits cannot be positive; (0, 3) if none is."""
+    places = (logits[0, 0] > 0).nonzero().cpu().numpy()
+    if not len(places):
+        return np.zeros((0, 3))
+    corners = list(product(*zip(places.min(0) - 1, places.max(0) + 1, strict=True)))
+    return nib.affines.apply_affine(window.grid_affine(logits.shape[-1]), corners)
+
+
+def _slices(low: np.ndarray, high: np.ndarray) -> tuple[slice, slice, slice]:
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
 def _taper(logits: Tensor) -> Tensor:
@@ -180,5 +207,5 @@ def _crop_to(volume: Volume, affine: np.ndarray, size: int) -> tuple[np.ndarray,
     high = np.clip(np.ceil(ijk.max(0)) + 2, low + 1, shape).astype(int)
     block_affine = volume.affine.copy()
     block_affine[:3, 3] = volume.to_mm(low)
-    block = volume.data[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    block = volume.data[_slices(low, high)]
     return np.ascontiguousarray(block), block_affine

@@ -1,4 +1,4 @@
-"""Attention of the image encoder against implementations that keep every logit in memory."""
+"""The image encoder against implementations that keep every attention logit in memory; shapes of networks."""
 
 from dataclasses import replace
 from itertools import product
@@ -15,6 +15,7 @@ from seganypet.errors import CheckpointError
 from seganypet.model.attention import GridAttention, ReleasedAttention, ReleasedWindowAttention
 from seganypet.model.config import PAPER, RELEASED, TINY, ModelConfig
 from seganypet.model.image_encoder import ImageEncoder
+from seganypet.model.layers import SmallConv3d
 from seganypet.model.sam3d import Sam3D
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
@@ -217,6 +218,20 @@ def test_bfloat16_embedding_stays_close_to_float32(config):
         if exact is not None:
             assert quick.isfinite().all()
             assert torch.corrcoef(torch.stack([exact.flatten(), quick.flatten().float()]))[0, 1] > 0.99, name
+
+
+def test_a_convolution_of_one_grid_is_that_of_any_batch():
+    torch.manual_seed(4)
+    ours = SmallConv3d(3, 5, kernel_size=3, stride=2, padding=1).double()
+    plain = nn.Conv3d(3, 5, kernel_size=3, stride=2, padding=1).double()
+    plain.load_state_dict(ours.state_dict())
+    features = torch.randn(2, 3, 7, 8, 9, dtype=torch.float64)
+    for batch in (features[:1], features):
+        torch.testing.assert_close(ours(batch), plain(batch), rtol=0, atol=1e-12)
+        for our, expected in zip(ours.parameters(), plain.parameters(), strict=True):
+            (gradient,) = torch.autograd.grad(ours(batch).square().sum(), our)
+            (wanted,) = torch.autograd.grad(plain(batch).square().sum(), expected)
+            torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-10)
 
 
 # --- presets ------------------------------------------------------------------------------------------------------

@@ -167,6 +167,25 @@ def test_each_label_of_a_label_map_has_its_own_colour():
     assert len({tuple(outline.get_edgecolor()[0]) for outline in outlines}) == 2
 
 
+def test_masks_by_name_differ_in_colour_and_stand_in_a_legend():
+    volume, _ = volume_with_spot(permuted(), (0, 0, 0))
+    liver, spleen = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    liver[2:8, 2:8, 2:8], spleen[5:9, 5:9, 5:9] = True, True  # they overlap, which a label map cannot show
+    for ax in (plots.show_mip(volume, {"liver": liver, "spleen": spleen}),
+               plots.show_slices(volume, {"liver": liver, "spleen": spleen}, at_ijk=(6, 6, 6))[0]):
+        outlines = [tuple(outline.get_edgecolor()[0]) for outline in ax.collections]
+        patches = [tuple(patch.get_facecolor()) for patch in ax.get_legend().get_patches()]
+        assert outlines == patches and len(set(outlines)) == 2
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["liver", "spleen"]
+
+
+def test_the_greys_are_explained_with_their_unit():
+    volume, _ = volume_with_spot(permuted(), (0, 0, 0))
+    for ax in (plots.show_mip(volume), plots.show_slices(volume)[0]):
+        (bar,) = [other for other in ax.figure.axes if other.get_label() == "<colorbar>"]
+        assert bar.get_ylabel() == "SUVbw (g/mL)"
+
+
 def test_an_empty_mask_draws_nothing():
     volume, _ = volume_with_spot(permuted(), (0, 0, 0))
     ax = plots.show_mip(volume, np.zeros(SHAPE, bool))
@@ -235,6 +254,11 @@ def test_targets_differ_in_colour_and_models_in_line_style():
     liver, threshold, spleen = plots.plot_dsc(results()).lines
     assert liver.get_color() == threshold.get_color() != spleen.get_color()
     assert liver.get_linestyle() == spleen.get_linestyle() != threshold.get_linestyle()
+
+
+def test_models_on_a_single_target_differ_in_colour():
+    tiny, threshold = plots.plot_dsc(results().query("target == 'liver'")).lines
+    assert tiny.get_color() != threshold.get_color()
 
 
 def test_twelve_targets_are_told_apart():

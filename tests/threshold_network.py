@@ -13,7 +13,7 @@ from seganypet.model.config import ModelConfig
 class ThresholdNetwork(torch.nn.Module):
     """Answers the calls that a session makes of `Sam3D`.
 
-    Its mask is made of the connected parts of the window above SUV 2 that hold a foreground click, without
+    Its mask is made of the connected parts of the window above SUV 2.7 that hold a foreground click, without
     those that hold a background click. It counts its calls, and fails at the next one if told to.
     """
 
@@ -21,7 +21,7 @@ class ThresholdNetwork(torch.nn.Module):
         super().__init__()
         self.config = ModelConfig(window_size=size, spacing_mm=spacing_mm)
         self.name = "threshold"
-        self.threshold = torch.nn.Parameter(torch.tensor(2.0), requires_grad=False)
+        self.threshold = torch.nn.Parameter(torch.tensor(2.7), requires_grad=False)
         self.calls: Counter[str] = Counter()
         self.previous: list[Tensor] = []
         self.fails = False
@@ -41,9 +41,13 @@ class ThresholdNetwork(torch.nn.Module):
         if self.fails:
             raise RuntimeError("out of memory")
         self.previous.append(previous_logits)
-        islands, _ = ndimage.label(embedding[0, 0].float().numpy() > np.log1p(self.threshold.item()))
+        above = embedding[0, 0].float().numpy() - np.log1p(self.threshold.item())
+        islands, _ = ndimage.label(above > 0)
         step = self.config.window_size / self.config.logits_size
         cells = ((points_ijk[0].numpy() + 0.5) // step).astype(int).clip(0, self.config.logits_size - 1)
-        told = {bool(label): {int(islands[tuple(cell)]) for cell in cells[labels[0].numpy() == label]} for label in (0, 1)}
-        mask = np.isin(islands, list(told[True] - told[False] - {0}))
-        return torch.from_numpy(np.where(mask, 5.0, -5.0).astype(np.float32))[None, None], torch.ones(1, 1)
+        no, yes = ({int(islands[tuple(cell)]) for cell in cells[labels[0].numpy() == label]} for label in (0, 1))
+        mask = np.isin(islands, list(yes - no - {0}))
+        # Graded at its surface, so that the mask there is finer than these voxels; else a plain no.
+        around = ndimage.binary_dilation(mask, np.ones((3, 3, 3))) & ((islands == 0) | mask)
+        logits = np.where(around, 5 * above, -5).astype(np.float32)
+        return torch.from_numpy(logits)[None, None], torch.ones(1, 1)

@@ -95,7 +95,8 @@ class ReleasedAttention(GridAttention):
         by_d = torch.einsum("bndhwc,dec->bndhwe", q, rows_d)
         by_h = torch.einsum("bndhxc,hec->bndhxe", q, rows_h)  # x = kd: the query at (d, h, kd) lends its vector
         by_w = torch.einsum("bndhyc,yec->bndhye", q, rows_w)  # y = kh
-        return by_d, by_h, by_w
+        # einsum leaves its axes as they suited its products; a bias summed in that order would be copied as a whole.
+        return by_d.contiguous(), by_h.contiguous(), by_w.contiguous()
 
 
 class ReleasedWindowAttention(ReleasedAttention):

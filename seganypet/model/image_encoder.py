@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seganypet.model.attention import GridAttention, ReleasedAttention, ReleasedWindowAttention
 from seganypet.model.config import ModelConfig
-from seganypet.model.layers import ChannelNorm, MLPBlock
+from seganypet.model.layers import ChannelNorm, MLPBlock, SmallConv3d
 
 
 class ImageEmbedding(NamedTuple):
@@ -111,7 +111,7 @@ class ConvStem(nn.Module):
         super().__init__()
         self.to_half = _down(1, self.HALF_CHANNELS)
         self.to_quarter = _down(self.HALF_CHANNELS, self.QUARTER_CHANNELS)
-        self.to_tokens = nn.Conv3d(self.QUARTER_CHANNELS, dim, kernel_size=3, stride=2, padding=1)
+        self.to_tokens = SmallConv3d(self.QUARTER_CHANNELS, dim, kernel_size=3, stride=2, padding=1)
 
     def forward(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         half = self.to_half(window)
@@ -122,10 +122,10 @@ class ConvStem(nn.Module):
 
 def _down(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv3d(channels_in, channels_out, kernel_size=3, stride=2, padding=1),
+        SmallConv3d(channels_in, channels_out, kernel_size=3, stride=2, padding=1),
         nn.GroupNorm(channels_out // 8, channels_out),
         nn.ReLU(),
-        nn.Conv3d(channels_out, channels_out, kernel_size=3, padding=1),
+        SmallConv3d(channels_out, channels_out, kernel_size=3, padding=1),
         nn.GroupNorm(channels_out // 8, channels_out),
         nn.ReLU(),
     )

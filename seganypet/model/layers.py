@@ -16,6 +16,18 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(features.movedim(1, -1)).movedim(-1, 1)
 
 
+class SmallConv3d(nn.Conv3d):
+    """A convolution of grids so small that PyTorch has a slow kernel for one alone on a CPU, and a quick one for two.
+
+    Source: measured, torch 2.13: 16 channels on 32^3 take 45 ms, or 8 ms as one of two.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.device.type == "cpu" and len(features) == 1:
+            return super().forward(features.expand(2, -1, -1, -1, -1))[:1]
+        return super().forward(features)
+
+
 class MLPBlock(nn.Module):
     """Two linear layers with a nonlinearity between, (..., C) -> (..., C)."""
 

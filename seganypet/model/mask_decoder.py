@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from seganypet.model.config import ModelConfig
 from seganypet.model.image_encoder import ConvStem, ImageEmbedding
-from seganypet.model.layers import MLP, ChannelNorm, MLPBlock
+from seganypet.model.layers import MLP, ChannelNorm, MLPBlock, SmallConv3d
 from seganypet.model.prompt_encoder import PromptEmbedding
 
 MASK_TOKENS = 4  # one for an unambiguous prompt, three for whole, part and subpart
@@ -82,7 +82,7 @@ class FuseFine(nn.Module):
     def __init__(self, fine_channels: int, channels: int):
         super().__init__()
         self.enter = nn.Conv3d(fine_channels, channels, kernel_size=1)
-        self.mix = nn.Conv3d(channels, channels, kernel_size=3, padding=1)
+        self.mix = SmallConv3d(channels, channels, kernel_size=3, padding=1)
 
     def forward(self, features: Tensor, image: Tensor, prompt: Tensor) -> Tensor:
         features = features + self.enter(torch.cat([image, prompt], dim=1))

@@ -1,0 +1,234 @@
+"""Weights of every origin open to the network that wrote them, and nothing else opens."""
+
+import argparse
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants, errors
+from safetensors.torch import load_file, save_file
+
+from seganypet.errors import CheckpointError
+from seganypet.model.checkpoints import HUB, config_from_weights, load_model, save_model, weights_sha256
+from seganypet.model.config import PAPER, RELEASED, ModelConfig
+from seganypet.model.sam3d import Sam3D
+
+REFERENCE = Path(__file__).parent / "data" / "reference"
+RELEASED_FILE = REFERENCE / "mini_training_checkpoint.pth"
+SMALL = ModelConfig(window_size=32, spacing_mm=3.5, encoder_dim=32, encoder_depth=2, encoder_heads=2, prompt_dim=48)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    return load_file(REFERENCE / "mini_state_dict.safetensors")
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, torch.Tensor]:
+    return load_file(REFERENCE / "mini_io.safetensors")
+
+
+def logits_of(model, expected, case="three_mixed"):
+    with torch.no_grad():
+        embedding = model.embed(expected["image"].float())
+        points, labels = expected[f"{case}.points"].float(), expected[f"{case}.labels"]
+        return model.decode(embedding, points, labels, model.no_logits(len(points)))[0]
+
+
+def same_weights(model, weights):
+    state = model.state_dict()
+    return set(state) == set(weights) and all(torch.equal(state[key], weights[key]) for key in weights)
+
+
+def test_a_released_training_checkpoint_opens_and_gives_the_reference_logits(expected):
+    model = load_model(RELEASED_FILE)
+    assert (model.name, model.facts, model.training) == ("mini_training_checkpoint", {}, False)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    torch.testing.assert_close(
+        logits_of(model, expected).double(), expected["three_mixed.low_res_logits"], rtol=0, atol=2e-4
+    )
+
+
+def test_the_shape_of_a_released_network_is_read_from_its_tensors(weights):
+    config = config_from_weights(weights, "mini")
+    assert (config.window_size, config.patch_size, config.encoder_dim, config.prompt_dim) == (64, 8, 48, 48)
+    assert (config.encoder_depth, config.encoder_heads) == (3, 3)
+    assert (config.attention_window, config.global_blocks) == (14, (1,))
+    assert (config.form, config.spacing_mm, config.intensity) == ("released", 1.5, "zscore_positive")
+
+
+@pytest.mark.parametrize("config", [RELEASED, PAPER], ids=["depth 12", "depth 16"])
+def test_depth_and_global_blocks_of_full_size_networks_are_read(config):
+    with torch.device("meta"):  # shapes without 100 million numbers
+        weights = Sam3D(config).state_dict()
+    assert config_from_weights(weights, "full size") == config
+
+
+@pytest.mark.parametrize("layout", ["bare", "module.", "half precision", "safetensors", "pt"])
+def test_other_layouts_of_the_same_weights_open_too(tmp_path, weights, layout):
+    path = tmp_path / {"safetensors": "mini.safetensors", "pt": "mini.pt"}.get(layout, "mini.pth")
+    if layout == "safetensors":
+        save_file(weights, path)
+    elif layout == "module.":
+        torch.save({"model_state_dict": {f"module.{key}": value for key, value in weights.items()}}, path)
+    elif layout == "half precision":
+        torch.save({key: value.half() for key, value in weights.items()}, path)
+        weights = {key: value.half().float() for key, value in weights.items()}
+    else:
+        torch.save(weights, path)
+    model = load_model(path)
+    assert same_weights(model, weights)
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+
+
+def test_a_saved_network_comes_back_with_its_config_and_facts(tmp_path):
+    torch.manual_seed(0)
+    model, path = Sam3D(SMALL), tmp_path / "small.safetensors"
+    facts = {"steps": 12, "data": "shapes"}
+    save_model(path, model, "small", facts)
+    again = load_model(path)
+    assert again.config == SMALL and again.facts == facts
+    assert same_weights(again, {key: value.half().float() for key, value in model.state_dict().items()})
+    assert list(tmp_path.iterdir()) == [path]
+    # Rounded to float16 once, the weights stay what they are, and so does their hash.
+    save_model(tmp_path / "copy.safetensors", again, "copy", facts)
+    assert weights_sha256(load_model(tmp_path / "copy.safetensors")) == weights_sha256(again)
+
+
+def test_the_hash_of_weights_tells_one_number(weights):
+    model = load_model(RELEASED_FILE)
+    before = weights_sha256(model)
+    model.mask_decoder.iou_token.weight.data[0, 0] += 1e-6
+    assert weights_sha256(model) != before == weights_sha256(load_model(RELEASED_FILE))
+
+
+class Intruder:
+    """Unpickled freely, it would create a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("layout", ["zip", "plain pickle", "beside weights"])
+def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, weights, layout):
+    trace, path = tmp_path / "trace", tmp_path / "weights.pth"
+    if layout == "plain pickle":
+        path.write_bytes(pickle.dumps(Intruder(trace), protocol=2))
+    elif layout == "zip":
+        torch.save(Intruder(trace), path)
+    else:
+        torch.save({"model_state_dict": weights, "args": Intruder(trace)}, path)
+    with pytest.raises(CheckpointError, match=r"weights\.pth: .*such a file can run code"):
+        load_model(path)
+    assert not trace.exists()
+    if layout == "plain pickle":  # the trap would have worked
+        pickle.loads(path.read_bytes())
+        assert trace.exists()
+
+
+def test_the_one_class_that_releases_hold_stays_unknown_elsewhere(tmp_path):
+    load_model(RELEASED_FILE)
+    path = tmp_path / "arguments.pt"
+    torch.save(argparse.Namespace(lr=1), path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 40, 1000, 100_000, 1_500_000, -1, -200])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_truncated_file_is_refused_wherever_it_is_cut(tmp_path, suffix, keep):
+    whole = RELEASED_FILE if suffix == ".pth" else REFERENCE / "mini_state_dict.safetensors"
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(whole.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=rf"cut{suffix}: "):
+        load_model(path)
+
+
+def headed(path, weights, header):
+    save_file(weights, path, metadata={"seganypet": header if isinstance(header, str) else json.dumps(header)})
+    return path
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda header: "{", "does not describe a network"),
+        (lambda header: ["format"], "does not describe a network"),
+        (lambda header: {**header, "format": "seganypet-weights-9"}, "update seganypet"),
+        (lambda header: {key: header[key] for key in ("format", "config")}, "'facts'"),
+        (lambda header: {**header, "config": {**header["config"], "colour": 1}}, "colour"),
+        (lambda header: {**header, "config": {**header["config"], "prompt_dim": 50}}, "multiple of 48"),
+        (lambda header: {**header, "config": {**header["config"], "patch_size": "8"}}, "does not describe a network"),
+    ],
+    ids=["no JSON", "a list", "a later format", "no facts", "unknown field", "impossible", "text for a number"],
+)
+def test_a_damaged_header_is_refused(tmp_path, change, message):
+    with torch.device("meta"):
+        shapes = Sam3D(SMALL).state_dict()
+    weights = {key: torch.zeros(value.shape) for key, value in shapes.items()}
+    good = {"format": "seganypet-weights-1", "name": "small", "config": asdict(SMALL), "facts": {}}
+    assert load_model(headed(tmp_path / "good.safetensors", weights, good)).config == SMALL
+    with pytest.raises(CheckpointError, match=rf"bad\.safetensors: .*{message}"):
+        load_model(headed(tmp_path / "bad.safetensors", weights, change(good)))
+
+
+def in_cache(folder: Path, name: str) -> Path:
+    """Put the small released network where the hub's client keeps its downloads."""
+    repository, file = HUB[name]
+    place = folder / f"models--{repository.replace('/', '--')}"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    (place / "snapshots" / commit).mkdir(parents=True)
+    (place / "snapshots" / commit / file).symlink_to(RELEASED_FILE)
+    return folder
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_a_downloaded_model_opens_by_name_without_a_network(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(in_cache(tmp_path, name)))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    model = load_model(name)
+    assert model.name == name and model.config.encoder_depth == 3
+    assert capsys.readouterr().out == ""
+
+
+def test_offline_a_hub_name_says_where_to_get_the_file_and_how_to_open_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError) as caught:
+        load_model("sam-med3d-turbo")
+    for needed in ("sam-med3d-turbo", "sam_med3d_turbo.pth", "blueyo0/SAM-Med3D", "load_model('sam_med3d_turbo.pth')"):
+        assert needed in str(caught.value)
+
+
+def test_whose_licence_applies_is_printed_before_a_download_begins(monkeypatch, capsys):
+    printed = []
+
+    def hub(repository, file, local_files_only=False):
+        if local_files_only:
+            raise errors.LocalEntryNotFoundError("not in the cache")
+        printed.append(capsys.readouterr().out)
+        return str(RELEASED_FILE)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
+    assert load_model("seganypet-v1").name == "seganypet-v1"
+    assert len(printed) == 1
+    assert "licence" in printed[0] and "https://huggingface.co/YichiZhang98/SegAnyPET" in printed[0]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("refused"), TimeoutError("too slow"), OSError("disk full")])
+def test_a_download_that_fails_says_so(monkeypatch, error):
+    def hub(repository, file, local_files_only=False):
+        raise errors.LocalEntryNotFoundError("not in the cache") if local_files_only else error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
+    with pytest.raises(CheckpointError, match=rf"cannot download seganypet_v2\.pth.*{type(error).__name__}"):
+        load_model("seganypet-v2")

@@ -1,0 +1,314 @@
+"""A session does what a user expects of clicks, undo, objects and organs longer than its window."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import oblique
+from threshold_network import ThresholdNetwork
+
+from seganypet import session as session_module
+from seganypet.errors import ClickError, UnitError
+from seganypet.model.config import ModelConfig
+from seganypet.model.sam3d import Sam3D
+from seganypet.session import MOST_WINDOWS, Session
+from seganypet.volume import Volume, load_volume, save_volume
+
+AFFINE = oblique((4.07, 4.07, 3.0), left_handed=True)
+HOT, COLD = 8.0, 0.5
+BALLS_IJK = ((20, 20, 20), (20, 45, 45), (45, 20, 60))
+
+
+def with_balls(radius_mm=32.0, shape=(64, 64, 84), affine=AFFINE, centres=BALLS_IJK):
+    """A volume with hot balls, and the mask of each."""
+    volume = Volume(np.full(shape, COLD), affine, "SUVbw", source="balls")
+    mm = volume.to_mm(np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1))
+    balls = [np.linalg.norm(mm - volume.to_mm(ijk), axis=-1) <= radius_mm for ijk in centres]
+    return Volume(np.where(np.any(balls, 0), HOT, COLD), affine, "SUVbw", source="balls"), balls
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return with_balls()
+
+
+@pytest.fixture
+def network():
+    return ThresholdNetwork()
+
+
+@pytest.fixture
+def session(scene, network):
+    return Session(network, scene[0])
+
+
+def dice(one, other):
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+def everything(session):
+    """All that a user can see, for comparing bit for bit."""
+    seen = {name: session.logits_of(name).tobytes() for name in session.objects}
+    return session.active, session.objects, session.clicks, session.mask.tobytes(), session.labels.tobytes(), seen
+
+
+def test_a_click_in_a_ball_gives_that_ball_on_the_grid_of_the_volume(session, scene):
+    volume, balls = scene
+    for ball, centre in zip(balls, BALLS_IJK, strict=True):
+        mask = session.click(ijk=centre)
+        assert mask.dtype == bool and mask.shape == volume.shape
+        np.testing.assert_array_equal(mask, session.mask)
+        assert dice(mask, ball) > 0.85
+        session.reset()
+
+
+def test_millimetres_and_voxels_of_one_place_are_one_click(scene):
+    volume, _ = scene
+    by_ijk, by_mm = (Session(ThresholdNetwork(), volume) for _ in range(2))
+    first = by_ijk.click(ijk=BALLS_IJK[1])
+    np.testing.assert_array_equal(by_mm.click(mm=volume.to_mm(BALLS_IJK[1]) + 0.4), first)
+    assert by_ijk.clicks == by_mm.clicks
+
+
+def test_before_any_click_the_mask_is_empty(session, scene):
+    assert session.mask.shape == scene[0].shape and not session.mask.any()
+    assert session.objects == () and session.masks == {} and not session.labels.any()
+
+
+def test_every_further_click_in_a_window_embeds_nothing(session, network):
+    for ijk, foreground in ((BALLS_IJK[0], True), (BALLS_IJK[1], True), (BALLS_IJK[1], False), ((22, 20, 21), True)):
+        session.click(ijk=ijk, foreground=foreground)
+    assert network.calls == {"embed": 1, "decode": 4}
+    session.undo()
+    session.redo()
+    session.reset()
+    session.click(ijk=BALLS_IJK[0])
+    assert network.calls == {"embed": 1, "decode": 5}
+
+
+def test_the_logits_of_the_click_before_are_fed_back(session, network):
+    session.click(ijk=BALLS_IJK[0])
+    session.click(ijk=BALLS_IJK[1])
+    first, second = network.previous
+    assert not first.any() and (second > 0).any() and (second < 0).any()
+
+
+def test_a_negative_click_takes_away_and_a_positive_one_adds(session, scene):
+    _, balls = scene
+    session.click(ijk=BALLS_IJK[0])
+    both = session.click(ijk=BALLS_IJK[1])
+    assert dice(both, balls[0] | balls[1]) > 0.85
+    only_first = session.click(ijk=BALLS_IJK[1], foreground=False)
+    assert dice(only_first, balls[0]) > 0.85 and not (only_first & balls[1]).any()
+    assert [click.foreground for click in session.clicks] == [True, True, False]
+
+
+def test_undo_and_redo_restore_everything_exactly(session):
+    states = [everything(session)]
+    for name, ijk, foreground in (
+        ("spleen", BALLS_IJK[0], True), ("spleen", BALLS_IJK[1], True), ("kidney", BALLS_IJK[2], True),
+        ("spleen", BALLS_IJK[1], False),
+    ):  # fmt: skip
+        session.select(name)
+        session.click(ijk=ijk, foreground=foreground)
+        states.append(everything(session))
+    for state in (states[3], states[2], states[1]):
+        mask = session.undo()
+        np.testing.assert_array_equal(mask, session.mask)
+        session.select(state[0])
+        assert everything(session) == state
+    for state in states[2:]:
+        session.redo()
+        assert everything(session) == state
+    for _ in range(4):
+        session.undo()
+    session.select(states[0][0])
+    assert everything(session) == states[0]
+
+
+def test_undo_shows_the_object_whose_click_it_took_back(session):
+    session.select("spleen")
+    session.click(ijk=BALLS_IJK[0])
+    session.select("kidney")
+    assert not session.undo().any()
+    assert session.active == "spleen" and session.objects == ()
+
+
+def test_a_new_click_ends_redo_and_a_refused_one_does_not(session):
+    session.click(ijk=BALLS_IJK[0])
+    session.undo()
+    with pytest.raises(ClickError):
+        session.click(ijk=(999, 0, 0))
+    session.redo()
+    session.undo()
+    session.click(ijk=BALLS_IJK[1])
+    with pytest.raises(ClickError, match="nothing to redo"):
+        session.redo()
+
+
+def test_several_objects_share_one_label_map_in_the_order_of_their_first_clicks(session, scene):
+    _, balls = scene
+    for name, ijk in (("kidney", BALLS_IJK[2]), ("spleen", BALLS_IJK[0]), ("kidney", (44, 20, 60))):
+        session.select(name)
+        session.click(ijk=ijk)
+    assert session.objects == ("kidney", "spleen") and session.active == "kidney" and len(session.clicks) == 2
+    assert session.labels.dtype == np.uint8
+    np.testing.assert_array_equal(session.labels == 1, session.masks["kidney"])
+    np.testing.assert_array_equal(session.labels == 2, session.mask_of("spleen"))
+    assert dice(session.labels == 1, balls[2]) > 0.85 and dice(session.labels == 2, balls[0]) > 0.85
+    session.select("both")
+    session.click(ijk=BALLS_IJK[0])  # the same ball under another name: the later wins
+    assert not (session.labels == 2).any() and (session.labels == 3).sum() == session.mask.sum()
+
+
+def test_a_session_holds_no_more_objects_than_its_label_map(session, monkeypatch):
+    assert np.iinfo(session.labels.dtype).max == session_module.MOST_OBJECTS
+    monkeypatch.setattr(session_module, "MOST_OBJECTS", 2)
+    for name in ("one", "two"):
+        session.select(name)
+        session.click(ijk=BALLS_IJK[0])
+    session.click(ijk=BALLS_IJK[1])
+    session.select("three")
+    with pytest.raises(ClickError, match="three: a session holds 2 objects"):
+        session.click(ijk=BALLS_IJK[0])
+    assert session.objects == ("one", "two")
+
+
+def test_a_session_that_was_reset_is_as_new(scene, network):
+    session, fresh = Session(network, scene[0]), Session(network, scene[0])
+    session.select("spleen")
+    session.click(ijk=BALLS_IJK[0])
+    session.reset()
+    assert everything(session) == everything(fresh)
+    with pytest.raises(ClickError, match="nothing to undo"):
+        session.undo()
+    np.testing.assert_array_equal(session.click(ijk=BALLS_IJK[1]), fresh.click(ijk=BALLS_IJK[1]))
+
+
+@pytest.mark.parametrize("ijk", [BALLS_IJK[0], (2, 2, 2)], ids=["in a known window", "in a new window"])
+def test_a_network_that_fails_leaves_the_session_as_it_was(network, ijk):
+    volume, _ = with_balls(shape=(100, 64, 84), centres=((20, 20, 20), (80, 40, 60)))
+    session = Session(network, volume)
+    session.click(ijk=(80, 40, 60))
+    before = everything(session)
+    network.fails = True
+    with pytest.raises(RuntimeError, match="out of memory"):
+        session.click(ijk=ijk)
+    assert everything(session) == before
+    network.fails = False
+    session.click(ijk=ijk)
+    session.undo()
+    assert everything(session) == before
+
+
+def tube(length_mm, affine=AFFINE, shape=(60, 60, 180), radius_mm=30.0):
+    """A hot tube along k through the middle of the grid, and its mask."""
+    volume = Volume(np.zeros(shape), affine, "SUVbw")
+    spacing = np.array(volume.spacing)
+    from_middle = (np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
+                   - (np.array(shape) - 1) / 2) * spacing  # fmt: skip
+    inside = (np.hypot(from_middle[..., 0], from_middle[..., 1]) < radius_mm) & (
+        np.abs(from_middle[..., 2]) < length_mm / 2
+    )
+    return Volume(np.where(inside, HOT, COLD), affine, "SUVbw"), inside
+
+
+def test_an_object_longer_than_the_window_is_whole_after_one_click(network):
+    volume, inside = tube(400.0)  # the window is 256 mm
+    session = Session(network, volume)
+    mask = session.click(ijk=(30, 30, 60))
+    assert network.calls["embed"] >= 2
+    assert dice(mask, inside) > 0.85
+    ends = np.flatnonzero(mask.any((0, 1)))[[0, -1]], np.flatnonzero(inside.any((0, 1)))[[0, -1]]
+    assert np.abs(np.subtract(*ends)).max() * 3.0 <= 16.0  # one voxel of its logits
+    assert mask[29:31, 29:31, ends[1][0] + 6 : ends[1][1] - 5].all()  # nowhere cut or thinned between
+    # And undo takes back the windows that growth opened.
+    session.click(ijk=(30, 30, 62))
+    np.testing.assert_array_equal(session.undo(), mask)
+    assert not session.undo().any()
+
+
+def test_every_window_is_embedded_once_while_it_grows_and_never_again(network):
+    volume, _ = tube(400.0)
+    session = Session(network, volume)
+    session.click(ijk=(30, 30, 60))
+    embedded = network.calls["embed"]
+    session.click(ijk=(30, 30, 110))
+    session.click(ijk=(30, 31, 40))
+    assert network.calls["embed"] == embedded
+
+
+def test_an_object_inside_its_window_opens_no_other(network):
+    volume, inside = tube(150.0)
+    assert dice(Session(network, volume).click(ijk=(30, 30, 90)), inside) > 0.85
+    assert network.calls["embed"] == 1
+
+
+@pytest.mark.parametrize("affine", [AFFINE, np.diag([-4.0, 4.0, 3.0, 1.0])], ids=["oblique", "straight"])
+def test_an_object_cut_by_the_volume_itself_opens_no_other_window(network, affine):
+    volume, inside = tube(400.0, affine, shape=(40, 40, 60))  # the whole scan fits into the window
+    mask = Session(network, volume).click(ijk=(20, 20, 30))
+    assert mask[20, 20, 2:-2].all() and dice(mask, inside) > 0.85
+    assert network.calls["embed"] == 1
+
+
+def test_a_mask_at_the_end_of_a_long_scan_does_not_grow_out_of_it(network):
+    volume = Volume(np.full((64, 64, 200), COLD), np.diag([4.0, 4.0, 3.0, 1.0]), "SUVbw")
+    data = volume.data.copy()
+    data[20:44, 20:44, :30] = HOT
+    mask = Session(network, Volume(data, volume.affine, "SUVbw")).click(ijk=(32, 32, 5))
+    assert mask[32, 32, :28].all() and not mask[:, :, 36:].any()
+    assert network.calls["embed"] == 1
+
+
+def test_growth_that_runs_away_stops_and_warns_where_the_click_was_made(network):
+    volume = Volume(np.full((90, 90, 90), HOT), np.diag([8.0, 8.0, 8.0, 1.0]), "SUVbw")
+    session = Session(network, volume)
+    session.select("liver")
+    with pytest.warns(UserWarning, match="liver still meets the border of its 12 windows.*undo") as caught:
+        session.click(ijk=(45, 45, 45))
+    assert network.calls["embed"] == MOST_WINDOWS == 12
+    assert caught[0].filename == __file__
+
+
+def test_a_finer_window_finds_what_the_usual_one_averages_away(network):
+    fine = oblique((2.0, 2.0, 2.5))
+    volume, (lesion,) = with_balls(radius_mm=7.0, shape=(40, 40, 40), affine=fine, centres=((20, 20, 20),))
+    assert not Session(network, volume).click(ijk=(20, 20, 20)).any()
+    mask = Session(network, volume, spacing_mm=2).click(ijk=(20, 20, 20))
+    assert mask.sum() == pytest.approx(lesion.sum(), rel=0.35) and dice(mask, lesion) > 0.85
+
+
+def test_a_saved_mask_lies_on_the_grid_of_the_file_it_was_drawn_on(tmp_path, scene, network):
+    save_volume(tmp_path / "pet.nii.gz", scene[0])
+    session = Session(network, load_volume(tmp_path / "pet.nii.gz", unit="SUVbw"))
+    session.click(ijk=BALLS_IJK[0])
+    session.save(tmp_path / "one.nii.gz")
+    session.select("second")
+    session.click(ijk=BALLS_IJK[1])
+    session.save(tmp_path / "two.nii.gz")
+    given, one, two = (nib.load(tmp_path / name) for name in ("pet.nii.gz", "one.nii.gz", "two.nii.gz"))
+    assert given.affine.tobytes() == one.affine.tobytes() == two.affine.tobytes()
+    assert one.get_data_dtype() == two.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(one.dataobj), session.mask_of("object 1"))
+    np.testing.assert_array_equal(np.asarray(two.dataobj), session.labels)
+
+
+def test_a_network_of_absolute_suv_refuses_other_units_and_others_do_not(scene, network):
+    other = Volume(scene[0].data, AFFINE, "Bq/mL", source="case7")
+    with pytest.raises(UnitError, match="case7 is in Bq/mL, but threshold was trained on SUVbw"):
+        Session(network, other)
+    network.config = ModelConfig(**{**network.config.__dict__, "intensity": "zscore_positive"})
+    Session(network, other)
+
+
+def test_bfloat16_is_used_when_asked_for_and_changes_logits_little():
+    torch.manual_seed(0)
+    model = Sam3D(ModelConfig(window_size=32, encoder_dim=32, encoder_depth=1, encoder_heads=2, prompt_dim=48)).eval()
+    volume, _ = with_balls(shape=(24, 24, 30), centres=((12, 12, 15),))  # all of it fits into the window
+    exact, rounded = (Session(model, volume, precision=precision) for precision in ("float32", "bfloat16"))
+    exact.click(ijk=(12, 12, 15))
+    rounded.click(ijk=(12, 12, 15))
+    difference = np.abs(exact.logits_of("object 1") - rounded.logits_of("object 1"))
+    assert 0 < difference.max() < 0.1 * np.abs(exact.logits_of("object 1")).max()
+    assert Session(model, volume).precision in ("float32", "bfloat16")
