@@ -285,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cohort = cohort.filter(split=options.split)
         model = None
         if options.model:
-            from seganypet import load_model
+            from seganypet.model.checkpoints import load_model
 
             model = load_model(options.model)
         results = evaluate(

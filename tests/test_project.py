@@ -147,7 +147,7 @@ def imported_names(path: Path) -> set[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"  # `from package import module`
                 is_module = (REPOSITORY / inner.replace(".", "/")).with_suffix(".py").is_file()
-                names.add(inner if is_module else node.module)
+                names.add(inner if is_module or inner == "seganypet.__version__" else node.module)
     return names
 
 

@@ -192,3 +192,20 @@ def test_two_windows_that_agree_say_what_one_says(affine):
     one, both = mask_on_grid(volume, parts[:1]), mask_on_grid(volume, parts)
     assert one.sum() > 300
     assert 2 * (one & both).sum() / (one.sum() + both.sum()) > 0.98
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_mask_is_where_the_logits_are_positive_however_few_there_are(affine, count):
+    volume = Volume(np.zeros((50, 50, 50)), affine, "SUVbw")
+    generator = torch.Generator().manual_seed(count)
+    for positive in (1, 3, 40):
+        parts = []
+        for shift_mm in (0.0, 30.0, -25.0)[:count]:
+            logits = -torch.rand(1, 1, 16, 16, 16, generator=generator)
+            logits.view(-1)[torch.randint(0, 16**3, (positive,), generator=generator)] = 4.0
+            parts.append((window_around(volume, centre_of(volume) + shift_mm, 32, 3.0), logits))
+        mask, logits = mask_on_grid(volume, parts), logits_on_grid(volume, parts)
+        assert mask.any() and not mask.all()
+        clear = np.abs(logits) > 1e-5
+        np.testing.assert_array_equal(mask[clear], logits[clear] > 0)
+        assert not mask[logits == 0].any()
