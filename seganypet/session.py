@@ -26,7 +26,7 @@ FACE_VOXELS = 4  # low-resolution voxels of mask on a window's face that make it
 EMBEDDINGS_KEPT = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WindowLogits:
     """What the network said about one window of an object.
 
@@ -171,10 +171,8 @@ class Session:
         if click.foreground and not any(part.window.contains(click_mm) for part in windows):
             windows = (*windows, WindowLogits(self._window(click_mm), self.model.no_logits()))
         clicks = (*self.clicks, click)
-        windows = tuple(
-            self._decode(part, clicks) if part.window.contains(click_mm) else part for part in windows
-        )
-        windows = self._grow(windows, clicks)
+        windows = tuple(self._decode(part, clicks) if part.window.contains(click_mm) else part for part in windows)
+        windows = self._grow(still_grounded(windows), clicks)
         new = State((*self._state.clicks, (name, click)), {**self._state.windows, name: windows}, name)
         self._past.append(self._state)
         self._future.clear()
@@ -330,6 +328,28 @@ class Session:
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def still_grounded(windows: tuple[WindowLogits, ...]) -> tuple[WindowLogits, ...]:
+    """Without the windows that grew out of mask that is gone.
+
+    A negative click may take back the leak that opened other windows. A window stays if a click opened it, or if
+    the place it was seeded from is still inside the mask of a window that stays.
+    """
+    staying = [part for part in windows if not part.seeds_mm]
+    grown = [part for part in windows if part.seeds_mm]
+    found = True
+    while found:
+        found = [part for part in grown if any(_in_mask(other, seed) for other in staying for seed in part.seeds_mm)]
+        staying += found
+        grown = [part for part in grown if part not in found]
+    return tuple(part for part in windows if part in staying)
+
+
+def _in_mask(part: WindowLogits, mm: tuple[float, float, float]) -> bool:
+    size = part.logits.shape[-1]
+    voxel = np.rint(np.linalg.solve(part.window.grid_affine(size), [*mm, 1])[:3]).astype(int)
+    return bool((voxel >= 0).all() and (voxel < size).all() and part.logits[0, 0][tuple(voxel)] > 0)
 
 
 def touched_faces(logits: Tensor) -> list[tuple[int, int]]:

@@ -67,8 +67,17 @@ class TrainConfig:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "TrainConfig":
-        """Read a config file; a key that is no field is an error, since a typo would train something else."""
-        fields = yaml.safe_load(Path(path).read_text()) or {}
+        """Read a config file.
+
+        Raises:
+            SegAnyPETError: Missing or not YAML; no name; a key that is no field (a typo would train something else).
+        """
+        try:
+            fields = yaml.safe_load(Path(path).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SegAnyPETError(f"{path}: not a readable YAML file ({error}).") from error
+        if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+            raise SegAnyPETError(f"{path}: needed are lines of `key: value`, at least `name: ...`; got {fields!r}.")
         model = fields.pop("model", {})
         for given, known in ((fields, cls.__dataclass_fields__), (model, ModelConfig.__dataclass_fields__)):
             if unknown := sorted(set(given) - set(known)):
@@ -89,9 +98,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of all files that are made")
     parser.add_argument("--processes", type=int, default=2, help="processes that make the training windows")
     arguments = parser.parse_args()
-    config = TrainConfig.from_yaml(arguments.config)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    train(config, load_windows(config, arguments.output, arguments.processes), arguments.output)
+    try:
+        config = TrainConfig.from_yaml(arguments.config)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        train(config, load_windows(config, arguments.output, arguments.processes), arguments.output)
+    except SegAnyPETError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def train(config: TrainConfig, windows: "WindowBank", output: Path) -> Sam3D:
@@ -105,8 +117,14 @@ def train(config: TrainConfig, windows: "WindowBank", output: Path) -> Sam3D:
     average = {name: value.clone() for name, value in model.state_dict().items()}
     optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     step, checkpoint, log = 0, output / f"{config.name}.ckpt", output / f"{config.name}.csv"
+    settings = json.loads(json.dumps(asdict(config)))
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
+        if changed := sorted(key for key in settings if settings[key] != state["settings"].get(key)):
+            raise SegAnyPETError(
+                f"{checkpoint} was made with another {', '.join(changed)}; a run goes on with its own settings only. "
+                "Put them back, give the run another name, or remove the checkpoint."
+            )
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         average, step = state["average"], state["step"]
@@ -134,10 +152,10 @@ def train(config: TrainConfig, windows: "WindowBank", output: Path) -> Sam3D:
             saved = time.perf_counter()
             with replace_atomically(checkpoint) as temporary:
                 state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-                torch.save({**state, "average": average, "step": step}, temporary)
+                torch.save({**state, "average": average, "step": step, "settings": settings}, temporary)
             exported = Sam3D(config.model)
             exported.load_state_dict(average)
-            facts = {"training": json.loads(json.dumps(asdict(config))), "step": step, "torch": torch.__version__}
+            facts = {"training": settings, "step": step, "torch": torch.__version__}
             save_model(output / f"{config.name}.safetensors", exported, config.name, facts)
     model.load_state_dict(average)
     return model.eval()

@@ -11,8 +11,9 @@ from seganypet import session as session_module
 from seganypet.errors import ClickError, UnitError
 from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
-from seganypet.session import MOST_WINDOWS, Session
+from seganypet.session import MOST_WINDOWS, Session, WindowLogits, still_grounded
 from seganypet.volume import Volume, load_volume, save_volume
+from seganypet.window import Window
 
 AFFINE = oblique((4.07, 4.07, 3.0), left_handed=True)
 HOT, COLD = 8.0, 0.5
@@ -312,3 +313,17 @@ def test_bfloat16_is_used_when_asked_for_and_changes_logits_little():
     difference = np.abs(exact.logits_of("object 1") - rounded.logits_of("object 1"))
     assert 0 < difference.max() < 0.1 * np.abs(exact.logits_of("object 1")).max()
     assert Session(model, volume).precision in ("float32", "bfloat16")
+
+
+def test_windows_that_grew_out_of_a_leak_close_when_the_leak_is_taken_back():
+    def part(x_mm, inside, seeds=()):
+        logits = torch.full((1, 1, 8, 8, 8), 1.0 if inside else -1.0)
+        return WindowLogits(Window((x_mm, 0.0, 0.0), 16, 4.0), logits, seeds)
+
+    clicked = part(0.0, inside=True)
+    grown = part(32.0, True, seeds=((48.0, 20.0, 20.0),))
+    grown_again = part(64.0, True, seeds=((80.0, 20.0, 20.0),))
+    assert still_grounded((clicked, grown, grown_again)) == (clicked, grown, grown_again)
+    corrected = part(0.0, inside=False)
+    assert still_grounded((corrected, grown, grown_again)) == (corrected,)
+    assert still_grounded((clicked, part(32.0, False, grown.seeds_mm), grown_again))[2:] == ()

@@ -137,3 +137,21 @@ def test_a_network_of_another_window_than_the_training_windows_is_refused(tmp_pa
     path.write_text("name: wide\nmodel: {window_size: 128}\n")
     with pytest.raises(SegAnyPETError, match=r"wide\.yaml: training windows have 64 voxels a side, but .* is 128"):
         TrainConfig.from_yaml(path)
+
+
+def test_a_run_does_not_go_on_with_other_settings(tmp_path, bank):
+    train(TrainConfig(**{**CONFIG.__dict__, "steps": 1}), bank, tmp_path)
+    with pytest.raises(SegAnyPETError, match="made with another learning_rate, steps"):
+        train(TrainConfig(**{**CONFIG.__dict__, "learning_rate": 0.1}), bank, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [("- a\n- b\n", "key: value"), ("steps: 5\n", "name: "), ("name: [\n", "not a readable YAML"),
+     ("name: x\nmodel: {window_size: 32}\n", "set it to 64")],
+    ids=["a list", "no name", "broken", "window of another size"],
+)  # fmt: skip
+def test_a_config_that_cannot_be_trained_is_refused(tmp_path, text, message):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(SegAnyPETError, match=message):
+        TrainConfig.from_yaml(tmp_path / "config.yaml")

@@ -1,4 +1,4 @@
-"""Write the sample cases: `python -m seganypet.phantom data_samples`."""
+"""Write the sample cases: `python -m seganypet.samples data_samples`."""
 
 import argparse
 import gzip
