@@ -17,6 +17,7 @@ import numpy as np
 
 from seganypet import __version__
 from seganypet.errors import SegAnyPETError
+from seganypet.phantom.abdomen import paint_soft_organs
 from seganypet.phantom.anatomy import Painter
 from seganypet.phantom.canvas import Canvas
 from seganypet.phantom.imaging import acquire, ct_map, draw_imaging, uptake_map
@@ -92,7 +93,8 @@ def _draw(
     spacing = spacing or DOMAINS[domain]
     canvas, affine, flips = _grid(patient, domain, spacing, view, whole_body)
     painter = Painter(canvas, patient, shape)
-    painter.paint()
+    painter.paint_frame()
+    paint_soft_organs(painter)
     activity = uptake_map(canvas, patient, painter.heart_frame, texture)
 
     kind = lesions

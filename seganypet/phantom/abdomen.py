@@ -1,19 +1,21 @@
 """Organs below the diaphragm, and the head: painted after body, bones and chest."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from seganypet.phantom.anatomy import Painter
 from seganypet.phantom.canvas import Box, curve, smooth_field
 from seganypet.phantom.patient import ID
 
-if TYPE_CHECKING:
-    from seganypet.phantom.anatomy import Painter
-
 _SOFT = [ID[name] for name in ("fat", "muscle", "mediastinum", "small_bowel", "colon", "stomach_wall",
                                "stomach_content", "esophagus", "pancreas", "vessels", "gallbladder")]  # fmt: skip
+
+
+def paint_soft_organs(painter: Painter) -> None:
+    """All of them, in the order in which later covers earlier."""
+    paint_bowel(painter)
+    paint_upper_abdomen(painter)
+    paint_pelvis(painter)
+    paint_head_and_neck(painter)
 
 
 def paint_bowel(painter: Painter) -> None:

@@ -1,10 +1,9 @@
-"""Painting a patient: outline, chest, abdomen, pelvis, head, in the order in which later covers earlier."""
+"""Painting a patient: outline, bones and chest; `abdomen` paints the rest over it."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from seganypet.phantom.abdomen import paint_bowel, paint_head_and_neck, paint_pelvis, paint_upper_abdomen
 from seganypet.phantom.canvas import Canvas, Point, curve, smooth_field
 from seganypet.phantom.patient import ID, Patient
 
@@ -40,18 +39,13 @@ class Painter:
         self.scale = np.array(patient.scale)
         self.size = float(np.prod(self.scale) ** (1 / 3))
 
-    def paint(self) -> np.ndarray:
-        """The anatomy label map, shape of the canvas, uint8."""
+    def paint_frame(self) -> None:
+        """Everything that the soft organs are painted over, and the chest."""
         self._limbs()
         self._outline()
         self._cavities()
         self._bones()
         self._chest()
-        paint_bowel(self)
-        paint_upper_abdomen(self)
-        paint_pelvis(self)
-        paint_head_and_neck(self)
-        return self.canvas.labels
 
     # --- helpers: reference-man millimetres in, this patient's out -------------------------------
     def at(self, x: float, y: float, z: float, jitter_mm: float = 0.0) -> np.ndarray:
