@@ -46,7 +46,7 @@ class LazyPhantom:
     def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         for name, mask in self._memory.targets(pet, only):
             # Fewer voxels than this cannot be clicked by hand.
-            if np.count_nonzero(mask) * pet.voxel_volume_ml >= 0.5:
+            if np.count_nonzero(mask) * pet.voxel_volume_ml >= 1.0:
                 yield name, mask
 
 
@@ -93,18 +93,18 @@ def main() -> None:
     parser.add_argument("model", nargs="?", help="name of a model or path of a checkpoint; baselines alone without it")
     parser.add_argument("--real-data", type=Path, help="folder with sts/STS_002 .. STS_013")
     parser.add_argument("--sts", nargs="*", default=[f"{n:03}" for n in range(2, 14)], help="numbers of sarcoma cases")
-    parser.add_argument("--phantoms", type=int, default=len(INTERNAL_SEEDS), help="at most so many of each domain")
+    parser.add_argument("--only", choices=("internal", "external", "sts"), help="one set of cases")
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the tables")
     options = parser.parse_args()
     model = sap.load_model(options.model) if options.model else None
     sets = {
-        "internal": [LazyPhantom(seed, "internal") for seed in INTERNAL_SEEDS[: options.phantoms]],
-        "external": [LazyPhantom(seed, "external") for seed in EXTERNAL_SEEDS[: options.phantoms]],
+        "internal": [LazyPhantom(seed, "internal") for seed in INTERNAL_SEEDS],
+        "external": [LazyPhantom(seed, "external") for seed in EXTERNAL_SEEDS],
     }
     if options.real_data:
         sets["sts"] = [Sarcoma(options.real_data / "sts" / f"STS_{number}") for number in options.sts]
     for name, cases in sets.items():
-        if not cases:
+        if options.only not in (None, name):
             continue
         output = options.output / f"accuracy_{name}.csv"
         results = sap.evaluate(cases, model, clicks=5, baselines=BASELINES, output=output)
