@@ -2,7 +2,7 @@
 
 The scan is the public ACRIN-NSCLC-FDG-PET case 042. There is no reference mask of it, so what is checked is what
 anybody can: plausible volumes, sides, overlaps, and whether different clicks in one organ give the same mask. Clicks
-were placed by hand on the pictures (`notebooks/acrin042_clicks.json`); they were not tried out to choose a network.
+and corrections were placed by eye on the pictures, for this network (`notebooks/acrin042_clicks.json`).
 """
 
 import argparse

@@ -17,7 +17,7 @@ import numpy as np
 from seganypet.baselines import ThresholdSession
 from seganypet.cohort import Cohort, lesion_targets, organ_targets
 from seganypet.errors import SegAnyPETError
-from seganypet.files import replace_atomically
+from seganypet.files import check_place, replace_atomically
 from seganypet.metrics import bootstrap_interval, dice, surface_dice
 from seganypet.phantom import ORGANS, SEEN_ORGANS, PhantomCase
 from seganypet.simulate import FIRST, THEN, first_click, next_click
@@ -245,6 +245,8 @@ def _finished(output: str | Path | None, clicks: int, protocol: str, seed: int) 
     """Rows of an earlier run that need not be computed again."""
     import pandas as pd
 
+    if output is not None:
+        check_place(output)
     if output is None or not Path(output).exists():
         return _table([])
     try:

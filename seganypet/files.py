@@ -30,10 +30,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     'case,dsc'
     """
     path = Path(path)
-    if path.is_dir():
-        raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
-    if not path.parent.is_dir():
-        raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
+    check_place(path)
     try:
         handle, temporary_name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.name, dir=path.parent)
     except OSError as error:
@@ -51,3 +48,12 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Raise SegAnyPETError if no file can come to be at `path`; to be asked before long work, not after it."""
+    path = Path(path)
+    if path.is_dir():
+        raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
+    if not path.parent.is_dir():
+        raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")

@@ -266,3 +266,14 @@ def test_phantoms_and_a_network_go_through():
     # The first click of a target is the simulator's, whoever is asked.
     places = results[results["click"] == 1].groupby("target")[["click_i", "click_j", "click_k"]].nunique()
     assert (places == 1).all(axis=None)
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_case_is_opened(tmp_path):
+    class Unopened:
+        case = patient = "one"
+
+        def load_pet(self):
+            raise AssertionError("opened")
+
+    with pytest.raises(SegAnyPETError, match="create it first"):
+        evaluate([Unopened()], None, output=tmp_path / "no" / "results.csv")
