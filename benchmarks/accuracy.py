@@ -20,7 +20,6 @@ from seganypet.simulate import first_click
 from seganypet.volume import Volume
 
 HERE = Path(__file__).parent
-BASELINES = ("41%", "2.5", "4.0", "41% hottest", "band")
 INTERNAL_SEEDS = range(100, 108)
 EXTERNAL_SEEDS = range(200, 204)
 
@@ -107,7 +106,7 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         output = options.output / f"accuracy_{name}.csv"
-        results = sap.evaluate(cases, model, clicks=5, baselines=BASELINES, output=output)
+        results = sap.evaluate(cases, model, clicks=5, output=output)
         if name == "sts":
             results = results[~results["model"].str.contains("oracle")]
             results = pd.concat([results, best_thresholds(cases)], ignore_index=True)

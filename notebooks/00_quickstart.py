@@ -61,6 +61,7 @@ real_clicks: str = "acrin042_clicks.json"  # clicks for the section "On a real s
 output_dir: str = "../out"  # mask, table, journal and pictures go here
 
 # %%
+assert n_clicks >= 1, f"n_clicks={n_clicks}: at least one click is needed."
 output = Path(output_dir)
 output.mkdir(parents=True, exist_ok=True)
 
@@ -105,6 +106,7 @@ truths = dict(case.targets(volume))
 print("Targets here:", ", ".join(name for name, truth in truths.items() if truth.any()))
 
 # %%
+assert organ in truths and truths[organ].any(), f"organ={organ!r} is not in this scan; take a name printed above."
 truth = truths[organ]
 _ = sap.show_slices(volume, {f"{organ}, truth": truth})
 

@@ -16,6 +16,7 @@ from seganypet.prompts import Click, click_at
 from seganypet.simulate import CONNECTED_26, bounding_box
 from seganypet.volume import Volume
 
+RULES = ("41%", "2.5", "4.0", "41% hottest", "band")  # those that tables show; see ThresholdSession
 PEAK_RADIUS_MM = 15.0
 BAND = 0.8
 BAND_SIGMA_MM = 4.0

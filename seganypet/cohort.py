@@ -234,8 +234,8 @@ class Cohort:
         try:
             return self._cases[case]
         except KeyError:
-            known = ", ".join(list(self._cases)[:5])
-            raise CohortError(f"{self.source}: no case {case!r} among {len(self)}: {known}, ...") from None
+            known = ", ".join([*list(self._cases)[:5], *(["..."] if len(self) > 5 else [])])
+            raise CohortError(f"{self.source}: no case {case!r} among {len(self)}: {known}.") from None
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike) -> "Cohort":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from seganypet.baselines import ThresholdSession
+from seganypet.baselines import RULES, ThresholdSession
 from seganypet.cohort import Cohort, lesion_targets, organ_targets
 from seganypet.errors import SegAnyPETError
 from seganypet.files import check_place, replace_atomically
@@ -84,7 +84,7 @@ def evaluate(
     first: str = "deepest",
     then: str = "largest_error",
     seed: int = 0,
-    baselines: Sequence[str] = ("41%", "2.5", "4.0"),
+    baselines: Sequence[str] = RULES,
     output: str | Path | None = None,
     progress: bool = True,
 ) -> "pd.DataFrame":
@@ -278,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--first", choices=FIRST, default=FIRST[0], help="first click (default: %(default)s)")
     parser.add_argument("--then", choices=THEN, default=THEN[0], help="later clicks (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of random clicks (default: 0)")
-    parser.add_argument("--baselines", nargs="*", default=["41%", "2.5", "4.0"], help="threshold rules")
+    parser.add_argument("--baselines", nargs="*", default=list(RULES), help="threshold rules (default: all five)")
     parser.add_argument("--output", required=True, help="CSV file; an unfinished one is continued")
     options = parser.parse_args(arguments)
     try:

@@ -72,6 +72,9 @@ def _write(path: Path, data: np.ndarray, affine: np.ndarray, slope: float = 1) -
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m seganypet.samples", description="Write the sample cases.")
     parser.add_argument("folder", type=Path, help="where the case folders and cohort.csv go, such as data_samples")
-    write_samples(parser.parse_args().folder)
+    options = parser.parse_args()
+    if options.folder.is_file():
+        parser.error(f"{options.folder} is a file; give a folder.")
+    write_samples(options.folder)

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from seganypet.errors import ClickError, JournalError, UnitError
+from seganypet.errors import ClickError, JournalError, SegAnyPETError, UnitError
 from seganypet.model.checkpoints import weights_sha256
 from seganypet.model.image_encoder import ImageEmbedding
 from seganypet.model.sam3d import Sam3D
@@ -69,6 +69,7 @@ class Session:
         precision: "float32", "bfloat16", or "auto": bfloat16 where the processor has matrix units for it.
 
     Raises:
+        SegAnyPETError: These are not a network and a volume.
         UnitError: The network was trained on SUV and the volume is in another unit.
         ClickError: `spacing_mm` or `precision` make no sense.
 
@@ -76,10 +77,20 @@ class Session:
     """
 
     def __init__(self, model: Sam3D, volume: Volume, *, spacing_mm: float | None = None, precision: str = "auto"):
+        if not hasattr(model, "config") or not isinstance(volume, Volume):
+            raise SegAnyPETError(
+                "Session(model, volume) needs what load_model and load_volume return; "
+                f"got {type(model).__name__} and {type(volume).__name__}."
+            )
+        if model.config.intensity == "log_suv" and volume.unit == "HU":
+            raise UnitError(
+                f"{volume.source} is a CT in HU, but {model.name} was trained on PET in SUVbw. "
+                "Load the PET of the same patient."
+            )
         if model.config.intensity == "log_suv" and volume.unit != "SUVbw":
             raise UnitError(
                 f"{volume.source} is in {volume.unit}, but {model.name} was trained on SUVbw. Load DICOM with "
-                "load_dicom, which converts; or give the unit of the file as it is: load_volume(path, unit='SUVbw')."
+                "load_dicom, which converts, or convert: Volume(data * suv_per_bq_ml, affine, 'SUVbw')."
             )
         if precision not in ("auto", "float32", "bfloat16"):
             raise ClickError(f"precision={precision!r}; needed is 'auto', 'float32' or 'bfloat16'.")

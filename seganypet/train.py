@@ -95,8 +95,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m seganypet.train", description=__doc__.splitlines()[0])
     parser.add_argument("config", help="YAML file, e.g. seganypet/configs/tiny-base.yaml")
-    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of all files that are made")
-    parser.add_argument("--processes", type=int, default=2, help="processes that make the training windows")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for everything (%(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="that make the training windows (%(default)s)")
     arguments = parser.parse_args()
     try:
         config = TrainConfig.from_yaml(arguments.config)

@@ -8,7 +8,7 @@ from conftest import oblique
 from threshold_network import ThresholdNetwork
 
 from seganypet import session as session_module
-from seganypet.errors import ClickError, UnitError
+from seganypet.errors import ClickError, SegAnyPETError, UnitError
 from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
 from seganypet.session import MOST_WINDOWS, Session, WindowLogits, still_grounded
@@ -327,3 +327,13 @@ def test_windows_that_grew_out_of_a_leak_close_when_the_leak_is_taken_back():
     corrected = part(0.0, inside=False)
     assert still_grounded((corrected, grown, grown_again)) == (corrected,)
     assert still_grounded((clicked, part(32.0, False, grown.seeds_mm), grown_again))[2:] == ()
+
+
+def test_a_session_on_something_else_says_what_it_needs(oblique_affine):
+    volume = Volume(np.ones((4, 4, 4)), oblique_affine, "HU", source="ct7")
+    with pytest.raises(SegAnyPETError, match="got str and Volume"):
+        Session("tiny-base", volume)
+    with pytest.raises(SegAnyPETError, match="and str"):
+        Session(ThresholdNetwork(), "SUV.nii.gz")
+    with pytest.raises(UnitError, match="ct7 is a CT in HU.*Load the PET"):
+        Session(ThresholdNetwork(), volume)
