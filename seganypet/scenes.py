@@ -1,8 +1,8 @@
 """Training windows: what a click may mean, cut from phantoms and from scenes of random shapes.
 
-A network that shall segment *what is clicked* must meet more than organs. So half of what it sees are
-abstract scenes (blobs, tubes, shells, hot or cold, sharp or blurred), half are windows of phantoms in
-which organs, other tissue and lesions all take their turn as the target.
+A network that shall segment *what is clicked* must meet more than organs. So part of what it sees are abstract
+scenes (blobs, tubes, shells, hot or cold, sharp or blurred), the rest are windows of phantoms in which organs,
+other tissue and lesions all take their turn as the target.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from seganypet.volume import Volume
 from seganypet.window import Window, sample_window, window_around
 
 SIZE = 64
-NOT_CLICKED = {"air", "background", "fat", "skin", "muscle", "outside", "soft_tissue"}  # nobody means these by a click
+NOT_CLICKED = {"outside", "skin", "fat", "muscle"}  # nobody means these by a click
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _phantom_window(case: PhantomCase, layers: list, boxes: list, rng: np.random
     layer = rng.choice(3, p=[0.5, 0.2, 0.3] if lesions else [0.7, 0.3, 0.0])
     if layer == 1:
         names = case.anatomy_names
-        choices = [label for label, name in names.items() if not NOT_CLICKED & {name}]
+        choices = [label for label, name in names.items() if name not in NOT_CLICKED]
     else:
         choices = list(case.organ_names) if layer == 0 else list(range(1, lesions + 1))
     label = int(rng.choice(choices))

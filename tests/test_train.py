@@ -8,7 +8,7 @@ from seganypet import train as train_module
 from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import load_model
 from seganypet.model.config import ModelConfig
-from seganypet.scenes import SIZE, shape_window
+from seganypet.scenes import SIZE, phantom_windows, shape_window
 from seganypet.train import TrainConfig, WindowBank, pick_clicks, train
 
 MODEL = ModelConfig(encoder_dim=24, encoder_depth=1, encoder_heads=2, prompt_dim=48, decoder_mlp_dim=32)
@@ -155,3 +155,13 @@ def test_a_config_that_cannot_be_trained_is_refused(tmp_path, text, message):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(SegAnyPETError, match=message):
         TrainConfig.from_yaml(tmp_path / "config.yaml")
+
+
+def test_windows_of_a_phantom_hold_their_target_and_the_same_seed_gives_the_same_ones():
+    windows, again = phantom_windows(10_003, per_case=5), phantom_windows(10_003, per_case=5)
+    assert len(windows) >= 3
+    for window, other in zip(windows, again, strict=True):
+        layer, label = window.target
+        assert label > 0 and np.count_nonzero(window.labels[layer] == label) >= 8
+        assert window.suv.shape == (SIZE,) * 3 and window.suv.min() >= 0
+        assert np.array_equal(window.suv, other.suv) and window.target == other.target
