@@ -20,8 +20,9 @@ from seganypet.simulate import first_click
 from seganypet.volume import Volume
 
 HERE = Path(__file__).parent
-INTERNAL_SEEDS = range(100, 108)
-EXTERNAL_SEEDS = range(200, 204)
+# Seeds 50, 51, 100, 200, 300 to 309 and 901 to 905 were looked at during development, so they are not reported.
+INTERNAL_SEEDS = range(101, 109)
+EXTERNAL_SEEDS = range(201, 205)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 The scan is the public ACRIN-NSCLC-FDG-PET case 042. There is no reference mask of it, so what is checked is what
 anybody can: plausible volumes, sides, overlaps, and whether different clicks in one organ give the same mask. Clicks
-and corrections were placed by eye on the pictures, for this network (`notebooks/acrin042_clicks.json`).
+and corrections were placed on the pictures, for this network, and some were tried in several places with the overlap
+in view (`notebooks/acrin042_clicks.json`): the overlap shows what corrections can reach, not what a first try gives.
 """
 
 import argparse

@@ -387,8 +387,9 @@ print(own_table[["object", "quantity", "value", "unit"]].round(2).to_string(inde
 #
 # Phantoms are easy. The series `acrin042` is a patient with a lung tumour, scanned from neck to kidneys, from a
 # public collection of The Cancer Imaging Archive. It does not come with this package: the cells below run where
-# it lies in `$SEGANYPET_REAL_DATA` or `../../shared/data`, and where its clicks have been written down. Here a
-# person chose the clicks, and there is no truth: only your eye, and what is known of anatomy.
+# it lies in `$SEGANYPET_REAL_DATA` or `../../shared/data`, and where its clicks have been written down. These
+# clicks were placed on the pictures and corrected, some in several tries, until the masks looked right and hardly
+# overlapped. There is no truth here: only your eye, and what is known of anatomy.
 
 # %%
 real_folder = Path(os.environ.get("SEGANYPET_REAL_DATA", "../../shared/data")) / "acrin042" / "PET_AC"

@@ -178,6 +178,7 @@ def summarise(results: "pd.DataFrame", clicks: Sequence[int] = (1, 3, 5), seed: 
     """Mean and 95 % bootstrap interval over patients, by model, group of targets and click.
 
     Groups are never mixed: "seen" and "unseen" organs, "lesions" (all of a scan together) and "lesion" (one by one).
+    Seen and unseen are the paper's two groups; a network such as `tiny-base` may have trained on both.
 
     Args:
         results: Table of `evaluate`.
