@@ -1,8 +1,14 @@
-"""Train a promptable network from scratch on synthetic windows: `python -m seganypet.train CONFIG.yaml`.
+"""Train a promptable network: `python -m seganypet.train CONFIG.yaml`, or under `torchrun` on several machines.
 
-One loop, read from top to bottom: a batch of windows is embedded once; a simulated user clicks in the
-target, looks at the mask, clicks in its errors, and so on; the loss of the first and of the last click of
-that dialogue is minimised, so that a mask appears at once and further clicks improve it.
+One loop over Lightning Fabric, read from top to bottom. The same command runs on a CPU, a GPU, several GPUs:
+
+    for each optimiser step:
+        for each micro-step: samples -> one loss (seganypet.training.objective) -> gradients
+        optimiser, learning rate, running average of weights
+        now and then: checkpoint, and at the end of an epoch validation on whole volumes
+
+Samples and clicks depend on the seed and the step alone, so a run that was killed, at whatever moment, goes on from its
+last checkpoint to the weights that an unbroken one would have.
 """
 
 import argparse
@@ -10,292 +16,413 @@ import csv
 import json
 import math
 import time
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-import yaml
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from seganypet.errors import SegAnyPETError
+from seganypet.cohort import Cohort
+from seganypet.errors import CheckpointError, SegAnyPETError
+from seganypet.evaluate import EvaluationCase, MemoryCase, evaluate
 from seganypet.files import replace_atomically
-from seganypet.losses import dice_ce
-from seganypet.model.checkpoints import save_model
+from seganypet.model.checkpoints import load_model, save_model
 from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
-from seganypet.scenes import SIZE, TrainingWindow, phantom_windows, shape_window
+from seganypet.phantom import SEEN_ORGANS, make_phantom
+from seganypet.training.config import TrainConfig
+from seganypet.training.objective import Objective
+from seganypet.training.samples import TrainingSamples, WindowBank
 
-CHECKPOINT_EVERY_S = 120
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+LOG_EVERY = 10  # optimiser steps
+LOGGED = (
+    "epoch", "step", "loss", "loss_first_click", "loss_last_click", "loss_doubtful", "consistency", "lambda",
+    "doubtful_share", "changed_share", "learning_rate", "wait_share", "seconds", "validation_dsc",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run.
+def train(
+    config: TrainConfig,
+    output: str | Path = "runs",
+    *,
+    processes: int = 2,
+    fabric: "Fabric | None" = None,
+    progress: bool = True,
+) -> Sam3D:
+    """Run one training, or go on with it.
+
+    Files in `output`: `<name>.safetensors`, the weights that were best at validation; `<name>-last.safetensors`, the
+    newest; `<name>.csv`, the log; `<name>.ckpt`, to go on from; `<name>-epoch-NNN.png`, pictures; `windows/`.
+
+    Args:
+        config: What to do.
+        output: Folder; made if missing.
+        processes: That cut windows before the first step.
+        fabric: Devices; those that the machine has unless given.
+        progress: Show progress bars.
+
+    Returns:
+        The network with the best averaged weights, in evaluation mode, on the CPU.
+
+    Raises:
+        SegAnyPETError: Unusable data, named case by case before the first step; a checkpoint of other settings; a disk
+            that is full. Nothing that was finished is lost.
+    """
+    fabric = fabric or open_fabric(config)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    model = initial_model(config, say=fabric.print)
+    bank = WindowBank(config.data, model.config.window_size, model.config.spacing_mm, output / "windows")
+    facts = fabric.broadcast(bank.fill(processes) if fabric.is_global_zero else {})
+    run = Run(config, model, bank, output, fabric, facts, progress)
+    if run.checkpoint.exists():
+        run.resume()
+    run.go()
+    fabric.barrier()
+    return load_model(output / f"{config.name}.safetensors")
+
+
+def open_fabric(config: TrainConfig, devices: int | str = "auto", num_nodes: int = 1) -> "Fabric":
+    """Devices to train on; under `torchrun` those that it gives."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies import DDPStrategy
+
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    count = max(1, torch.cuda.device_count()) if devices == "auto" else int(devices)
+    # The heads for three masks and for predicted IoU get no gradient, which distributed training must be told.
+    strategy = DDPStrategy(find_unused_parameters=True) if count * num_nodes > 1 else "auto"
+    fabric = Fabric(
+        accelerator=accelerator, strategy=strategy, devices=count, num_nodes=num_nodes, precision=config.precision
+    )
+    fabric.launch()
+    return fabric
+
+
+def initial_model(config: TrainConfig, say: Callable[[str], None] = print) -> Sam3D:
+    """The network that training starts from: random, or `config.init`, as far as its weights fit `config.model`."""
+    if config.init is None:
+        return Sam3D(config.model or ModelConfig())
+    given = load_model(config.init)
+    model = Sam3D(config.model or given.config)
+    ours, theirs = model.state_dict(), given.state_dict()
+    fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+    if not fitting:
+        raise CheckpointError(f"{config.init}: none of its {len(theirs)} tensors fits the network of {config.name}.")
+    model.load_state_dict(fitting, strict=False)
+    new, left = sorted(set(ours) - set(fitting)), sorted(set(theirs) - set(fitting))
+    say(f"{config.name} starts from {config.init}: {len(fitting)} of {len(ours)} tensors.")
+    if new:
+        say(f"  Random instead, as it has none that fit: {', '.join(new)}.")
+    if left:
+        say(f"  Left out, as nothing here takes them: {', '.join(left)}.")
+    return model
+
+
+class Run:
+    """The state of a training and the loop that moves it on.
 
     Attributes:
-        name: Of the model that is written.
-        phantoms: Number of phantom cases (internal domain) that windows are cut from.
-        first_phantom_seed: Their seeds are this one and the following; tests use seeds below it.
-        shape_scenes: Number of scenes of random shapes.
-        phantom_share: Share of training samples that come from phantoms.
-        steps: Optimiser steps.
-        batch_size: Windows a step.
-        learning_rate: AdamW's, after 200 steps of warm-up; falls to 0 along a cosine.
-        weight_decay: AdamW's.
-        max_clicks: A dialogue has 1 to this many clicks.
-        ema: Decay of the running average of weights that is exported.
-        seed: Of weights, batches and clicks.
-        model: Fields of ModelConfig that differ from its defaults.
+        step: Optimiser steps done.
+        best: Validation DSC of the weights in `<name>.safetensors`; -1 before the first validation.
     """
 
-    name: str
-    phantoms: int = 100
-    first_phantom_seed: int = 10_000
-    shape_scenes: int = 1000
-    phantom_share: float = 0.65
-    steps: int = 6000
-    batch_size: int = 6
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    max_clicks: int = 7
-    ema: float = 0.998
-    seed: int = 0
-    model: ModelConfig = ModelConfig()
+    def __init__(
+        self, config: TrainConfig, model: Sam3D, bank: WindowBank, output: Path, fabric: "Fabric", facts: dict,
+        progress: bool,
+    ):  # fmt: skip
+        self.config, self.bank, self.output, self.fabric, self.progress = config, bank, output, fabric, progress
+        self.model = model.train().requires_grad_(True)
+        self.steps_per_epoch = config.steps_per_epoch or math.ceil(
+            len(bank) / (config.batch_size * config.accumulate * fabric.world_size)
+        )
+        self.steps = config.epochs * self.steps_per_epoch
+        decoder = [*model.prompt_encoder.parameters(), *model.mask_decoder.parameters()]
+        groups = [
+            {"params": list(model.image_encoder.parameters()), "factor": 1.0},
+            {"params": decoder, "factor": config.decoder_factor},
+        ]
+        optimiser = torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
+        self.objective, self.optimiser = fabric.setup(Objective(model, config), optimiser)
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}  # on the device
+        self.step, self.best = 0, -1.0
+        self.facts = facts | {"training": json.loads(json.dumps(asdict(config))), "torch": torch.__version__}
+        self.checkpoint = output / f"{config.name}.ckpt"
+        self.log = output / f"{config.name}.csv"
+        self.cases = validation_cases(config) if fabric.is_global_zero else []
 
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> "TrainConfig":
-        """Read a config file.
+    def go(self) -> None:
+        """Train to the end."""
+        from tqdm.auto import tqdm
+
+        config, fabric = self.config, self.fabric
+        batches = self.batches()
+        started = saved = time.perf_counter()
+        waited = 0.0
+        show = self.progress and fabric.is_global_zero
+        bar = tqdm(total=self.steps, initial=self.step, desc=config.name, unit="step", disable=not show)
+        while self.step < self.steps:
+            rng = np.random.default_rng([config.seed, self.step])  # the same on every device
+            clicks = 2 + int(rng.triangular(0, 0, config.max_clicks - 1))  # short dialogues more often
+            for group in self.optimiser.param_groups:
+                group["lr"] = config.learning_rate * group["factor"] * self.learning_rate_factor()
+            for micro_step in range(config.accumulate):
+                asked = time.perf_counter()
+                batch = next(batches)
+                waited += time.perf_counter() - asked
+                self.seed_clicks(micro_step)
+                # Only the last micro-step needs gradients of the other devices.
+                with fabric.no_backward_sync(self.objective, enabled=micro_step < config.accumulate - 1):
+                    loss, told = self.objective(
+                        batch["suv"], batch["label"], batch["doubtful"], clicks, self.step / self.steps
+                    )
+                    fabric.backward(loss / config.accumulate)
+            fabric.clip_gradients(self.objective, self.optimiser, max_norm=1.0)
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+            self.step += 1
+            self.update_average()
+            bar.update()
+            seconds = time.perf_counter() - started
+            if self.step % LOG_EVERY == 0 or self.step == self.steps:
+                self.write_log(told | {"seconds": seconds, "wait_share": waited / seconds})
+            end_of_epoch = self.step % self.steps_per_epoch == 0
+            if end_of_epoch:
+                self.end_epoch(self.step // self.steps_per_epoch)
+            if end_of_epoch or time.perf_counter() - saved > 60 * config.checkpoint_minutes:
+                self.save()
+                saved = time.perf_counter()
+        bar.close()
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """Batches from the present step on, on this device."""
+        config, fabric = self.config, self.fabric
+        workers = config.workers if config.workers is not None else 4 * (fabric.device.type == "cuda")
+        a_step = config.accumulate * fabric.world_size
+        batches = range(self.step * a_step, self.steps * a_step)  # dealt out to the devices in turn
+        numbers = [
+            range(batch * config.batch_size, (batch + 1) * config.batch_size)
+            for batch in batches[fabric.global_rank :: fabric.world_size]
+        ]
+        loader = DataLoader(
+            TrainingSamples(config, self.bank), batch_sampler=numbers, num_workers=workers,
+            persistent_workers=False, pin_memory=fabric.device.type == "cuda",
+        )  # fmt: skip
+        return iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+
+    def seed_clicks(self, micro_step: int) -> None:
+        """Simulated clicks depend on seed, step and device; seeded after loading, which may draw numbers of its own."""
+        number = self.step * self.config.accumulate + micro_step
+        torch.manual_seed((self.config.seed * 1_000_003 + number) * self.fabric.world_size + self.fabric.global_rank)
+
+    def learning_rate_factor(self) -> float:
+        """Multiple of the learning rate at the present step."""
+        config = self.config
+        if config.schedule == "multistep":
+            epoch = self.step // self.steps_per_epoch
+            return config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
+        return warm_up_then_cosine(self.step, self.steps, config.warm_up)
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the running average of weights on; young averages forget faster."""
+        decay = min(self.config.ema, 1 - 1 / (self.step + 1)) if self.config.ema else 0.0
+        for name, value in self.model.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Validate if it is time, keep the best weights, write the newest."""
+        validation, last = self.config.validation, self.step == self.steps
+        due = bool(self.cases) and (last or epoch % validation.every == 0)
+        if self.fabric.is_global_zero:
+            model = Sam3D(self.model.config).eval().requires_grad_(False)
+            model.load_state_dict(self.average)
+            model.name = self.config.name
+            score = -1.0
+            if due:
+                score = validation_dsc(model.to(self.fabric.device), self.cases, validation.clicks)
+                self.write_log({"validation_dsc": torch.tensor(score)})
+                draw_sample(model, self.cases[0], self.output / f"{self.config.name}-epoch-{epoch:03d}.png")
+            facts = self.facts | {"step": self.step, "validation_dsc": score if due else None}
+            self.keep(lambda path: save_model(path, model, self.config.name, facts), "-last.safetensors")
+            if score > self.best or not self.cases:
+                self.best = score
+                self.keep(lambda path: save_model(path, model, self.config.name, facts), ".safetensors")
+        self.fabric.barrier()
+
+    def keep(self, write: Callable[[Path], None], suffix: str) -> None:
+        """Write a file; if the disk is full, say what is safe."""
+        path = self.output / f"{self.config.name}{suffix}"
+        try:
+            write(path)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, SegAnyPETError):
+                raise
+            raise SegAnyPETError(
+                f"cannot write {path} ({first_line(error)}). The files of the last checkpoint are whole: make "
+                "room on the disk, start the same command again, and it goes on from there."
+            ) from error
+
+    def save(self) -> None:
+        """Write all that `resume` needs; complete or as before."""
+        if self.fabric.is_global_zero:
+            state = {
+                "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "average": self.average,
+                "step": self.step, "best": self.best, "settings": self.facts["training"],
+                "world_size": self.fabric.world_size,
+            }  # fmt: skip
+
+            def write(path: Path) -> None:
+                with replace_atomically(path) as temporary:
+                    torch.save(state, temporary)
+
+            self.keep(write, ".ckpt")
+        self.fabric.barrier()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint.
 
         Raises:
-            SegAnyPETError: Missing or not YAML; no name; a key that is no field (a typo would train something else).
+            SegAnyPETError: Made with other settings, or unreadable.
         """
         try:
-            fields = yaml.safe_load(Path(path).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SegAnyPETError(f"{path}: not a readable YAML file ({error}).") from error
-        if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
-            raise SegAnyPETError(f"{path}: needed are lines of `key: value`, at least `name: ...`; got {fields!r}.")
-        model = fields.pop("model", {})
-        for given, known in ((fields, cls.__dataclass_fields__), (model, ModelConfig.__dataclass_fields__)):
-            if unknown := sorted(set(given) - set(known)):
-                raise SegAnyPETError(f"{path}: unknown keys {unknown}; known are {sorted(known)}.")
-        config = cls(**fields, model=ModelConfig(**model))
-        if config.model.window_size != SIZE:
+            state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+            settings, world_size = state["settings"], state["world_size"]
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.checkpoint}: not a checkpoint of this trainer, or damaged ({first_line(error)}). Remove it to "
+                "start from the beginning, or put back a copy."
+            ) from error
+        ours = self.facts["training"]
+        changed = sorted(key for key in ours if ours[key] != settings.get(key))
+        if world_size != self.fabric.world_size:
+            changed.append(f"number of devices ({world_size})")
+        if changed:
             raise SegAnyPETError(
-                f"{path}: training windows have {SIZE} voxels a side, but model.window_size is "
-                f"{config.model.window_size}; set it to {SIZE}."
+                f"{self.checkpoint} was made with another {', '.join(changed)}; a run goes on with its own settings "
+                "only. Put them back, give the run another name, or remove the checkpoint."
             )
-        return config
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
+        self.step, self.best = state["step"], state["best"]
+        forget_rows_after(self.log, self.step)
+
+    def write_log(self, told: dict[str, Any]) -> None:
+        """Append one row to the log."""
+        if not self.fabric.is_global_zero:
+            return
+        config = self.config
+        row = {"epoch": math.ceil(self.step / self.steps_per_epoch), "step": self.step}
+        row |= {"learning_rate": config.learning_rate * self.learning_rate_factor()}
+        row |= {name: value.item() if isinstance(value, Tensor) else value for name, value in told.items()}
+        if "loss_doubtful" in row:
+            row["lambda"] = self.objective.weights(self.step / self.steps)[1]
+        fresh = not self.log.exists()
+        with self.log.open("a", newline="") as file:
+            writer = csv.DictWriter(file, LOGGED)
+            if fresh:
+                writer.writeheader()
+            writer.writerow({name: f"{value:.5g}" for name, value in row.items()})
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m seganypet.train", description=__doc__.splitlines()[0])
-    parser.add_argument("config", help="YAML file, e.g. seganypet/configs/tiny-base.yaml")
-    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for everything (%(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="that make the training windows (%(default)s)")
-    arguments = parser.parse_args()
-    try:
-        config = TrainConfig.from_yaml(arguments.config)
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        train(config, load_windows(config, arguments.output, arguments.processes), arguments.output)
-    except SegAnyPETError as error:
-        raise SystemExit(f"error: {error}") from error
-
-
-def train(config: TrainConfig, windows: "WindowBank", output: Path) -> Sam3D:
-    """Train, log to `<name>.csv`, keep a checkpoint to resume from, and write `<name>.safetensors`.
-
-    Returns:
-        The network with averaged weights, in evaluation mode.
-    """
-    torch.manual_seed(config.seed)
-    model = Sam3D(config.model)
-    average = {name: value.clone() for name, value in model.state_dict().items()}
-    optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    step, checkpoint, log = 0, output / f"{config.name}.ckpt", output / f"{config.name}.csv"
-    settings = json.loads(json.dumps(asdict(config)))
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if changed := sorted(key for key in settings if settings[key] != state["settings"].get(key)):
-            raise SegAnyPETError(
-                f"{checkpoint} was made with another {', '.join(changed)}; a run goes on with its own settings only. "
-                "Put them back, give the run another name, or remove the checkpoint."
-            )
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, step = state["average"], state["step"]
-    model.train()
-    started = saved = time.perf_counter()
-    while step < config.steps:
-        # Batch and clicks depend on seed and step alone, so a resumed run sees what an unbroken one would.
-        rng = np.random.default_rng([config.seed, step])
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps)
-        window, truth = windows.batch(config, rng)
-        losses = dialogue_losses(model, window, truth, clicks=2 + int(rng.triangular(0, 0, config.max_clicks - 1)))
-        sum(losses).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        step += 1
-        decay = min(config.ema, 1 - 1 / (step + 1))
-        for name, value in model.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
-        if step % 20 == 0:
-            write_log(log, step, losses, time.perf_counter() - started)
-        if time.perf_counter() - saved > CHECKPOINT_EVERY_S or step == config.steps:
-            saved = time.perf_counter()
-            with replace_atomically(checkpoint) as temporary:
-                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-                torch.save({**state, "average": average, "step": step, "settings": settings}, temporary)
-            exported = Sam3D(config.model)
-            exported.load_state_dict(average)
-            facts = {"training": settings, "step": step, "torch": torch.__version__}
-            save_model(output / f"{config.name}.safetensors", exported, config.name, facts)
-    model.load_state_dict(average)
-    return model.eval()
-
-
-def write_log(path: Path, step: int, losses: list[Tensor], seconds: float) -> None:
-    """Append one row: step, loss after the first and after the last click, seconds since this run began."""
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(["step", "loss_first_click", "loss_last_click", "seconds"])
-        writer.writerow([step, *(f"{loss.item():.4f}" for loss in losses), f"{seconds:.0f}"])
-
-
-def dialogue_losses(model: Sam3D, window: Tensor, truth: Tensor, clicks: int) -> list[Tensor]:
-    """Losses after the first and after the last of several simulated clicks.
-
-    The clicks between are looked at without gradient: the network learns to start from its own masks,
-    and a step costs two decoder passes backward, however long the dialogue.
-
-    Args:
-        model: The network.
-        window: SUV, (B, 1, n, n, n).
-        truth: 1 inside the target, (B, 1, n, n, n).
-        clicks: Length of the dialogue, at least 2.
-    """
-    embedding = model.embed(model.normalise(window))
-    size = model.config.logits_size
-    # Logits are compared with how full of target each of their voxels is: the same boundary, an eighth of the work.
-    fullness = F.avg_pool3d(truth, truth.shape[-1] // size)
-    points, labels = pick_clicks((fullness > 0).float(), truth, deep=0.7)
-    logits, losses = None, []
-    for click in range(clicks):
-        learn = click in (0, clicks - 1)
-        previous = model.no_logits(len(window)) if logits is None else logits.detach()
-        with torch.set_grad_enabled(learn):
-            logits, _ = model.decode(embedding, points, labels, previous)
-        if learn:
-            losses.append(dice_ce(logits, fullness))
-        if click < clicks - 1:
-            error = ((logits.detach() > 0) != (fullness > 0.5)).float()
-            # A perfect mask leaves nothing to correct: the user confirms, clicking inside the target again.
-            error = torch.where(error.flatten(1).any(1)[:, None, None, None, None], error, (fullness > 0).float())
-            new_points, new_labels = pick_clicks(error, truth, deep=0.6)
-            points, labels = torch.cat([points, new_points], 1), torch.cat([labels, new_labels], 1)
-    return losses
-
-
-def pick_clicks(region: Tensor, truth: Tensor, deep: float) -> tuple[Tensor, Tensor]:
-    """One click per sample, somewhere in a region; its sign is what the truth says there.
-
-    Args:
-        region: Where to click, on the grid of the low-resolution logits, (B, 1, m, m, m), 0 or 1, never all 0.
-        truth: (B, 1, n, n, n).
-        deep: Share of clicks in the thick of the region; the rest are anywhere in it.
-
-    Returns:
-        Points in voxels of the window, (B, 1, 3) float32; labels (B, 1), 1 foreground and 0 background.
-    """
-    batch, size, step = len(region), region.shape[-1], truth.shape[-1] // region.shape[-1]
-    depth = region  # becomes high where the region is thick: a cheap distance transform, one axis after the other
-    for kernel, padding in (((7, 1, 1), (3, 0, 0)), ((1, 7, 1), (0, 3, 0)), ((1, 1, 7), (0, 0, 3))):
-        depth = F.avg_pool3d(depth, kernel, 1, padding)
-    noise = torch.rand_like(depth)
-    thick = torch.rand(batch, 1, 1, 1, 1) < deep
-    score = torch.where(thick, depth * (0.9 + 0.1 * noise), noise) * region
-    where = score.flatten(1).argmax(1)
-    coarse = torch.stack([where // size**2, where // size % size, where % size], dim=1)  # (B, 3)
-    points = coarse * step + torch.randint(0, step, (batch, 3))
-    labels = truth[torch.arange(batch), 0, points[:, 0], points[:, 1], points[:, 2]]
-    return points[:, None].float(), labels[:, None].long()
-
-
-def learning_rate_factor(step: int, steps: int, warm_up: int = 200) -> float:
+def warm_up_then_cosine(step: int, steps: int, warm_up: int) -> float:
     """Linear warm-up, then a cosine down to 0.
 
-    >>> [round(learning_rate_factor(step, 1000), 2) for step in (0, 199, 600, 1000)]
+    >>> [round(warm_up_then_cosine(step, 1000, 200), 2) for step in (0, 199, 600, 1000)]
     [0.01, 1.0, 0.5, 0.0]
     """
     if step < warm_up:
         return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-class WindowBank:
-    """All training windows, in two memory-mapped files, and batches drawn from them."""
-
-    def __init__(self, folder: Path):
-        self.suv = np.load(folder / "suv.npy", mmap_mode="r")  # (N, n, n, n) float16
-        self.labels = np.load(folder / "labels.npy", mmap_mode="r")  # (N, 3, n, n, n) uint8
-        self.target = np.load(folder / "target.npy")  # (N, 2)
-        self.is_phantom = np.load(folder / "is_phantom.npy")  # (N,)
-
-    def batch(self, config: TrainConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Windows (B, 1, n, n, n) in SUV and targets of the same shape, 0 or 1; float32, augmented."""
-        samples = []
-        for _ in range(config.batch_size):
-            kind = rng.random() < config.phantom_share
-            index = int(rng.choice(np.flatnonzero(self.is_phantom == kind)))
-            samples.append(self._sample(index, rng))
-        suv, truth = zip(*samples, strict=True)
-        return torch.from_numpy(np.stack(suv))[:, None], torch.from_numpy(np.stack(truth))[:, None]
-
-    def _sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        layer, label = self.target[index]
-        labels = self.labels[index]
-        if rng.random() < 0.3:  # something else in the same window
-            present = np.argwhere(np.stack([np.bincount(m.ravel(), minlength=256) for m in labels]) >= 64)
-            present = [pair for pair in present if pair[1] > 0 and pair[0] != 1]
-            layer, label = present[rng.integers(len(present))] if present else (layer, label)
-        suv, truth = self.suv[index].astype(np.float32), (labels[layer] == label).astype(np.float32)
-        for axis, probability in enumerate((0.3, 0.1, 0.1)):
-            if rng.random() < probability:
-                suv, truth = np.flip(suv, axis), np.flip(truth, axis)
-        suv = suv * np.exp(rng.normal(0, 0.2))
-        if rng.random() < 0.3:
-            noise = rng.standard_normal(suv.shape, dtype=np.float32) * rng.uniform(0.05, 0.25)
-            suv = np.clip(suv + noise * np.sqrt(np.maximum(suv, 0.02)), 0, None)
-        return np.ascontiguousarray(suv, np.float32), np.ascontiguousarray(truth)
+def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
+    """The cases that decide which epoch is kept, phantoms in memory."""
+    if config.data.cohort:
+        table = Cohort.from_csv(config.data.cohort)
+        return list(table.filter(split="val")) if any(case.split == "val" for case in table) else []
+    cases = []
+    for seed in range(config.validation.first_seed, config.validation.first_seed + config.validation.phantoms):
+        made = make_phantom(seed, "internal")
+        cases.append(MemoryCase(f"phantom {seed}", f"phantom {seed}", made.pet, made.organs))
+    return cases
 
 
-def load_windows(config: TrainConfig, output: Path, processes: int) -> WindowBank:
-    """Make the training windows, or find those that a run with the same data settings has made."""
-    settings = f"{config.phantoms}-{config.first_phantom_seed}-{config.shape_scenes}"
-    folder = output / f"windows-{settings}"
-    if not (folder / "target.npy").exists():
-        folder.mkdir(exist_ok=True)
-        windows: list[TrainingWindow] = []
-        with ProcessPoolExecutor(processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            phantom_seeds = range(config.first_phantom_seed, config.first_phantom_seed + config.phantoms)
-            for group in pool.map(phantom_windows, phantom_seeds):
-                windows += group
-            phantom_count = len(windows)
-            windows += pool.map(shape_window, range(config.shape_scenes), chunksize=20)
-        np.save(folder / "suv.npy", np.stack([window.suv for window in windows]))
-        np.save(folder / "labels.npy", np.stack([window.labels for window in windows]))
-        np.save(folder / "is_phantom.npy", np.arange(len(windows)) < phantom_count)
-        np.save(folder / "target.npy", np.array([window.target for window in windows]))  # last: marks the folder whole
-    return WindowBank(folder)
+def validation_dsc(model: Sam3D, cases: Iterable[EvaluationCase], clicks: int) -> float:
+    """Mean DSC of the seen organs after the last of `clicks` clicks, over whole volumes; protocol of `evaluate`."""
+    rows = evaluate(cases, model, clicks, targets=SEEN_ORGANS, baselines=(), progress=False)
+    return float(rows.loc[rows["click"] == clicks, "dsc"].mean())
+
+
+def draw_sample(model: nn.Module, case: EvaluationCase, path: Path) -> None:
+    """A picture of one organ of a validation case, after one click."""
+    from matplotlib.figure import Figure
+
+    from seganypet.plots import show_slices
+    from seganypet.session import Session
+    from seganypet.simulate import first_click
+
+    pet = case.load_pet()
+    name, truth = next((name, mask) for name, mask in case.targets(pet, SEEN_ORGANS) if mask.any())
+    session = Session(model, pet)
+    mask = session.click(ijk=first_click(truth, spacing=pet.spacing).ijk)
+    axes = Figure(figsize=(12, 5), layout="constrained").subplots(1, 3)
+    show_slices(pet, {name: mask, "truth": truth}, clicks=session.clicks, axes=axes)
+    with replace_atomically(path) as temporary:
+        axes[0].figure.savefig(temporary)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short; its kind if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def forget_rows_after(log: Path, step: int) -> None:
+    """Take rows out of a log that a resumed run will write again."""
+    if not log.exists():
+        return
+    with log.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+    with replace_atomically(log) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, LOGGED)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m seganypet.train", description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="YAML file, e.g. seganypet/configs/tiny.yaml")
+    parser.add_argument("--init", help="name or path of weights to start from, instead of the config's")
+    parser.add_argument("--cohort", help="cohort table to train on, instead of the config's data")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for everything (%(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="that cut the training windows (%(default)s)")
+    parser.add_argument("--devices", default="auto", help="number of devices on each machine (%(default)s)")
+    parser.add_argument("--num-nodes", type=int, default=1, help="number of machines, under torchrun (%(default)s)")
+    parser.add_argument("--prepare", action="store_true", help="only cut the windows")
+    options = parser.parse_args(arguments)
+    try:
+        config = TrainConfig.from_yaml(options.config, **({"init": options.init} if options.init else {}))
+        if options.cohort:
+            config = replace(config, data=replace(config.data, cohort=options.cohort))
+        if options.prepare:
+            shape = initial_model(config).config
+            bank = WindowBank(config.data, shape.window_size, shape.spacing_mm, options.output / "windows")
+            print(f"{len(bank)} windows; {bank.fill(options.processes)}")
+            return
+        train(config, options.output, processes=options.processes,
+              fabric=open_fabric(config, options.devices, options.num_nodes))  # fmt: skip
+    except SegAnyPETError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":
