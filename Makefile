@@ -3,7 +3,7 @@
 # make lab      set up, open the lessons in JupyterLab
 # make bench    speed and memory; make accuracy: DSC on phantoms and, where REAL_DATA names them, real scans
 # make train    tiny from tiny-base (15 minutes on two cores); make train-base: tiny-base from nothing (2.5 hours)
-# make ablation the supplement's Table 4 with the embedded network (75 minutes); make networks: which parts it needs
+# make ablation the supplement's Table 4 with the embedded network (75 minutes); make networks: which of its parts it needs (15 minutes)
 # make notebooks, make clean
 # All need only Python 3.11 with venv; a second run reuses .venv.
 
@@ -13,7 +13,7 @@ READY := .venv/.ready
 NOTEBOOKS := $(wildcard notebooks/*.py)
 PROCESSES ?= 2
 
-.PHONY: demo test lab notebooks bench accuracy train train-base ablation clean
+.PHONY: demo test lab notebooks bench accuracy train train-base ablation networks clean
 
 REAL_DATA ?= ../shared/data
 
@@ -48,6 +48,7 @@ notebooks: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.train_speed
 
 accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy tiny $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
@@ -62,7 +63,10 @@ train-base: $(READY)
 	cp runs/tiny-base.safetensors runs/tiny-base.csv seganypet/weights/
 
 ablation: $(READY)
-	$(BIN)/python -m benchmarks.ablation
+	$(BIN)/python -m benchmarks.ablation strategies
+
+networks: $(READY)
+	$(BIN)/python -m benchmarks.ablation networks
 
 clean:
 	rm -rf .venv out

@@ -6,6 +6,7 @@ Phantoms that no network was trained on (seeds below 10000), in both domains, an
 """
 
 import argparse
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 import seganypet as sap
 from seganypet.baselines import best_threshold
 from seganypet.evaluate import MemoryCase, summarise
+from seganypet.files import replace_atomically
 from seganypet.simulate import first_click
 from seganypet.volume import Volume
 
@@ -27,10 +29,17 @@ EXTERNAL_SEEDS = range(201, 205)
 
 @dataclass(frozen=True)
 class LazyPhantom:
-    """A phantom that is made when it is needed, so that a long list of them takes no memory."""
+    """A phantom that is made when it is needed, so that a long list of them takes no memory.
+
+    Attributes:
+        seed: Of the phantom.
+        domain: "internal" or "external".
+        kept_in: Folder where made phantoms are kept for the next time; None: they are not.
+    """
 
     seed: int
     domain: str
+    kept_in: Path | None = None
 
     @property
     def case(self) -> str:
@@ -39,9 +48,17 @@ class LazyPhantom:
     patient = case
 
     def load_pet(self) -> Volume:
-        made = sap.make_phantom(self.seed, self.domain)
-        object.__setattr__(self, "_memory", MemoryCase(self.case, self.case, made.pet, made.organs, made.lesions))
-        return made.pet
+        kept = self.kept_in / f"{self.case}.pickle" if self.kept_in else None
+        if kept and kept.exists():
+            memory = pickle.loads(kept.read_bytes())
+        else:
+            made = sap.make_phantom(self.seed, self.domain)
+            memory = MemoryCase(self.case, self.case, made.pet, made.organs, made.lesions)
+            if kept:
+                with replace_atomically(kept) as temporary:
+                    temporary.write_bytes(pickle.dumps(memory))
+        object.__setattr__(self, "_memory", memory)
+        return memory.pet
 
     def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         for name, mask in self._memory.targets(pet, only):
