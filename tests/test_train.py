@@ -435,6 +435,22 @@ def test_a_cohort_is_trained_on_its_own_labels_and_their_quality(tmp_path):
     assert len(list((tmp_path / "windows").glob("*.pt"))) == 6
 
 
+def test_the_supplements_recipe_trains_weights_of_the_released_layout(tmp_path):
+    cases = (("phantom_internal_9000", "HQ"), ("phantom_internal_9005", "LQ"))
+    rows = [(name, SAMPLES / name / "organs.nii.gz", "seganypet", quality, "train") for name, quality in cases]
+    table = cohort_config(tmp_path, *rows).data.cohort
+    recipe = TrainConfig.from_yaml(REPOSITORY / "seganypet" / "configs" / "supplement.yaml")
+    released = REPOSITORY / "tests" / "data" / "reference" / "mini_training_checkpoint.pth"
+    small = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "doubtful_per_batch": 1, "accumulate": 2}
+    data = replace(recipe.data, cohort=table, windows_per_case=1)
+    config = replace(recipe, **small, max_clicks=3, init=str(released), data=data)
+    model = train(config, tmp_path, processes=1, progress=False)
+    before = load_model(released)
+    assert model.config == before.config and model.config.form == "released"
+    key = "image_encoder.blocks.0.attn.rel_pos_d"
+    assert not torch.equal(model.state_dict()[key], before.state_dict()[key].half().float())
+
+
 @pytest.mark.parametrize(
     "organs, split, message",
     [

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import PersistentDataset
+from monai.transforms import Transform
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -49,7 +50,7 @@ class WindowBank:
         self.trusted = [n for n, item in enumerate(self.items) if item["trusted"] and item["kind"] != "shapes"]
         self.doubtful = [n for n, item in enumerate(self.items) if not item["trusted"]]
         self.shapes = [n for n, item in enumerate(self.items) if item["kind"] == "shapes"]
-        self.windows = PersistentDataset(self.items, make_window, cache_dir=folder if data.cache else None)
+        self.windows = PersistentDataset(self.items, CutWindow(), cache_dir=folder if data.cache else None)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -128,6 +129,13 @@ def window_items(data: DataConfig, size: int, spacing_mm: float) -> Iterator[Ite
             yield common | facts | {"index": draw}
     for index in range(data.shapes):
         yield common | {"kind": "shapes", "trusted": True, "index": index}
+
+
+class CutWindow(Transform):
+    """`make_window` as MONAI wants it: what is no Transform counts as random, and is not kept."""
+
+    def __call__(self, item: Item) -> dict[str, Tensor]:
+        return make_window(item)
 
 
 def make_window(item: Item) -> dict[str, Tensor]:
