@@ -190,13 +190,19 @@ class Run:
             self.step += 1
             self.update_average()
             bar.update()
-            seconds = time.perf_counter() - started
-            if self.step % LOG_EVERY == 0 or self.step == self.steps:
-                self.write_log(told | {"seconds": seconds, "wait_share": waited / seconds})
             end_of_epoch = self.step % self.steps_per_epoch == 0
+            due = end_of_epoch or time.perf_counter() - saved > 60 * config.checkpoint_minutes
+            if (due or self.step % LOG_EVERY == 0) and not torch.isfinite(loss):
+                raise SegAnyPETError(
+                    f"{config.name}: the loss is {loss.item()} at step {self.step}; training diverged. The last "
+                    "checkpoint is from before: lower learning_rate, or use precision 32-true, under another name."
+                )
+            if self.step % LOG_EVERY == 0 or self.step == self.steps:
+                seconds = time.perf_counter() - started
+                self.write_log(told | {"seconds": seconds, "wait_share": waited / seconds})
             if end_of_epoch:
                 self.end_epoch(self.step // self.steps_per_epoch)
-            if end_of_epoch or time.perf_counter() - saved > 60 * config.checkpoint_minutes:
+            if due:
                 self.save()
                 saved = time.perf_counter()
         bar.close()
@@ -239,8 +245,8 @@ class Run:
 
     def end_epoch(self, epoch: int) -> None:
         """Validate if it is time, keep the best weights, write the newest."""
-        validation, last = self.config.validation, self.step == self.steps
-        due = bool(self.cases) and (last or epoch % validation.every == 0)
+        validation = self.config.validation
+        due = bool(self.cases) and (self.step == self.steps or epoch % validation.every == 0)
         if self.fabric.is_global_zero:
             model = Sam3D(self.model.config).eval().requires_grad_(False)
             model.load_state_dict(self.average)
@@ -346,10 +352,9 @@ def warm_up_then_cosine(step: int, steps: int, warm_up: int) -> float:
 
 
 def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
-    """The cases that decide which epoch is kept, phantoms in memory."""
+    """The cases that decide which epoch is kept, phantoms in memory; none if a cohort has no labelled "val" case."""
     if config.data.cohort:
-        table = Cohort.from_csv(config.data.cohort)
-        return list(table.filter(split="val")) if any(case.split == "val" for case in table) else []
+        return [case for case in Cohort.from_csv(config.data.cohort) if case.split == "val" and case.organs]
     cases = []
     for seed in range(config.validation.first_seed, config.validation.first_seed + config.validation.phantoms):
         made = make_phantom(seed, "internal")

@@ -143,6 +143,21 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_go_on(run, tmp_p
     assert torch.load(tmp_path / "run" / "short.ckpt", weights_only=True)["step"] == 1
 
 
+def test_a_diverged_run_stops_before_it_spoils_its_checkpoint(run, tmp_path, monkeypatch):
+    whole, calls = Objective.forward, []
+
+    def diverge(*arguments, **named):
+        loss, told = whole(*arguments, **named)
+        calls.append(1)
+        return (loss * float("nan") if len(calls) == 4 else loss), told
+
+    monkeypatch.setattr(Objective, "forward", diverge)
+    with pytest.raises(SegAnyPETError, match="short: the loss is nan at step 2; training diverged"):
+        run()
+    kept = torch.load(tmp_path / "run" / "short.ckpt", weights_only=True)
+    assert kept["step"] == 1 and all(torch.isfinite(value).all() for value in kept["model"].values())
+
+
 def test_a_run_does_not_go_on_with_other_settings_or_from_a_damaged_checkpoint(run, tmp_path):
     run()
     with pytest.raises(SegAnyPETError, match="made with another epochs, learning_rate"):
