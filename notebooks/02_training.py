@@ -148,7 +148,8 @@ for name, result in made.items():
 # - The stem also returns two finer grids. They skip attention and join the decoder where the image has been enlarged
 #   to their size, so that edges survive.
 # - One click makes *two* sparse tokens: the click, and one that says "no more".
-# - The decoder attends with seven tokens: one for the predicted quality, four for masks, and those two.
+# - The decoder's other tokens are one for the predicted quality (IoU) and four for masks; a mask token becomes a
+#   filter over the enlarged image.
 # - Logits come on every second voxel. `network.upscale` interpolates them; above 0 is inside.
 #
 # Where are the parameters, and how does the published network compare? On the device `meta` tensors have a shape
@@ -211,7 +212,7 @@ _ = figure.suptitle(f"Where the query at (d, h, w) = {query} looks; its own plac
 # %% [markdown]
 # The textbook form is brightest at the query's own place and fades in all directions. In the released form $k_d$ makes
 # no difference at all: it chooses a query's vector, and here these are all alike. Nor does $w$, where the query is.
-# "Near" no longer means near. A network can learn around that, and 92 million parameters did.
+# "Near" no longer means near. A network can learn around that, and the released one did.
 #
 # Networks trained here use the textbook form. The released form exists for released weights.
 #
@@ -243,7 +244,8 @@ print(f"largest difference: {difference:.1e}")
 
 # %%
 for name, queries, keys in (("padded", 14**3, 14**3), ("collapsed", 8**3, 8**3 + 1)):
-    print(f"{name:10s} {queries} x {keys} = {queries * keys:9,d} logits a head, {12 * 4 * queries * keys / 2**20:6.1f} MiB")
+    logits_of_all_heads = 12 * queries * keys
+    print(f"{name:10s} {queries} x {keys}: {logits_of_all_heads:10,d} logits, {4 * logits_of_all_heads / 2**20:5.0f} MiB")
 print(f"a factor of {14**6 / (8**3 * (8**3 + 1)):.1f}")
 
 # %% [markdown]
@@ -347,9 +349,7 @@ for name, labels in groups.items():
 
 # %%
 rng = np.random.default_rng(seed)
-cut = window_of_organs(
-    case.pet, doubted.labels, case.organs, [organ_id], config.window_size, config.spacing_mm, rng
-)
+cut = window_of_organs(case.pet, doubted.labels, case.organs, [organ_id], config.window_size, config.spacing_mm, rng)
 suv = torch.from_numpy(cut.suv.astype(np.float32))[None, None]  # (1, 1, n, n, n)
 label, true = (torch.from_numpy(labels == organ_id)[None].float() for labels in (cut.given, cut.truth))
 pet, given, true = (F.avg_pool3d(grid, config.window_size // config.logits_size) for grid in (suv, label, true))
@@ -448,7 +448,8 @@ _ = figure.suptitle("Black: doubted voxels. Label (orange) and truth (blue)")
 # %%
 tau = doubt_threshold(unsure, "mean")
 rectified = {kind: rectify(given, logits, unsure, tau, kind) for kind in ("replace", "flip", "ignore")}
-table = {"as given": {"DSC to truth": sap.dice((given > 0.5)[0, 0].numpy(), (true > 0.5)[0, 0].numpy()), "changed": 0.0}}
+before = sap.dice((given > 0.5)[0, 0].numpy(), (true > 0.5)[0, 0].numpy())
+table = {"as given": {"DSC to truth": before, "changed": 0.0}}
 for kind, result in rectified.items():
     counted = result.valid[0, 0].numpy() > 0
     now, then = ((grid > 0.5)[0, 0].numpy() & counted for grid in (result.label, true))
@@ -536,7 +537,8 @@ for kind in ("mse", "kl"):
 progress = np.linspace(0, 1, 101)
 figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for exponent, style, name in ((1, "-", "as written, exponent 1"), (2, "--", "Gaussian, exponent 2")):
-    ax.plot(progress, [ramp_up(t, 1.0, exponent=exponent) for t in progress], style, label=name, color=COLOURS[exponent])
+    curve = [ramp_up(t, 1.0, exponent=exponent) for t in progress]
+    ax.plot(progress, curve, style, label=name, color=COLOURS[exponent - 1])
     print(f"{name}: at half time {ramp_up(0.5, 1.0, w_max=1.0, exponent=exponent):.0%} of the maximum")
 ax.set(xlabel="$t / t_{max}$", ylabel=r"$\lambda$", title="Trade-off weight over the training")
 ax.grid(alpha=0.3)
@@ -599,7 +601,7 @@ for strategy, run_config in configs.items():
 
 # %%
 facts = trained["cpcl"].facts
-print(f"{trained['cpcl'].name}: {facts['step']} steps on labels whose mean DSC to the truth was {facts['doubtful_dsc']:.2f}")
+print(f"cpcl: {facts['step']} steps; mean DSC of the doubtful labels to the truth: {facts['doubtful_dsc']:.2f}")
 print("files:", ", ".join(sorted(path.name for path in runs.iterdir() if path.is_file())))
 
 # %% [markdown]
@@ -792,7 +794,7 @@ if summary is not None:
 my_lambda = 0.1 * math.exp(-5 * (1 - 0.5))
 
 # %%
-assert not np.isclose(my_lambda, 0.1 * math.exp(-5 * 0.25)), "Hint: that is the Gaussian; as written nothing is squared."
+assert not np.isclose(my_lambda, 0.1 * math.exp(-5 * 0.25)), "Hint: that is the Gaussian; do not square."
 assert not np.isclose(my_lambda, math.exp(-2.5)), "Hint: times w_max."
 assert np.isclose(my_lambda, ramp_up(50, 100)), "Hint: w_max exp(-beta (1 - t / t_max)), w_max 0.1, beta 5."
 print(f"Right: {my_lambda:.4f}")
@@ -857,7 +859,7 @@ assert not (mine & ~truth).any(), "Hint: your annotator only leaves out; some vo
 had, has = (np.flatnonzero(mask.any(axis=(0, 1))) for mask in (truth, mine))
 assert has.size, "Hint: nothing is left at all."
 assert has[0] == had[0], "Hint: the feet are at the beginning of the last axis; you left out the wrong end."
-assert abs(has.size - 2 * had.size / 3) <= 1, f"Hint: of {had.size} slices {has.size} are left; count organ's slices only."
+assert abs(has.size - 2 * had.size / 3) <= 1, f"Hint: {has.size} of {had.size} slices are left; count the organ's only."
 assert np.array_equal(mine[..., has], truth[..., has]), "Hint: slices that are drawn are drawn completely."
 print(f"Right: {has.size} of {had.size} slices, DSC {sap.dice(mine, truth):.2f}")
 
@@ -866,8 +868,8 @@ print(f"Right: {has.size} of {had.size} slices, DSC {sap.dice(mine, truth):.2f}"
 #
 # ## Who says what
 #
-# - **Published:** the numbers of Table 4; $\lambda(t)$ with $w_\text{max}$ and $\beta$; the ideas of consistency between
-#   prompts and of self-rectification guided by uncertainty; how many scans had good and doubtful labels.
+# - **Published:** the numbers of Table 4; $\lambda(t)$ with $w_\text{max}$ and $\beta$; the ideas of consistency
+#   between prompts and of self-rectification guided by uncertainty; how many scans had good and doubtful labels.
 # - **From the release:** depth and size of the network, the shifted axes, the unmasked pads, DiceCE with squared
 #   denominators, the variance of logits, and the formula that is empty. All from the public repositories of SegAnyPET
 #   and SAM-Med3D.

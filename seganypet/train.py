@@ -184,7 +184,7 @@ class Run:
                         batch["suv"], batch["label"], batch["doubtful"], clicks, self.step / self.steps
                     )
                     fabric.backward(loss / config.accumulate)
-            fabric.clip_gradients(self.objective, self.optimiser, max_norm=1.0)
+            fabric.clip_gradients(self.objective, self.optimiser, max_norm=1.0, error_if_nonfinite=False)
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)
             self.step += 1
