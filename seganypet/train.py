@@ -413,7 +413,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=2, help="that cut the training windows (%(default)s)")
     parser.add_argument("--devices", default="auto", help="number of devices on each machine (%(default)s)")
     parser.add_argument("--num-nodes", type=int, default=1, help="number of machines, under torchrun (%(default)s)")
-    parser.add_argument("--prepare", action="store_true", help="only cut the windows")
+    parser.add_argument("--prepare", action="store_true", help="only cut the windows, e.g. before many devices wait")
     options = parser.parse_args(arguments)
     try:
         config = TrainConfig.from_yaml(options.config, **({"init": options.init} if options.init else {}))
