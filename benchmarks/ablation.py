@@ -58,7 +58,7 @@ STUDIES = {
     "strategies": Study(
         config="tiny.yaml",
         changes={"epochs": 3, "steps_per_epoch": 20, "batch_size": 4, "doubtful_per_batch": 3, "warm_up": 10,
-                 "ema": 0.95, "strategy": "finetune", "doubtful_weight": None},
+                 "ema": 0.95, "learning_rate": 0.0005, "strategy": "finetune", "data": {"trusted": 8, "doubtful": 200}},
         arms={  # weight of the loss on doubtful labels: 1, but for cpcl, whose weight is lambda(t), at most 0.1
             "finetune": {},
             "consistency": {"strategy": "consistency"},

@@ -18,7 +18,7 @@ from seganypet.files import replace_atomically
 from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
 
-EMBEDDED = ("tiny-base",)
+EMBEDDED = ("tiny-base", "tiny")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 # name -> repository, file
@@ -36,7 +36,7 @@ def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cp
     """Open a network, ready for inference.
 
     Args:
-        name_or_path: "tiny-base" comes with the package; the names in `HUB` are downloaded from the Hugging
+        name_or_path: "tiny" and "tiny-base" come with the package; the names in `HUB` are downloaded from the Hugging
             Face hub into its cache; anything else is a path: `.safetensors` written by `save_model`, or a
             `.pth` in the layout of the SegAnyPET and SAM-Med3D releases, whose shape is read from its keys.
         device: Where the weights shall live.
@@ -56,7 +56,7 @@ def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cp
                 f"{name_or_path}: neither a file nor a known model. Known are {', '.join((*EMBEDDED, *HUB))}."
             )
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing here; install seganypet again, or make it: `make train`.")
+        raise CheckpointError(f"{path} is missing here; install seganypet again, or make it: `make train`, `make train-base`.")
     if path.suffix == ".safetensors":
         config, weights, facts = _read_safetensors(path)
     elif path.suffix in (".pth", ".pt"):

@@ -1,4 +1,4 @@
-"""What the embedded network promises: masks that follow clicks, on scans that it was not trained on."""
+"""What the embedded networks promise: masks that follow clicks, on scans that they were not trained on."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,11 @@ SAMPLES = ("phantom_internal_9000", "phantom_external_9001")
 @pytest.fixture(scope="module")
 def model():
     return sap.load_model("tiny-base")
+
+
+@pytest.fixture(scope="module")
+def specialist():
+    return sap.load_model("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,25 @@ def test_a_journal_replays_to_the_identical_mask(model, cohort, tmp_path):
     dsc_over_clicks(session, truth, pet.spacing, 3)
     session.save_journal(tmp_path / "clicks.json")
     assert np.array_equal(sap.Session.replay(model, pet, tmp_path / "clicks.json").mask, session.mask)
+
+
+def test_the_specialist_says_what_it_was_trained_on(specialist):
+    training = specialist.facts["training"]
+    assert training["strategy"] == "cpcl" and training["init"] == "tiny-base"
+    assert training["data"]["targets"] == list(SEEN_ORGANS) and training["data"]["first_seed"] >= 20_000
+    assert 0.7 < specialist.facts["doubtful_dsc"] < 0.8
+
+
+def test_fine_tuning_on_five_organs_pays_at_the_first_click(model, specialist, cohort):
+    first = {network.name: [] for network in (model, specialist)}
+    for case in SAMPLES:
+        pet = cohort[case].load_pet()
+        for network in (model, specialist):
+            session = sap.Session(network, pet)
+            for _, truth in cohort[case].targets(pet, SEEN_ORGANS):
+                first[network.name] += dsc_over_clicks(session, truth, pet.spacing, 1)
+    assert np.mean(first["tiny"]) > np.mean(first["tiny-base"]) + 0.05, first
+    assert np.mean(first["tiny"]) > 0.8, first
 
 
 @pytest.mark.slow
