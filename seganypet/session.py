@@ -297,13 +297,21 @@ class Session:
         embedding = self._embed(part.window)
         with self._autocast():
             logits, _ = self.model.decode(embedding, points[None], labels[None], part.logits)
-        return replace(part, logits=logits.float())
+        part = replace(part, logits=logits.float())
+        # A window that nobody clicked continues the object that led there, and begins no other one.
+        return self._rooted(part, clicks) if part.seeds_mm else part
+
+    def _rooted(self, part: WindowLogits, clicks: tuple[Click, ...]) -> WindowLogits:
+        """The window with those pieces of its mask alone that hold a foreground click or a seed."""
+        click_mm = [self.volume.to_mm(click.ijk) for click in clicks if click.foreground]
+        places_mm = [mm for mm in (*click_mm, *part.seeds_mm) if part.window.contains(mm)]
+        return replace(part, logits=rooted_logits(part, places_mm))
 
     def _grow(self, windows: tuple[WindowLogits, ...], clicks: tuple[Click, ...]) -> tuple[WindowLogits, ...]:
-        """Open half-overlapping windows wherever the mask meets a face inside the volume, until none does."""
+        """Open half-overlapping windows wherever what was clicked meets a face inside the volume, until none does."""
         windows, waiting = list(windows), list(windows)
         while waiting:
-            part = waiting.pop(0)
+            part = self._rooted(waiting.pop(0), clicks)
             for axis, side in touched_faces(part.logits):
                 neighbour = self._neighbour(part, axis, side)
                 if neighbour is None or any(_same_place(neighbour.window, other.window) for other in windows):
@@ -361,6 +369,22 @@ def _in_mask(part: WindowLogits, mm: tuple[float, float, float]) -> bool:
     size = part.logits.shape[-1]
     voxel = np.rint(np.linalg.solve(part.window.grid_affine(size), [*mm, 1])[:3]).astype(int)
     return bool((voxel >= 0).all() and (voxel < size).all() and part.logits[0, 0][tuple(voxel)] > 0)
+
+
+def rooted_logits(part: WindowLogits, places_mm: list[np.ndarray]) -> Tensor:
+    """Logits in which only 26-connected pieces of the mask that hold one of the places stay positive.
+
+    A place holds on to what lies within one low-resolution voxel of it: a click on an edge is a click on the organ.
+    """
+    mask = (part.logits[0, 0] > 0).cpu().numpy()
+    pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    to_voxels = np.linalg.inv(part.window.grid_affine(len(mask)))
+    kept = set()
+    for mm in places_mm:
+        i, j, k = np.rint(to_voxels[:3, :3] @ mm + to_voxels[:3, 3]).astype(int)
+        kept |= set(np.unique(pieces[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2, max(k - 1, 0) : k + 2]).tolist())
+    loose = torch.from_numpy(mask & ~np.isin(pieces, list(kept - {0}))).to(part.logits.device)
+    return torch.where(loose, -part.logits, part.logits)
 
 
 def touched_faces(logits: Tensor) -> list[tuple[int, int]]:

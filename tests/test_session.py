@@ -239,6 +239,26 @@ def test_every_window_is_embedded_once_while_it_grows_and_never_again(network):
     assert network.calls["embed"] == embedded
 
 
+class EveryBrightIsland(ThresholdNetwork):
+    """Marks all that is bright in a window, whatever was clicked."""
+
+    def decode(self, embedding, points_ijk, labels, previous_logits):
+        above = embedding[0, 0].float() - torch.log1p(self.threshold)
+        return 5 * above[None, None], torch.ones(1, 1)
+
+
+def test_a_window_that_growth_opened_continues_the_object_and_begins_no_other():
+    volume, inside = tube(400.0)
+    data = volume.data.copy()
+    data[46:54, 26:34, 146:154] = HOT  # beyond the first window, apart from the tube
+    data[46:54, 26:34, 56:64] = HOT  # beside the tube in the window that was clicked: the network's own opinion
+    session = Session(EveryBrightIsland(), Volume(data, volume.affine, "SUVbw"))
+    mask = session.click(ijk=(30, 30, 60))
+    assert mask[30, 30, 150] and dice(mask[:45], inside[:45]) > 0.85, "the tube is whole"
+    assert mask[50, 30, 60] and not mask[50, 30, 150]
+    assert session.click(ijk=(50, 30, 150))[50, 30, 150], "a click of its own brings it"
+
+
 def test_an_object_inside_its_window_opens_no_other(network):
     volume, inside = tube(150.0)
     assert dice(Session(network, volume).click(ijk=(30, 30, 90)), inside) > 0.85

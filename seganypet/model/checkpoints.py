@@ -56,7 +56,7 @@ def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cp
                 f"{name_or_path}: neither a file nor a known model. Known are {', '.join((*EMBEDDED, *HUB))}."
             )
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing here; install seganypet again, or make it: `make train`, `make train-base`.")
+        raise CheckpointError(f"{path} is missing here; install seganypet again, or train it (see its card).")
     if path.suffix == ".safetensors":
         config, weights, facts = _read_safetensors(path)
     elif path.suffix in (".pth", ".pt"):
