@@ -137,7 +137,7 @@ def summarise(study: Study, results: pd.DataFrame, draws: int = 2000) -> pd.Data
         patients = rng.integers(len(table), size=(draws, len(table)))
         seeds = rng.integers(len(study.seeds), size=(draws, len(study.seeds)))
         means, drawn = {}, {}
-        for arm in filter(None, (study.untrained, *study.arms)):
+        for arm in [name for name in (study.untrained, *study.arms) if name in table]:
             dsc = table[arm].to_numpy()  # (patients, seeds)
             means[arm] = dsc.mean()
             drawn[arm] = dsc[patients[:, :, None], seeds[:, None, :] % dsc.shape[1]].mean((1, 2))

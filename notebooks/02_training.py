@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Training: learning from few good labels and many doubtful ones
 #
-# An expert needs an hour or more to draw the organs of one PET scan. A program and a tired assistant need minutes,
-# and err. So a hospital has a few scans with labels to trust, and thousands with labels to doubt. Here you will open
-# the network, look at doubtful labels, and train on both, by the three strategies that the SegAnyPET article compares.
+# An expert draws the organs of a PET scan well, and slowly. A program and a tired assistant are quick, and err. So a
+# hospital may have a few scans with labels to trust, and thousands with labels to doubt. Here you will open the
+# network, look at doubtful labels, and train on both, by the three strategies that the SegAnyPET article compares.
 #
 # **You will learn**
 #
@@ -28,8 +28,8 @@
 #
 # **Before you start:** the quickstart, and what a gradient step is.
 #
-# **Time:** about 4 minutes to run on two cores of a laptop, an hour to read; 2.5 GB of memory. With `full=True` it
-# trains as the ablation in `benchmarks` does, in about half an hour. No GPU, no internet.
+# **Time:** about 4 minutes to run on two cores of a laptop, an hour to read; 2 GB of memory. With `full=True` it trains
+# as the ablation in `benchmarks` does, which takes about a quarter of an hour more. No GPU, no internet.
 #
 # *For research and teaching. Not a medical device, not for clinical use.*
 
@@ -77,7 +77,7 @@ organ: str = "liver"  # the organ in it; one of the five that are learned
 seed: int = 0  # of every other draw
 clicks_file: str = "training_clicks.json"  # voxels to click in the section "Use it"
 ablation_file: str = "../benchmarks/ablation_summary.csv"  # what `make ablation` writes
-full: bool = False  # train as the ablation does: 80 steps, 8 trusted and 200 doubtful phantoms
+full: bool = False  # train as the ablation does: longer, on 8 trusted and 200 doubtful phantoms
 output_dir: str = "../out"  # everything is written here; a new name if you change what is above
 
 # %%
@@ -244,8 +244,8 @@ print(f"largest difference: {difference:.1e}")
 
 # %%
 for name, queries, keys in (("padded", 14**3, 14**3), ("collapsed", 8**3, 8**3 + 1)):
-    logits_of_all_heads = 12 * queries * keys
-    print(f"{name:10s} {queries} x {keys}: {logits_of_all_heads:10,d} logits, {4 * logits_of_all_heads / 2**20:5.0f} MiB")
+    numbers = 12 * queries * keys
+    print(f"{name:10s} {queries} x {keys}: {numbers:10,d} logits, {4 * numbers / 2**20:3.0f} MiB")
 print(f"a factor of {14**6 / (8**3 * (8**3 + 1)):.1f}")
 
 # %% [markdown]
@@ -275,7 +275,6 @@ for column, (name, label) in zip(axes.T, drawn.items(), strict=True):
     column[0].get_legend().remove()
     for ax in column[1:]:
         ax.set_title("")
-figure.legend(*axes[0, 0].get_legend_handles_labels())
 _ = figure.suptitle(f"{organ}: label (orange) and truth (blue) in axial, coronal and sagittal slices")
 
 # %% [markdown]
@@ -432,8 +431,8 @@ for ax, (name, tau) in zip(axes, thresholds.items(), strict=True):
 _ = figure.suptitle("Black: doubted voxels. Label (orange) and truth (blue)")
 
 # %% [markdown]
-# Most of a window is far from the organ, and there the network is sure. So the mean lies low, and doubts a generous
-# band; the ramp asks for voxels near a coin's toss.
+# Most of a window is far from the organ, and there the network is nearly sure. So the mean lies low, and much more than
+# the border lies above it; the ramp asks for voxels near a coin's toss.
 #
 # ## Rectification
 #
@@ -556,15 +555,18 @@ _ = ax.legend()
 
 # %%
 tiny = sap.TrainConfig.from_yaml("../seganypet/configs/tiny.yaml")
-tiny = replace(tiny, doubtful_weight=None, validation=replace(tiny.validation, phantoms=0))
+tiny = replace(
+    tiny, doubtful_weight=None, learning_rate=0.0005, seed=seed, validation=replace(tiny.validation, phantoms=0)
+)
 short = replace(
-    tiny, epochs=1, steps_per_epoch=steps, batch_size=3, doubtful_per_batch=2, prompts=prompts, seed=seed,
-    warm_up=steps // 4, ema=0.9, precision="32-true",
+    tiny, epochs=1, steps_per_epoch=steps, batch_size=3, doubtful_per_batch=2, targets_per_window=2,
+    prompts=prompts, warm_up=steps // 4, ema=0.9, precision="32-true",
     data=replace(tiny.data, trusted=trusted, doubtful=doubtful, doubtful_dsc=doubtful_dsc, windows_per_case=3),
 )  # fmt: skip
 as_ablation = replace(
-    tiny, epochs=4, steps_per_epoch=20, batch_size=4, doubtful_per_batch=3, warm_up=10, ema=0.95, seed=seed
-)
+    tiny, epochs=3, steps_per_epoch=20, batch_size=4, doubtful_per_batch=3, warm_up=10, ema=0.95,
+    data=replace(tiny.data, trusted=8, doubtful=200),
+)  # fmt: skip
 configs = {
     strategy: replace(as_ablation if full else short, name=strategy, strategy=strategy)
     for strategy in ("finetune", "consistency", "cpcl")
@@ -623,15 +625,17 @@ quantities = {
     "changed_share": "share of voxels rectified",
 }
 for ax, (column, title) in zip(axes, quantities.items(), strict=True):
-    for (strategy, log), colour, marker in zip(logs.items(), COLOURS, MARKERS, strict=False):
-        ax.plot(log["step"], log[column], marker + "-", color=colour, label=strategy)
-    ax.set(title=title, xlabel="step", ylim=(0, None))
+    for (strategy, log), colour, marker, size in zip(logs.items(), COLOURS, MARKERS, (10, 7, 4), strict=False):
+        ax.plot(log["step"], log[column], marker + "-", color=colour, markersize=size, label=strategy)
+    ax.set(title=title, xlabel="step", ylim=(0, 1.1 * ax.get_ylim()[1]))
     ax.grid(alpha=0.3)
-_ = axes[0].legend(fontsize="small")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+_ = figure.suptitle("The logs of three short trainings")
 
 # %% [markdown]
 # What to notice: losses are of trusted windows, and each point is *one* batch, so they jump; look for trends over many.
-# $\lambda$ stays at 0 for fine-tuning. Only CPCL rectifies, so only it has a share of changed voxels.
+# All three saw the same batches, so their curves jump together, and may lie on one another. $\lambda$ stays at 0 for
+# fine-tuning. Only CPCL rectifies, so only it has a share of changed voxels.
 #
 # Be honest about this: a few dozen steps from weights that knew organs before show the *machinery*. They do not rank
 # the strategies, and a loss on training windows never does.
@@ -762,20 +766,22 @@ if summary is not None:
 # %%
 if summary is not None:
     domains, arms = summary["domain"].unique(), summary["arm"].unique()
-    figure, axes = plt.subplots(len(domains), 2, figsize=(11, 4.6 * len(domains)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        len(domains), 2, figsize=(11, 4.6 * len(domains)), sharex="col", layout="constrained", squeeze=False
+    )
     for ax, (domain, targets) in zip(axes.flat, product(domains, ("seen", "unseen")), strict=True):
         cell = summary.query("domain == @domain and targets == @targets")
         for (click, one), colour, marker in zip(cell.groupby("click"), COLOURS, MARKERS, strict=False):
             one = one.set_index("arm").loc[arms]
             place = np.arange(len(arms)) + 0.12 * (click - 3)
             errors = 100 * np.stack([one["dsc"] - one["dsc_low"], one["dsc_high"] - one["dsc"]])
-            ax.errorbar(100 * one["dsc"], place, xerr=errors, fmt=marker, color=colour, label=f"{click} clicks")
+            ax.errorbar(100 * one["dsc"], place, xerr=errors, fmt=marker, color=colour, label=f"after click {click}")
             ax.axvline(100 * one.loc["finetune", "dsc"], color=colour, linewidth=0.8, linestyle=":")
         ax.set(title=f"{domain}, {targets} organs", xlabel="DSC, %", yticks=range(len(arms)), yticklabels=arms)
         ax.invert_yaxis()
         ax.label_outer()
         ax.grid(alpha=0.3, axis="x")
-    axes[0, 0].legend(fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle("Each arm with its 95 % interval; dotted: fine-tuning")
 
 # %% [markdown]
@@ -834,7 +840,7 @@ assert np.shape(my_label) == y.shape, f"Hint: one value for each voxel, shape {y
 assert not np.allclose(my_label, np.where(doubt > quantile.item(), 1 - y, y)), "Hint: that is `flip`."
 assert not np.allclose(my_label, wrong_way), "Hint: the other way round: np.where(condition, if true, if false)."
 assert not np.allclose(my_label, np.where(doubt > quantile.item(), mean_p, y)), "Hint: 0 or 1 there, not p itself."
-assert np.mean(np.isclose(my_label, right)) > 0.999, "Hint: np.where(doubt > threshold, mean_p > 0.5, y)."
+assert (~np.isclose(my_label, right)).sum() <= 5, "Hint: np.where(doubt > threshold, mean_p > 0.5, y)."
 print(f"Right: {np.mean((np.asarray(my_label) > 0.5) != (y > 0.5)):.2%} of the voxels changed sides")
 
 # %% [markdown]
@@ -842,18 +848,21 @@ print(f"Right: {np.mean((np.asarray(my_label) > 0.5) != (y > 0.5)):.2%} of the v
 # last third of the organ's slices (along the last axis; the head is at its end) is drawn. Do not change `mask` itself.
 
 # %% tags=["solution"]
+share_drawn = 2 / 3
+
+
 def impatient(mask: np.ndarray) -> np.ndarray:
     """A label without the upper third of the organ's slices."""
     slices = np.flatnonzero(mask.any(axis=(0, 1)))
     drawn = mask.copy()
-    drawn[..., slices[len(slices) * 2 // 3] :] = False
+    drawn[..., slices[round(share_drawn * slices.size)] :] = False
     return drawn
 
 
 # %%
-before = truth.copy()
-mine = impatient(truth)
-assert np.array_equal(truth, before), "Hint: you changed the truth; work on mask.copy()."
+shown = truth.copy()
+mine = impatient(shown)
+assert np.array_equal(shown, truth), "Hint: you changed the mask that you were given; work on mask.copy()."
 assert isinstance(mine, np.ndarray) and mine.shape == truth.shape, "Hint: return a mask of the same shape."
 assert not (mine & ~truth).any(), "Hint: your annotator only leaves out; some voxels are new."
 had, has = (np.flatnonzero(mask.any(axis=(0, 1))) for mask in (truth, mine))

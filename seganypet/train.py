@@ -30,7 +30,7 @@ from seganypet.cohort import Cohort
 from seganypet.errors import CheckpointError, SegAnyPETError
 from seganypet.evaluate import EvaluationCase, MemoryCase, evaluate
 from seganypet.files import replace_atomically
-from seganypet.model.checkpoints import load_model, save_model
+from seganypet.model.checkpoints import load_model, save_model, weights_sha256
 from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
 from seganypet.phantom import SEEN_ORGANS, make_phantom
@@ -81,7 +81,7 @@ def train(
     torch.manual_seed(config.seed)
     model = initial_model(config, say=fabric.print)
     bank = WindowBank(config.data, model.config.window_size, model.config.spacing_mm, output / "windows")
-    facts = fabric.broadcast(bank.fill(processes) if fabric.is_global_zero else {})
+    facts = fabric.broadcast(bank.fill(processes, progress) if fabric.is_global_zero else {})
     run = Run(config, model, bank, output, fabric, facts, progress)
     if run.checkpoint.exists():
         run.resume()
@@ -153,7 +153,10 @@ class Run:
         self.objective, self.optimiser = fabric.setup(Objective(model, config), optimiser)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}  # on the device
         self.step, self.best = 0, -1.0
-        self.facts = facts | {"training": json.loads(json.dumps(asdict(config))), "torch": torch.__version__}
+        self.facts = facts | {
+            "training": json.loads(json.dumps(asdict(config))), "starting_weights_sha256": weights_sha256(model),
+            "torch": torch.__version__,
+        }  # fmt: skip
         self.checkpoint = output / f"{config.name}.ckpt"
         self.log = output / f"{config.name}.csv"
         self.cases = validation_cases(config) if fabric.is_global_zero else []
@@ -282,7 +285,7 @@ class Run:
             state = {
                 "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "average": self.average,
                 "step": self.step, "best": self.best, "settings": self.facts["training"],
-                "world_size": self.fabric.world_size,
+                "world_size": self.fabric.world_size, "starting_weights": self.facts["starting_weights_sha256"],
             }  # fmt: skip
 
             def write(path: Path) -> None:
@@ -300,7 +303,7 @@ class Run:
         """
         try:
             state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
-            settings, world_size = state["settings"], state["world_size"]
+            settings, world_size, start = state["settings"], state["world_size"], state["starting_weights"]
         except Exception as error:
             raise CheckpointError(
                 f"{self.checkpoint}: not a checkpoint of this trainer, or damaged ({first_line(error)}). Remove it to "
@@ -310,6 +313,8 @@ class Run:
         changed = sorted(key for key in ours if ours[key] != settings.get(key))
         if world_size != self.fabric.world_size:
             changed.append(f"number of devices ({world_size})")
+        if start != self.facts["starting_weights_sha256"]:
+            changed.append("starting weights")
         if changed:
             raise SegAnyPETError(
                 f"{self.checkpoint} was made with another {', '.join(changed)}; a run goes on with its own settings "

@@ -14,6 +14,7 @@ every_notebook = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: s
 # Small enough for two cores. Every notebook has `output_dir` besides: it writes nowhere else.
 SMALL_PARAMETERS: dict[str, dict] = {
     "00_quickstart": {},
+    "02_training": {"steps": 2, "trusted": 1, "doubtful": 1},
 }
 
 

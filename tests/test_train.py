@@ -162,6 +162,12 @@ def test_a_run_does_not_go_on_with_other_settings_or_from_a_damaged_checkpoint(r
     run()
     with pytest.raises(SegAnyPETError, match="made with another epochs, learning_rate"):
         run(replace(CONFIG, learning_rate=0.1, epochs=3))
+    with pytest.MonkeyPatch.context() as patch:
+        torch.manual_seed(999)
+        other = Sam3D(MODEL)  # as if its init had had a new edition
+        patch.setattr(train_module, "initial_model", lambda config, say: other)
+        with pytest.raises(SegAnyPETError, match="made with another starting weights"):
+            run()
     (tmp_path / "run" / "short.ckpt").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(CheckpointError, match="short.ckpt: not a checkpoint of this trainer, or damaged"):
         run()

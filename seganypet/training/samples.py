@@ -63,12 +63,11 @@ class WindowBank:
                 raise error.__cause__ from None
             raise
 
-    def fill(self, processes: int) -> dict[str, float]:
+    def fill(self, processes: int, progress: bool = True) -> dict[str, float]:
         """Cut all windows that are not on disk yet, one case after the other, in several processes.
 
         Returns:
-            Mean and share facts about doubtful labels: `doubtful_dsc`, their mean DSC to the truth over windows, NaN
-            where there are none or no truth is known.
+            `doubtful_dsc`: mean DSC of doubtful targets to their truth, over windows; NaN where no truth is known.
 
         Raises:
             SegAnyPETError: A file is missing, labels lie on another grid or are empty, ...; names the case.
@@ -81,7 +80,8 @@ class WindowBank:
             cases.setdefault((item["kind"], name), []).append(index)
         dsc: list[float] = []
         with ProcessPoolExecutor(processes, initializer=_start_process, initargs=(self,)) as pool:
-            for found in tqdm(pool.map(_fill_one, cases.values()), total=len(cases), desc="windows", unit="case"):
+            work = pool.map(_fill_one, cases.values())
+            for found in tqdm(work, total=len(cases), desc="windows", unit="case", disable=not progress):
                 dsc += found
         return {"doubtful_dsc": float(np.mean(dsc)) if dsc else float("nan")}
 
