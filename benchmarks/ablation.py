@@ -76,7 +76,7 @@ STUDIES = {
     ),
     "networks": Study(
         config="tiny-base.yaml",
-        changes={"epochs": 2, "steps_per_epoch": 100, "batch_size": 4, "warm_up": 30, "ema": 0.95,
+        changes={"epochs": 1, "steps_per_epoch": 120, "batch_size": 4, "warm_up": 30, "ema": 0.95,
                  "data": {"trusted": 24, "shapes": 120}},
         arms={
             "whole": {},

@@ -28,8 +28,8 @@
 #
 # **Before you start:** the quickstart, and what a gradient step is.
 #
-# **Time:** about 4 minutes to run on two cores of a laptop, an hour to read; 2 GB of memory. With `full=True` it trains
-# as the ablation in `benchmarks` does, which takes about a quarter of an hour more. No GPU, no internet.
+# **Time:** about 3 minutes to run on two cores of a laptop, an hour to read; 2 GB of memory. With `full=True` it trains
+# as the ablation in `benchmarks` does, which takes (an estimate) a quarter of an hour more. No GPU, no internet.
 #
 # *For research and teaching. Not a medical device, not for clinical use.*
 
@@ -758,7 +758,7 @@ if summary is not None:
 #
 # - `hq only`: doubtful labels weigh 0. If this gains as much as `cpcl`, the weight explains it.
 # - `cpcl, weight 1`: rectified labels with fine-tuning's weight. What it gains over `finetune` is not the weight.
-# - `cpcl, weight 1, flip` and `..., ignore`: the other two rectifications.
+# - `cpcl, weight 1, ignore`: doubted voxels leave the loss instead. (`flip` diverges; `benchmarks/ablation.md` tells.)
 # - `clean`: all labels true. The ceiling: no treatment of bad labels can be expected to beat good ones.
 # - `finetune + supervoxels`: some targets are pieces of the image instead of organs.
 # - `tiny-base`: not trained further at all. An arm below this line has *unlearned* something.

@@ -232,7 +232,7 @@ CAUSES = {
     "mask into no folder": (saved_over(MASK, "no/mask.nii"), SegAnyPETError, "folder .*no does not exist; create it"),
     "mask over a folder": (a_folder_of_that_name, SegAnyPETError, "is a folder; give the name of a file inside"),
     # Checkpoints and configs
-    "unknown model": (call(load_model, "segment-all"), CheckpointError, "Known are tiny-base, seganypet-v1"),
+    "unknown model": (call(load_model, "segment-all"), CheckpointError, "Known are tiny-base, tiny, seganypet-v1"),
     "weights of another suffix": (weights(name="net.bin"), CheckpointError, r"needed is a \.safetensors, \.pth or"),
     "weights cut": (cut_weights, CheckpointError, "damaged or cut short"),
     "weights with code": (pickled_code, CheckpointError, "It was not opened: such a file can run code"),
@@ -273,7 +273,7 @@ CAUSES = {
     "unknown form": (call(ModelConfig, form="plain"), CheckpointError, "unknown form 'plain'"),
     "unknown intensity": (call(ModelConfig, intensity="raw"), CheckpointError, "unknown intensity 'raw'"),
     "typo in a training config": (yaml_config("name: x\nsteeps: 3"), SegAnyPETError, r"unknown keys \['steeps'\]"),
-    "typo in its model": (yaml_config("name: x\nmodel: {dim: 3}"), SegAnyPETError, r"unknown keys \['dim'\]; known"),
+    "typo in its model": (yaml_config("name: x\nmodel: {dim: 3}"), SegAnyPETError, r"unknown keys \['model.dim'\]; known"),
     # Sessions and clicks
     "CT for a PET network": (clicked(ONE, volume=Volume(DATA, AFFINE, "HU")), UnitError, "in HU, but threshold was"),
     "spacing of no size": (clicked(ONE, spacing_mm=0), ClickError, "spacing_mm=0; needed is a voxel size"),
@@ -349,7 +349,7 @@ def test_the_same_things_done_right_are_not_refused(tmp_path):
     weights()(tmp_path)()
     clicked(ONE, {**ONE, "foreground": False}, spacing_mm=4, precision="float32")(tmp_path)()
     journal(lambda content: content)(tmp_path)()
-    yaml_config("name: x\nsteps: 3")(tmp_path)()
+    yaml_config("name: x\nepochs: 3")(tmp_path)()
     quantify(PET, MASK, peak="local")
 
 

@@ -92,7 +92,8 @@ def window_of_organs(
         found = _targets_in(cut, first=(0, label), layers=(0,))
         if found is not None:
             suv = sample_window(pet, window)[0, 0].numpy().astype(np.float16)
-            return TrainingWindow(suv, cut, _sample_labels(pet, truth, window)[None], found)
+            without_errors = _sample_labels(pet, truth, window)[None]
+            return TrainingWindow(suv, cut, np.where(np.isin(without_errors, organs), without_errors, 0), found)
     raise SegAnyPETError(
         f"{pet.source}: none of the labels {sorted(organs)} has {FEWEST_VOXELS} voxels of {spacing_mm:g} mm; "
         "take the case out of the cohort, or name other targets."
