@@ -16,27 +16,25 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from seganypet.cohort import Cohort
 from seganypet.errors import CheckpointError, SegAnyPETError
-from seganypet.evaluate import EvaluationCase, MemoryCase, evaluate
 from seganypet.files import replace_atomically
 from seganypet.model.checkpoints import load_model, save_model, weights_sha256
 from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
-from seganypet.phantom import SEEN_ORGANS, make_phantom
 from seganypet.training.config import TrainConfig
 from seganypet.training.objective import Objective
 from seganypet.training.samples import TrainingSamples, WindowBank
+from seganypet.training.validation import draw_sample, validation_cases, validation_dsc
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -354,41 +352,6 @@ def warm_up_then_cosine(step: int, steps: int, warm_up: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
-    """The cases that decide which epoch is kept, phantoms in memory; none if a cohort has no labelled "val" case."""
-    if config.data.cohort:
-        return [case for case in Cohort.from_csv(config.data.cohort) if case.split == "val" and case.organs]
-    cases = []
-    for seed in range(config.validation.first_seed, config.validation.first_seed + config.validation.phantoms):
-        made = make_phantom(seed, "internal")
-        cases.append(MemoryCase(f"phantom {seed}", f"phantom {seed}", made.pet, made.organs))
-    return cases
-
-
-def validation_dsc(model: Sam3D, cases: Iterable[EvaluationCase], clicks: int) -> float:
-    """Mean DSC of the seen organs after the last of `clicks` clicks, over whole volumes; protocol of `evaluate`."""
-    rows = evaluate(cases, model, clicks, targets=SEEN_ORGANS, baselines=(), progress=False)
-    return float(rows.loc[rows["click"] == clicks, "dsc"].mean())
-
-
-def draw_sample(model: nn.Module, case: EvaluationCase, path: Path) -> None:
-    """A picture of one organ of a validation case, after one click."""
-    from matplotlib.figure import Figure
-
-    from seganypet.plots import show_slices
-    from seganypet.session import Session
-    from seganypet.simulate import first_click
-
-    pet = case.load_pet()
-    name, truth = next((name, mask) for name, mask in case.targets(pet, SEEN_ORGANS) if mask.any())
-    session = Session(model, pet)
-    mask = session.click(ijk=first_click(truth, spacing=pet.spacing).ijk)
-    axes = Figure(figsize=(12, 5), layout="constrained").subplots(1, 3)
-    show_slices(pet, {name: mask, "truth": truth}, clicks=session.clicks, axes=axes)
-    with replace_atomically(path) as temporary:
-        axes[0].figure.savefig(temporary)
 
 
 def first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ from conftest import oblique
 
 import seganypet as sap
 from seganypet.errors import SegAnyPETError
+from seganypet.training import scenes
 from seganypet.training.config import DataConfig
 from seganypet.training.samples import WindowBank, augment
 from seganypet.training.scenes import FEWEST_VOXELS, window_of_anything, window_of_organs, window_of_shapes
@@ -70,6 +71,18 @@ def test_scenes_of_shapes_have_targets_of_their_own():
         window = window_of_shapes(32, 8.0, np.random.default_rng(seed))
         assert np.isfinite(window.suv).all() and window.suv.min() >= 0
         assert len(window.targets) and (np.bincount(window.given.ravel())[window.targets[:, 1]] >= FEWEST_VOXELS).all()
+
+
+def test_a_scene_in_which_no_shape_can_be_seen_is_drawn_again(monkeypatch):
+    whole, calls = scenes._shape, []
+
+    def outside_at_first(places, rng):
+        calls.append(1)
+        return whole(places, rng) & (len(calls) > 9)  # more shapes than the first scene has
+
+    monkeypatch.setattr(scenes, "_shape", outside_at_first)
+    assert len(window_of_shapes(32, 8.0, np.random.default_rng(0)).targets) >= 1
+    assert len(calls) > 9
 
 
 def test_supervoxels_are_pieces_of_similar_uptake():

@@ -6,4 +6,5 @@
     samples.py      windows kept on disk, and the samples that are drawn from them
     clicks.py       a simulated user, in batches, on the device
     objective.py    one batch -> one loss: the dialogue of clicks, and CPCL
+    validation.py   which epoch is kept
 """

@@ -128,7 +128,7 @@ def _sample_labels(grid: Volume, labels: np.ndarray, window: Window) -> np.ndarr
 
 
 def window_of_shapes(size: int, voxel_mm: float, rng: np.random.Generator) -> TrainingWindow:
-    """A scene of 2 to 9 random shapes."""
+    """A scene of 2 to 9 random shapes, at least one of them large enough for a target."""
     grid = np.stack(np.meshgrid(*[np.arange(size) - (size - 1) / 2] * 3, indexing="ij")).astype(np.float32) * voxel_mm
     bend = np.stack([_smooth_noise(rng, size, rng.uniform(3, 10)) for _ in range(3)]) * rng.uniform(2, 12)
     places = grid + bend
@@ -146,6 +146,8 @@ def window_of_shapes(size: int, voxel_mm: float, rng: np.random.Generator) -> Tr
     suv = np.clip(suv + noise * np.sqrt(np.maximum(suv, 0.05)) * np.sqrt(suv.mean()), 0, None)
     counts = np.bincount(labels.ravel())
     present = [label for label in range(1, len(counts)) if counts[label] >= FEWEST_VOXELS]
+    if not present:  # all lie outside the window or hide each other: another scene
+        return window_of_shapes(size, voxel_mm, rng)
     targets = np.array([(0, label) for label in rng.permutation(present)], np.uint8)
     return TrainingWindow(suv.astype(np.float16), labels[None], labels[None], targets)
 

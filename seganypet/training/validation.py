@@ -1,0 +1,45 @@
+"""What decides which epoch is kept: whole volumes under clicks, by the protocol of `seganypet.evaluate`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from seganypet.cohort import Cohort
+from seganypet.evaluate import EvaluationCase, MemoryCase, evaluate
+from seganypet.files import replace_atomically
+from seganypet.model.sam3d import Sam3D
+from seganypet.phantom import SEEN_ORGANS, make_phantom
+from seganypet.plots import show_slices
+from seganypet.session import Session
+from seganypet.simulate import first_click
+from seganypet.training.config import TrainConfig
+
+
+def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
+    """The cases that decide which epoch is kept, phantoms in memory; none if a cohort has no labelled "val" case."""
+    if config.data.cohort:
+        return [case for case in Cohort.from_csv(config.data.cohort) if case.split == "val" and case.organs]
+    cases = []
+    for seed in range(config.validation.first_seed, config.validation.first_seed + config.validation.phantoms):
+        made = make_phantom(seed, "internal")
+        cases.append(MemoryCase(f"phantom {seed}", f"phantom {seed}", made.pet, made.organs))
+    return cases
+
+
+def validation_dsc(model: Sam3D, cases: Iterable[EvaluationCase], clicks: int) -> float:
+    """Mean DSC of the seen organs after the last of `clicks` clicks, over whole volumes; protocol of `evaluate`."""
+    rows = evaluate(cases, model, clicks, targets=SEEN_ORGANS, baselines=(), progress=False)
+    return float(rows.loc[rows["click"] == clicks, "dsc"].mean())
+
+
+def draw_sample(model: Sam3D, case: EvaluationCase, path: Path) -> None:
+    """A picture of one organ of a validation case, after one click."""
+    from matplotlib.figure import Figure  # without pyplot, which would keep every figure
+
+    pet = case.load_pet()
+    name, truth = next((name, mask) for name, mask in case.targets(pet, SEEN_ORGANS) if mask.any())
+    session = Session(model, pet)
+    mask = session.click(ijk=first_click(truth, spacing=pet.spacing).ijk)
+    axes = Figure(figsize=(12, 5), layout="constrained").subplots(1, 3)
+    show_slices(pet, {name: mask, "truth": truth}, clicks=session.clicks, axes=axes)
+    with replace_atomically(path) as temporary:
+        axes[0].figure.savefig(temporary)
