@@ -25,7 +25,7 @@ class Objective(nn.Module):
         L = L_trusted + w L_doubtful + lambda(t) L_consistency
 
     Each target is clicked K times independently, which gives the answers that CPCL compares. From the first of them a
-    dialogue goes on: the user looks at the mask, clicks in its largest errors, and so on. DiceCE is taken after the
+    dialogue goes on: the user looks at the mask, clicks in its errors, and so on. DiceCE is taken after the
     first and the last click, so that a mask appears at once and further clicks improve it; the clicks between are
     looked at without gradient, so a step costs two passes backward, however long the dialogue.
 
