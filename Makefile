@@ -3,7 +3,8 @@
 # make lab      set up, open the lessons in JupyterLab
 # make bench    speed and memory; make accuracy: DSC on phantoms and, where REAL_DATA names them, real scans
 # make train    tiny from tiny-base (15 minutes on two cores); make train-base: tiny-base from nothing (2.5 hours)
-# make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods); make networks: which of its parts it needs (15 minutes)
+# make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods)
+# make networks which of its parts the network needs (15 minutes)
 # make notebooks, make clean
 # All need only Python 3.11 with venv; a second run reuses .venv.
 

@@ -1,7 +1,7 @@
 """What training owes to its parts: `python -m benchmarks.ablation strategies`, or `networks`.
 
-On two cores `strategies` takes about an hour without the arm `flip`, whose masks flood and take far longer to evaluate (an
-estimate: hours for its three seeds); `networks` takes about 15 minutes.
+On two cores `strategies` takes about an hour without the arm `flip`, whose masks flood and take far longer to evaluate
+(an estimate: hours for its three seeds); `networks` takes about 15 minutes.
 
 `strategies` is the supplement's Table 4 with the embedded network. `tiny-base` is fine-tuned on the five seen organs of
 internal phantoms, 8 with true labels and 200 with labels of a low-quality annotator, by several strategies and seeds.
