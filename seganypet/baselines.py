@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from seganypet.clicking import ClickSession
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
 from seganypet.metrics import dice
-from seganypet.prompts import Click, click_at
+from seganypet.prompts import Click
 from seganypet.simulate import CONNECTED_26, bounding_box
 from seganypet.volume import Volume
 
@@ -23,7 +24,15 @@ BAND_SIGMA_MM = 4.0
 _RULE = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<percent>%?)(?P<hottest> hottest)?")
 
 
-class ThresholdSession:
+class Region(NamedTuple):
+    """What one positive click grew: its starting voxel, and the mask inside a box of the volume."""
+
+    start: tuple[int, int, int]
+    box: tuple[slice, slice, slice]
+    mask: np.ndarray
+
+
+class ThresholdSession(ClickSession):
     """Threshold growing behind the calls of a model's session.
 
     Rules, by name:
@@ -39,11 +48,9 @@ class ThresholdSession:
     Several positive clicks give the union of what each grows. A negative click takes away what lies nearer (in mm) to
     it than to every positive click; of the rest, only pieces that hold a positive click or its starting voxel stay.
 
-    Attributes:
+    Args:
         volume: The scan.
         rule: Name of the rule.
-        clicks: All clicks so far, oldest first.
-        mask: The current mask, shape of `volume`, bool.
 
     Raises:
         SegAnyPETError: A rule that cannot be read.
@@ -61,41 +68,40 @@ class ThresholdSession:
         if volume.unit == "HU" or (volume.unit != "SUVbw" and fixed):
             need = "SUVbw" if fixed else "PET (SUVbw or Bq/mL)"
             raise UnitError(f"{volume.source}: rule {rule!r} needs {need}; the volume's unit is {volume.unit}.")
-        self.volume, self.rule = volume, rule
+        super().__init__(volume)
+        self.rule = rule
         self._parts = parts
         self._data = volume.data
         if parts is None:
             self._data = ndimage.gaussian_filter(volume.data, BAND_SIGMA_MM / np.array(volume.spacing))
         self._flood = _Flood(self._data)
-        self.reset()
+        self._regions: dict[tuple[int, int, int], Region] = {}
 
-    def click(
-        self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True
-    ) -> np.ndarray:
-        """Add a click, given by voxel or by RAS+ millimetres.
+    def _answer(self, clicks: tuple[Click, ...], previous: tuple[Click, ...] | None) -> tuple[Click, ...]:
+        return clicks  # a mask follows from clicks alone
 
-        Returns:
-            The new mask, shape of the volume, bool.
+    def _mask_on_grid(self, answer: tuple[Click, ...]) -> np.ndarray:
+        mask = np.zeros(self.volume.shape, bool)
+        positives = [click.ijk for click in answer if click.foreground]
+        negatives = [click.ijk for click in answer if not click.foreground]
+        regions = [self._region(ijk) for ijk in positives]
+        for region in regions:
+            mask[region.box] |= region.mask
+        if negatives:
+            self._cut(mask, positives, negatives, [region.start for region in regions])
+        return mask
 
-        Raises:
-            ClickError: Not one place, or outside the volume; the session is then as it was before.
-        """
-        click = click_at(self.volume, ijk, mm, foreground)
-        self.clicks = (*self.clicks, click)
-        if foreground:
-            start, lower, upper = self._limits(click.ijk)
+    def _maker(self) -> dict[str, str]:
+        return {"name": f"threshold {self.rule}", "rule": self.rule}
+
+    def _region(self, ijk: tuple[int, int, int]) -> Region:
+        """What a positive click grows; kept, so that each click grows once."""
+        if ijk not in self._regions:
+            start, lower, upper = self._limits(ijk)
             grown = self._flood.grow(start, lower, upper)
-            self._starts.append(start)
-            self._grown = grown if self._grown is None else self._grown | grown
-        self.mask = self._cut()
-        return self.mask.copy()
-
-    def reset(self) -> None:
-        """Forget all clicks."""
-        self.clicks: tuple[Click, ...] = ()
-        self._starts: list[tuple[int, int, int]] = []
-        self._grown: np.ndarray | None = None
-        self.mask = np.zeros(self.volume.shape, bool)
+            box = bounding_box(grown) or (slice(0, 0),) * 3
+            self._regions[ijk] = Region(start, box, grown[box].copy())
+        return self._regions[ijk]
 
     def _limits(self, ijk: tuple[int, int, int]) -> tuple[tuple[int, int, int], float, float]:
         """Where to start growing, and between which intensities."""
@@ -107,25 +113,22 @@ class ThresholdSession:
         lower = number / 100 * peak if self._parts["percent"] else number
         return peak_ijk if self._parts["hottest"] else ijk, lower, np.inf
 
-    def _cut(self) -> np.ndarray:
-        negatives = [click.ijk for click in self.clicks if not click.foreground]
-        mask = np.zeros(self.volume.shape, bool) if self._grown is None else self._grown.copy()
+    def _cut(self, mask: np.ndarray, positives: list, negatives: list, starts: list) -> None:
+        """Take out of a mask, in place, what is nearer to a negative click, and pieces that then hang on nothing."""
         box = bounding_box(mask)
-        if box is None or not negatives:
-            return mask
-        positives = [click.ijk for click in self.clicks if click.foreground]
+        if box is None:
+            return
         corner = np.array([part.start for part in box])
-        inside = mask[box]
+        inside = mask[box].copy()
         for negative in negatives:
             nearer = np.ones(inside.shape, bool)
             for positive in positives:
                 nearer &= self._nearer(np.array(negative) - corner, np.array(positive) - corner, inside.shape)
             inside &= ~nearer
         labels, _ = ndimage.label(inside, CONNECTED_26)
-        roots = [ijk for ijk in (*positives, *self._starts) if mask[ijk]]
+        roots = [ijk for ijk in (*positives, *starts) if mask[ijk]]
         kept = [labels[tuple(np.array(ijk) - corner)] for ijk in roots]
         mask[box] = np.isin(labels, kept) & inside
-        return mask
 
     def _nearer(self, a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """Voxels nearer to a than to b: one side of a plane, |v-a|^2 < |v-b|^2 in the metric of the affine."""

@@ -1,8 +1,5 @@
 """Pictures of PET: maximum intensity projection, orthogonal slices, DSC against clicks.
 
-However a grid lies in the scanner, a picture shows the patient as radiologists expect: head up,
-front up in axial slices, the patient's right on the viewer's left. The array is reordered to its
-closest RAS axes for that; oblique grids are not resampled, so a picture shows voxels, not guesses.
 Across and up a picture run millimetres along the voxel axes, from the edge of the first voxel.
 """
 
@@ -12,28 +9,21 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 
-from seganypet.errors import ClickError, GeometryError, SegAnyPETError
+from seganypet.errors import GeometryError, SegAnyPETError
 from seganypet.prompts import Click
 from seganypet.quantify import Masks
+from seganypet.views import COLOURS, VIEWS, ijk_to_ras, ras_spacing, to_ras
 from seganypet.volume import Volume
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart with any colour vision and against grey.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP*X<>hp"  # with twelve organs colours repeat, the pair with its marker does not
 
-# View: (axis across, axis up, letter at the left end, letter at the right end); axes of an RAS array.
-# Across always runs downwards in index: the patient's right, or front, stands at the left.
-_VIEWS = {"axial": (0, 1, "R", "L"), "coronal": (0, 2, "R", "L"), "sagittal": (1, 2, "A", "P")}
-
-
-# What is drawn over a picture: name, colour, voxels along the axes of `_to_ras`.
+# What is drawn over a picture: name, colour, voxels along the axes of `to_ras`.
 Outline = tuple[str, str, np.ndarray]
 
 
@@ -58,10 +48,10 @@ def show_mip(
     import matplotlib.pyplot as plt
 
     outlines = [(name, colour, voxels.any(axis=1)) for name, colour, voxels in _outlines(mask, volume)]
-    data = _to_ras(volume.data, volume).max(axis=1)
+    data = to_ras(volume.data, volume).max(axis=1)
     own_figure = ax is None
     if own_figure:
-        width_mm, height_mm = np.array(data.shape) * _ras_spacing(volume)[[0, 2]]
+        width_mm, height_mm = np.array(data.shape) * np.array(ras_spacing(volume))[[0, 2]]
         _, ax = plt.subplots(figsize=(np.clip(6 * width_mm / height_mm, 2, 12) + 0.9, 6.4), layout="constrained")
     _draw("coronal", data, outlines, volume, ax, vmax)
     ax.set_title("maximum intensity projection")
@@ -103,23 +93,22 @@ def show_slices(
     if at_ijk is None and clicks:
         at_ijk = clicks[-1].ijk
     if at_ijk is not None:
-        at_ras = _ijk_to_ras(at_ijk, volume)
+        at_ras = ijk_to_ras(at_ijk, volume)
     elif outlines:
         inside = np.any([voxels for *_, voxels in outlines], axis=0)
         at_ras = tuple(int(np.median(indices)) for indices in np.nonzero(inside))
     else:
-        at_ras = tuple(size // 2 for size in _to_ras(volume.data, volume).shape)
-    clicks_ras = [(_ijk_to_ras(click.ijk, volume), click.foreground) for click in clicks]
-    spacing = _ras_spacing(volume)
+        at_ras = tuple(size // 2 for size in to_ras(volume.data, volume).shape)
+    clicks_ras = [(ijk_to_ras(click.ijk, volume), click.foreground) for click in clicks]
+    spacing = np.array(ras_spacing(volume))
     own_figure = axes is None
     if own_figure:
-        size_mm = spacing * _to_ras(volume.data, volume).shape
+        size_mm = spacing * to_ras(volume.data, volume).shape
         widths_mm = size_mm[[0, 0, 1]]  # so that all three have one scale
         width = np.clip(5.2 * widths_mm.sum() / size_mm[1:].max() + 1.4, 7, 14)
         _, axes = plt.subplots(1, 3, figsize=(width, 5.6), width_ratios=widths_mm, layout="constrained")
-    for ax, (view, (across, up, *_)) in zip(axes, _VIEWS.items(), strict=True):
-        through = ({0, 1, 2} - {across, up}).pop()
-        data = _to_ras(volume.data, volume).take(at_ras[through], axis=through)
+    for ax, (view, (across, up, through, *_)) in zip(axes, VIEWS.items(), strict=True):
+        data = to_ras(volume.data, volume).take(at_ras[through], axis=through)
         cut = [(name, colour, voxels.take(at_ras[through], axis=through)) for name, colour, voxels in outlines]
         _draw(view, data, cut, volume, ax, vmax)
         for click_ras, foreground in clicks_ras:
@@ -177,11 +166,11 @@ def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def _draw(
     view: str, data: np.ndarray, outlines: list[Outline], volume: Volume, ax: Axes, vmax: float | None
 ) -> None:
-    """Draw one picture, (across, up) as in `_VIEWS`, with the outlines of its masks."""
+    """Draw one picture, (across, up) as in `VIEWS`, with the outlines of its masks."""
     from matplotlib.colors import ListedColormap
 
-    across, up, left_letter, right_letter = _VIEWS[view]
-    spacing = _ras_spacing(volume)
+    across, up, _, left_letter, right_letter = VIEWS[view]
+    spacing = ras_spacing(volume)
     width_mm, height_mm = data.shape[0] * spacing[across], data.shape[1] * spacing[up]
     place = {"origin": "lower", "extent": (0, width_mm, 0, height_mm)}
     # CT is read white on black between its soft tissue limits, PET black on white from zero.
@@ -223,33 +212,6 @@ def _colour_bar(axes: Sequence[Axes], volume: Volume) -> None:
     bar.set_label(unit)
 
 
-def _to_ras(data: np.ndarray, volume: Volume) -> np.ndarray:
-    """View of an array with axes that run to the patient's right, front and head, as nearly as they can."""
-    return nib.orientations.apply_orientation(data, nib.orientations.io_orientation(volume.affine))
-
-
-def _ras_spacing(volume: Volume) -> np.ndarray:
-    """Voxel size along the axes of `_to_ras`, in mm."""
-    spacing = np.empty(3)
-    spacing[nib.orientations.io_orientation(volume.affine)[:, 0].astype(int)] = volume.spacing
-    return spacing
-
-
-def _ijk_to_ras(ijk: tuple[int, int, int], volume: Volume) -> tuple[int, ...]:
-    """Indices into `volume.data` to indices into `_to_ras(volume.data)`."""
-    if not volume.contains(ijk):
-        raise ClickError(
-            f"ijk={tuple(ijk)} lies outside {volume.source} of shape {volume.shape}. "
-            "If it is in mm, convert it with volume.to_ijk(mm)."
-        )
-    ras = [0, 0, 0]
-    for index, size, (axis, sign) in zip(
-        ijk, volume.shape, nib.orientations.io_orientation(volume.affine), strict=True
-    ):
-        ras[int(axis)] = round(index) if sign > 0 else size - 1 - round(index)
-    return tuple(ras)
-
-
 def _outlines(mask: Masks | None, volume: Volume) -> list[Outline]:
     """Every object of a mask; its name is blank unless it was given one."""
     if mask is None:
@@ -263,7 +225,7 @@ def _outlines(mask: Masks | None, volume: Volume) -> list[Outline]:
                 f"mask {name}{' ' * bool(name)}of shape {one.shape} does not fit {volume.source} of shape "
                 f"{volume.shape}; draw it over the volume that it was made on."
             )
-        one = _to_ras(one, volume)
+        one = to_ras(one, volume)
         for label in (int(label) for label in np.unique(one) if label):
             outlines.append((str(name), COLOURS[(number + label - 1) % len(COLOURS)], one == label))
     return outlines

@@ -2,9 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import numpy as np
@@ -12,16 +11,16 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from seganypet.clicking import ClickSession
 from seganypet.errors import ClickError, JournalError, SegAnyPETError, UnitError
 from seganypet.model.checkpoints import weights_sha256
 from seganypet.model.image_encoder import ImageEmbedding
 from seganypet.model.sam3d import Sam3D
-from seganypet.prompts import Click, Journal, click_at, describe_volume
-from seganypet.volume import Volume, save_mask
+from seganypet.prompts import Click, Journal
+from seganypet.volume import Volume
 from seganypet.window import Window, logits_on_grid, mask_on_grid, resample, sample_window, window_around
 
 MOST_WINDOWS = 12  # of one object; an aorta needs three
-MOST_OBJECTS = 255  # labels of a uint8 map
 FACE_VOXELS = 4  # low-resolution voxels of mask on a window's face that make it grow
 EMBEDDINGS_KEPT = 64
 
@@ -41,22 +40,7 @@ class WindowLogits:
     seeds_mm: tuple[tuple[float, float, float], ...] = ()
 
 
-@dataclass(frozen=True)
-class State:
-    """Everything that undo must bring back. Never changed, only replaced.
-
-    Attributes:
-        clicks: Pairs (object name, Click), oldest first.
-        windows: For every object that was clicked, its windows.
-        active: Name of the object that the next click belongs to.
-    """
-
-    clicks: tuple[tuple[str, Click], ...] = ()
-    windows: Mapping[str, tuple[WindowLogits, ...]] = field(default_factory=dict)
-    active: str = "object 1"
-
-
-class Session:
+class Session(ClickSession):
     """One volume, one network, and the clicks so far.
 
     The window is centred on an object's first click. When the mask meets a face of its window, further
@@ -96,152 +80,20 @@ class Session:
             raise ClickError(f"precision={precision!r}; needed is 'auto', 'float32' or 'bfloat16'.")
         if spacing_mm is not None and not (isinstance(spacing_mm, Real) and 0.2 <= spacing_mm <= 20):
             raise ClickError(f"spacing_mm={spacing_mm!r}; needed is a voxel size from 0.2 to 20 mm, or None.")
+        super().__init__(volume)
         self.model = model
-        self.volume = volume
         self.spacing_mm = float(spacing_mm or model.config.spacing_mm)
         self.device = next(model.parameters()).device
         self.precision = _best_precision(self.device) if precision == "auto" else precision
         self._embeddings: dict[Window, ImageEmbedding] = {}
-        self._state = State()
-        self._past: list[State] = []
-        self._future: list[State] = []
-
-    @property
-    def clicks(self) -> tuple[Click, ...]:
-        """Clicks on the active object, oldest first."""
-        return tuple(click for name, click in self._state.clicks if name == self.active)
-
-    @property
-    def active(self) -> str:
-        """Name of the object that the next click belongs to."""
-        return self._state.active
-
-    @property
-    def objects(self) -> tuple[str, ...]:
-        """Names of all objects that were clicked, in the order of their first clicks."""
-        return tuple(self._state.windows)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Mask of the active object, bool, shape of the volume; empty before its first click."""
-        return self.mask_of(self.active)
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]:
-        """Masks of all objects by name."""
-        return {name: self.mask_of(name) for name in self.objects}
-
-    @property
-    def labels(self) -> np.ndarray:
-        """All objects in one label map, uint8: 1, 2, ... in the order of `objects`; in an overlap the later wins."""
-        labels = np.zeros(self.volume.shape, np.uint8)
-        for label, name in enumerate(self.objects, 1):
-            labels[self.mask_of(name)] = label
-        return labels
-
-    def mask_of(self, name: str) -> np.ndarray:
-        """Mask of one object, bool, shape of the volume; empty if it was never clicked."""
-        return mask_on_grid(self.volume, self._parts(name))
 
     def logits_of(self, name: str) -> np.ndarray:
         """Logits of one object, float32, shape of the volume; 0 where no window looked.
 
         Where several windows overlap, they are weighted towards their centres.
         """
-        return logits_on_grid(self.volume, self._parts(name))
-
-    def select(self, name: str) -> None:
-        """Make an object the active one; it comes into being with its first click."""
-        if not isinstance(name, str) or not name.strip():
-            raise ClickError(f"object name {name!r}; needed is some text.")
-        self._state = replace(self._state, active=name)
-
-    def click(self, ijk=None, mm=None, foreground: bool = True) -> np.ndarray:
-        """Click once and get the new mask of the active object.
-
-        Args:
-            ijk: The voxel clicked; or
-            mm: the place in RAS+ millimetres.
-            foreground: False to say "not this".
-
-        Returns:
-            Mask on the volume's grid, bool, shape (I, J, K).
-
-        Raises:
-            ClickError: Not one place, or outside the volume; a first click that is not foreground. The session
-                is then as it was before.
-        """
-        click = click_at(self.volume, ijk, mm, foreground)
-        name = self.active
-        windows = self._state.windows.get(name, ())
-        if not windows and len(self.objects) == MOST_OBJECTS:
-            raise ClickError(f"{name}: a session holds {MOST_OBJECTS} objects, no more; save, then open a new one.")
-        if not windows and not click.foreground:
-            raise ClickError(f"{name}: the first click says what the object is, so it must be foreground.")
-        click_mm = self.volume.to_mm(click.ijk)
-        if click.foreground and not any(part.window.contains(click_mm) for part in windows):
-            windows = (*windows, WindowLogits(self._window(click_mm), self.model.no_logits()))
-        clicks = (*self.clicks, click)
-        windows = tuple(self._decode(part, clicks) if part.window.contains(click_mm) else part for part in windows)
-        windows = self._grow(still_grounded(windows), clicks)
-        new = State((*self._state.clicks, (name, click)), {**self._state.windows, name: windows}, name)
-        self._past.append(self._state)
-        self._future.clear()
-        self._state = new
-        return self.mask
-
-    def undo(self) -> np.ndarray:
-        """Take back the last click, on whichever object; returns the mask of that object.
-
-        Raises:
-            ClickError: There is no click to take back.
-        """
-        if not self._past:
-            raise ClickError("nothing to undo: no click was made yet.")
-        undone_object = self._state.clicks[-1][0]
-        self._future.append(self._state)
-        self._state = replace(self._past.pop(), active=undone_object)
-        return self.mask
-
-    def redo(self) -> np.ndarray:
-        """Make the click again that was undone last; returns the mask of its object.
-
-        Raises:
-            ClickError: There is nothing to redo.
-        """
-        if not self._future:
-            raise ClickError("nothing to redo: no click was undone since the last click.")
-        self._past.append(self._state)
-        self._state = self._future.pop()
-        return self.mask
-
-    def reset(self) -> None:
-        """Forget all objects and clicks; embedded windows are kept."""
-        self._state, self._past, self._future = State(), [], []
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the mask, or with several objects their label map, as uint8 NIfTI on the volume's grid and affine.
-
-        Raises:
-            ClickError: Nothing was clicked yet.
-            VolumeError: The path ends neither in .nii nor in .nii.gz.
-        """
-        if not self.objects:
-            raise ClickError(f"nothing to save to {path}: no object was clicked yet.")
-        save_mask(path, self.labels, self.volume)
-
-    def journal(self) -> Journal:
-        """All clicks so far, with what is needed to repeat them."""
-        return Journal(
-            volume=describe_volume(self.volume),
-            model={"name": self.model.name, "weights_sha256": weights_sha256(self.model)},
-            settings={"spacing_mm": self.spacing_mm, "precision": self.precision},
-            clicks=self._state.clicks,
-        )
-
-    def save_journal(self, path: str | os.PathLike) -> None:
-        """Write the journal as JSON."""
-        self.journal().save(path)
+        parts = self._state.answers.get(name, ())
+        return logits_on_grid(self.volume, [(part.window, part.logits) for part in parts])
 
     @classmethod
     def replay(cls, model: Sam3D, volume: Volume, path: str | os.PathLike) -> "Session":
@@ -250,28 +102,29 @@ class Session:
         Raises:
             JournalError: Damaged, or of another volume or another network.
         """
-        journal = Journal.load(path)
-        if journal.volume.get("fingerprint") != volume.fingerprint():
-            raise JournalError(
-                f"{path}: made on {journal.volume.get('source')} of shape {journal.volume.get('shape')}, which is not "
-                f"{volume.source} of shape {volume.shape}: their fingerprints differ. Load the volume it was made on."
-            )
-        if journal.model.get("weights_sha256") != weights_sha256(model):
-            raise JournalError(
-                f"{path}: made with {journal.model.get('name')} and other weights than those of {model.name}; "
-                "with these the masks would differ. Load the network it was made with."
-            )
         try:
-            session = cls(model, volume, **journal.settings)
-            for name, click in journal.clicks:
-                session.select(name)
-                session.click(ijk=click.ijk, foreground=click.foreground)
+            session = cls(model, volume, **Journal.load(path).settings)
         except (ClickError, TypeError) as error:
             raise JournalError(f"{path}: cannot be repeated ({error}); was the file edited?") from error
+        session.load_journal(path)
         return session
 
-    def _parts(self, name: str) -> list[tuple[Window, Tensor]]:
-        return [(part.window, part.logits) for part in self._state.windows.get(name, ())]
+    def _answer(self, clicks: tuple[Click, ...], previous: tuple[WindowLogits, ...] | None) -> tuple[WindowLogits, ...]:
+        windows = previous or ()
+        click_mm = self.volume.to_mm(clicks[-1].ijk)
+        if clicks[-1].foreground and not any(part.window.contains(click_mm) for part in windows):
+            windows = (*windows, WindowLogits(self._window(click_mm), self.model.no_logits()))
+        windows = tuple(self._decode(part, clicks) if part.window.contains(click_mm) else part for part in windows)
+        return self._grow(still_grounded(windows), clicks)
+
+    def _mask_on_grid(self, answer: tuple[WindowLogits, ...]) -> np.ndarray:
+        return mask_on_grid(self.volume, [(part.window, part.logits) for part in answer])
+
+    def _maker(self) -> dict[str, str]:
+        return {"name": self.model.name, "weights_sha256": weights_sha256(self.model)}
+
+    def _settings(self) -> dict[str, float | str]:
+        return {"spacing_mm": self.spacing_mm, "precision": self.precision}
 
     def _window(self, centre_mm: np.ndarray) -> Window:
         return window_around(self.volume, centre_mm, self.model.config.window_size, self.spacing_mm)
@@ -320,7 +173,7 @@ class Session:
                     warnings.warn(
                         f"the mask of {self.active} still meets the border of its {MOST_WINDOWS} windows: it may have "
                         "leaked (undo, then click elsewhere), or be cut there (use a coarser spacing_mm).",
-                        stacklevel=3,  # whoever clicks
+                        stacklevel=5,  # whoever clicks
                     )
                     return tuple(windows)
                 grown = self._decode(neighbour, clicks)

@@ -3,7 +3,7 @@ import pytest
 from conftest import oblique
 
 from seganypet.baselines import ThresholdSession, best_threshold, hottest_voxel
-from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
+from seganypet.errors import ClickError, GeometryError, JournalError, SegAnyPETError, UnitError
 from seganypet.metrics import dice
 from seganypet.simulate import first_click, next_click
 from seganypet.volume import Volume, load_labels, load_volume
@@ -127,8 +127,26 @@ def test_negative_click_drops_pieces_that_lose_their_connection():
     assert np.array_equal(np.flatnonzero(mask[:, 4, 4]), np.arange(2, 8))
 
 
-def test_negative_click_alone_leaves_nothing(volume):
-    assert not ThresholdSession(volume, "2.5").click(ijk=(5, 5, 5), foreground=False).any()
+def test_a_first_click_must_be_positive(volume):
+    with pytest.raises(ClickError, match="must be foreground"):
+        ThresholdSession(volume, "2.5").click(ijk=(5, 5, 5), foreground=False)
+
+
+def test_a_threshold_has_objects_undo_and_a_journal_like_a_network(volume, tmp_path):
+    session = ThresholdSession(volume, "2.5")
+    session.select("hot")
+    hot = session.click(ijk=(3, 4, 5))
+    cut = session.click(ijk=(16, 6, 7), foreground=False)
+    session.select("warm")
+    warm = session.click(ijk=(16, 6, 7))
+    session.save_journal(tmp_path / "clicks.json")
+    again = ThresholdSession(volume, "2.5")
+    again.load_journal(tmp_path / "clicks.json")
+    assert np.array_equal(again.mask_of("hot"), cut) and np.array_equal(again.mask_of("warm"), warm)
+    session.undo()
+    assert np.array_equal(session.undo(), hot) and session.active == "hot"
+    with pytest.raises(JournalError, match="made with threshold 2.5 and other .* than those of threshold 4.0"):
+        ThresholdSession(volume, "4.0").load_journal(tmp_path / "clicks.json")
 
 
 def test_click_in_millimetres_is_the_same_click(volume):

@@ -101,6 +101,33 @@ def test_clicks_that_were_undone_are_not_in_the_journal(volume, tmp_path):
     np.testing.assert_array_equal(again.labels, session.labels)
 
 
+def test_a_loaded_journal_takes_the_place_of_the_clicks_and_undo_goes_back_through_both(session, volume, path):
+    other = Session(ThresholdNetwork(spacing_mm=4.0), volume)
+    other.select("mine")
+    mine = other.click(ijk=session.clicks[0].ijk)
+    other.load_journal(path)
+    assert other.journal() == session.journal() and other.active == session.active
+    for _ in session.journal().clicks:
+        other.undo()
+    other.undo()  # the reset that made room
+    assert other.objects == ("mine",)
+    np.testing.assert_array_equal(other.mask_of("mine"), mine)
+
+
+def test_a_journal_that_cannot_be_repeated_leaves_the_session_as_it_was(session, volume, path):
+    content = json.loads(path.read_text())
+    content["clicks"][0]["foreground"] = False
+    path.write_text(json.dumps(content))
+    before = session.journal()
+    with pytest.raises(JournalError, match="cannot be repeated .*must be foreground"):
+        session.load_journal(path)
+    assert session.journal() == before
+    with pytest.raises(JournalError, match="made with settings .*4.0.*this session has .*8.0"):
+        Session(ThresholdNetwork(), volume).load_journal(path)
+    session.undo()
+    assert len(session.journal().clicks) == len(before.clicks) - 1
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_spacing_and_precision_are_repeated(precision, tmp_path):
     torch.manual_seed(1)

@@ -7,7 +7,7 @@ import torch
 from conftest import oblique
 from threshold_network import ThresholdNetwork
 
-from seganypet import session as session_module
+from seganypet import clicking
 from seganypet.errors import ClickError, SegAnyPETError, UnitError
 from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
@@ -163,8 +163,8 @@ def test_several_objects_share_one_label_map_in_the_order_of_their_first_clicks(
 
 
 def test_a_session_holds_no_more_objects_than_its_label_map(session, monkeypatch):
-    assert np.iinfo(session.labels.dtype).max == session_module.MOST_OBJECTS
-    monkeypatch.setattr(session_module, "MOST_OBJECTS", 2)
+    assert np.iinfo(session.labels.dtype).max == clicking.MOST_OBJECTS
+    monkeypatch.setattr(clicking, "MOST_OBJECTS", 2)
     for name in ("one", "two"):
         session.select(name)
         session.click(ijk=BALLS_IJK[0])
@@ -175,15 +175,76 @@ def test_a_session_holds_no_more_objects_than_its_label_map(session, monkeypatch
     assert session.objects == ("one", "two")
 
 
-def test_a_session_that_was_reset_is_as_new(scene, network):
+def test_a_session_that_was_reset_is_as_new_and_undo_brings_its_clicks_back(scene, network):
     session, fresh = Session(network, scene[0]), Session(network, scene[0])
     session.select("spleen")
     session.click(ijk=BALLS_IJK[0])
+    before = everything(session)
     session.reset()
     assert everything(session) == everything(fresh)
-    with pytest.raises(ClickError, match="nothing to undo"):
-        session.undo()
+    session.undo()
+    assert everything(session) == before
+    session.redo()
     np.testing.assert_array_equal(session.click(ijk=BALLS_IJK[1]), fresh.click(ijk=BALLS_IJK[1]))
+
+
+def test_a_removed_object_is_forgotten_and_undo_brings_it_back(session):
+    for name, ijk in (("spleen", BALLS_IJK[0]), ("kidney", BALLS_IJK[1]), ("spleen", BALLS_IJK[0])):
+        session.select(name)
+        session.click(ijk=ijk)
+    before = everything(session)
+    session.select("kidney")
+    session.remove("spleen")
+    assert session.objects == ("kidney",) and session.clicks_of("spleen") == () and session.active == "kidney"
+    session.undo()
+    assert everything(session) == before
+    with pytest.raises(ClickError, match="no object 'liver' to remove; there are spleen, kidney"):
+        session.remove("liver")
+
+
+def test_an_object_keeps_its_new_name_through_undo_and_redo(session):
+    mask = session.click(ijk=BALLS_IJK[0])
+    session.click(ijk=BALLS_IJK[0])
+    session.rename("object 1", "spleen")
+    assert session.objects == ("spleen",) and session.active == "spleen" and len(session.clicks) == 2
+    session.undo()
+    np.testing.assert_array_equal(session.mask_of("spleen"), mask)
+    session.redo()
+    session.select("kidney")
+    session.rename("kidney", "left kidney")  # not clicked yet
+    assert session.active == "left kidney" and session.objects == ("spleen",)
+
+
+def test_a_name_that_is_taken_or_was_before_an_undo_is_refused(session):
+    for name in ("spleen", "kidney"):
+        session.select(name)
+        session.click(ijk=BALLS_IJK[0])
+    with pytest.raises(ClickError, match="cannot rename 'spleen': .* named 'kidney'"):
+        session.rename("spleen", "kidney")
+    session.undo()
+    with pytest.raises(ClickError, match="before an undo was, named 'kidney'"):  # redo would bring a second one
+        session.rename("spleen", "kidney")
+    for old, new in (("liver", "lung"), ("spleen", " ")):
+        with pytest.raises(ClickError):
+            session.rename(old, new)
+    assert session.objects == ("spleen",)
+
+
+def test_watchers_hear_of_every_change_and_of_nothing_that_failed(session):
+    heard = []
+    session.watchers.append(lambda: heard.append((session.active, len(session.clicks))))
+    session.select("spleen")
+    session.click(ijk=BALLS_IJK[0])
+    with pytest.raises(ClickError):
+        session.click(ijk=(999, 0, 0))
+    session.rename("spleen", "milt")
+    session.undo()
+    session.redo()
+    session.remove("milt")
+    session.undo()
+    session.reset()
+    clicks = [("spleen", 0), ("spleen", 1), ("milt", 1), ("milt", 0), ("milt", 1), ("milt", 0), ("milt", 1)]
+    assert heard == [*clicks, ("object 1", 0)]
 
 
 @pytest.mark.parametrize("ijk", [BALLS_IJK[0], (2, 2, 2)], ids=["in a known window", "in a new window"])
