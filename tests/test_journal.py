@@ -114,7 +114,9 @@ def test_a_loaded_journal_takes_the_place_of_the_clicks_and_undo_goes_back_throu
     np.testing.assert_array_equal(other.mask_of("mine"), mine)
 
 
-def test_a_journal_that_cannot_be_repeated_leaves_the_session_as_it_was(session, volume, path):
+def test_a_journal_that_cannot_be_repeated_leaves_the_session_as_it_was(volume, tmp_path):
+    session, path = clicked(volume), tmp_path / "edited.json"
+    session.save_journal(path)
     content = json.loads(path.read_text())
     content["clicks"][0]["foreground"] = False
     path.write_text(json.dumps(content))
