@@ -43,6 +43,7 @@ _HOME = {
     "show_mip": "plots",
     "show_slices": "plots",
     "plot_dsc": "plots",
+    "ClickWidget": "widgets.click",
     "SegAnyPETError": "errors",
 }
 

@@ -1,0 +1,499 @@
+// The view of ClickWidget. It holds the whole scan as 8-bit voxels, so scrolling and windowing ask nobody. Whatever
+// changes a mask is sent to Python as a command; the answer comes back in synced traits, which also survive a reload.
+// Indices are those of an array in RAS order, the first one running fastest.
+
+const VIEWS = {
+  axial: { across: 0, up: 1, through: 2, ends: ["R", "L"] },
+  coronal: { across: 0, up: 2, through: 1, ends: ["R", "L"] },
+  sagittal: { across: 1, up: 2, through: 0, ends: ["A", "P"] },
+};
+const TOOLS = { foreground: "+ this", background: "\u2212 not this", look: "look" };
+const MARK = { true: "#56B4E9", false: "#E69F00" };
+const TALLEST_PX = 560;
+const PATIENCE_MS = 3000; // then say that the kernel does not answer
+const WHEEL_STEP_PX = 40; // a mouse's notch is 100 or more, a trackpad sends many small ones
+
+const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+const rgba = ([r, g, b], a) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0; // little-endian, as all browsers' machines are
+const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name in element && typeof value !== "string") element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// Square-root coding: fine steps where counts are few, as noise has it.
+const root = (x) => Math.sign(x) * Math.sqrt(Math.abs(x));
+function decoded({ low, high }) {
+  return Float32Array.from({ length: 256 }, (_, code) => {
+    const r = root(low) + ((root(high) - root(low)) * code) / 255;
+    return Math.sign(r) * r * r;
+  });
+}
+const share = (value, [low, high]) => clamp((value - low) / Math.max(high - low, 1e-6), 0, 1);
+const hot = (t) => [clamp(3 * t, 0, 1), clamp(3 * t - 1, 0, 1), clamp(3 * t - 2, 0, 1)].map((c) => 255 * c);
+
+function render({ model, el }) {
+  const scan = model.get("scan");
+  const shape = scan.shape;
+  const stride = [1, shape[0], shape[0] * shape[1]];
+  const pet = bytes(scan.pet.voxels);
+  const ct = scan.ct && bytes(scan.ct.voxels);
+  const petValues = decoded(scan.pet);
+  const ctValues = scan.ct && decoded(scan.ct);
+  const isCT = scan.unit === "HU";
+  const centre = [...model.get("cursor")]; // of what a zoomed view shows
+  let palette = [];
+  let lastView = "axial";
+  let pending = false;
+  let disposed = false;
+
+  // ---- state
+  const set = (name, value) => { model.set(name, value); model.save_changes(); };
+  const listeners = [];
+  const on = (names, act) => {
+    for (const name of names.split(" ")) {
+      model.on(name, act);
+      listeners.push([name, act]);
+    }
+  };
+  let waitingSince = null;
+  const command = (call, content = {}) => {
+    waitingSince = performance.now();
+    showBusy();
+    model.send({ call, ...content });
+  };
+  const moveTo = (cursor) => set("cursor", cursor.map((x, axis) => clamp(Math.round(x), 0, shape[axis] - 1)));
+  const step = (name, by) => {
+    const cursor = [...model.get("cursor")];
+    cursor[VIEWS[name].through] += by;
+    moveTo(cursor);
+  };
+
+  // ---- what part of an axis a view shows: [first edge, length] in voxels
+  const visible = (axis) => {
+    const length = shape[axis] / model.get("zoom");
+    return [clamp(centre[axis] + 0.5 - length / 2, 0, shape[axis] - length), length];
+  };
+  const recentre = (always) => model.get("cursor").forEach((x, axis) => {
+    const [first, length] = visible(axis);
+    if (always || x < first || x + 1 > first + length) centre[axis] = x;
+  });
+
+  // ---- pictures: one pixel a voxel, head or front up, the highest index across at the left
+  const makePalette = () => {
+    const window = model.get("window");
+    const grey = (t) => [255 * t, 255 * t, 255 * t];
+    const one = (value) => (isCT ? grey(share(value, window)) : grey(1 - share(value, window)));
+    palette = Array.from(petValues, one);
+    if (ct) palette.hot = Array.from(petValues, (value) => hot(share(value, window)));
+  };
+  const ctGrey = ctValues && Array.from(ctValues, (value) => 255 * share(value, [-160, 240]));
+  const image = (view, pixel) => {
+    const canvas = h("canvas", { width: shape[view.across], height: shape[view.up] });
+    const context = canvas.getContext("2d");
+    const data = context.createImageData(canvas.width, canvas.height);
+    pixel(new Uint32Array(data.data.buffer), canvas.width, canvas.height);
+    context.putImageData(data, 0, 0);
+    return canvas;
+  };
+  const slice = (view) => image(view, (out, width, height) => {
+    const blend = ct ? model.get("blend") : 0;
+    const colours = Uint32Array.from(palette, (colour) => rgba(colour, 255));
+    let at = 0;
+    for (let row = height - 1; row >= 0; row--) {
+      let voxel = model.get("cursor")[view.through] * stride[view.through] + row * stride[view.up]
+        + (width - 1) * stride[view.across];
+      for (let column = 0; column < width; column++, voxel -= stride[view.across], at++) {
+        if (blend === 0) out[at] = colours[pet[voxel]];
+        else {
+          const grey = ctGrey[ct[voxel]] * blend;
+          out[at] = rgba(palette.hot[pet[voxel]].map((c) => clamp(grey + c * (1 - blend), 0, 255)), 255);
+        }
+      }
+    }
+  });
+  const inside = ({ box: [i0, j0, k0, ni, nj, nk], bits }, i, j, k) => {
+    if (i < i0 || j < j0 || k < k0 || i >= i0 + ni || j >= j0 + nj || k >= k0 + nk) return 0;
+    const at = i - i0 + ni * (j - j0 + nj * (k - k0));
+    return (bits[at >> 3] >> (7 - (at & 7))) & 1;
+  };
+  const tint = (view, depth, outlines) => image(view, (out, width, height) => {
+    const place = [0, 0, 0];
+    place[view.through] = depth;
+    const opacity = model.get("opacity");
+    for (const object of outlines) {
+      const fill = rgba(rgb(object.colour), Math.round(255 * opacity));
+      const edge = rgba(rgb(object.colour), opacity ? 255 : 0);
+      const [low, size] = [object.box.slice(0, 3), object.box.slice(3)];
+      if (depth < low[view.through] || depth >= low[view.through] + size[view.through]) continue;
+      const has = (a, u) => { place[view.across] = a; place[view.up] = u; return object.has(...place); };
+      for (let u = low[view.up]; u < low[view.up] + size[view.up]; u++) {
+        for (let a = low[view.across]; a < low[view.across] + size[view.across]; a++) {
+          if (!has(a, u)) continue;
+          const whole = has(a - 1, u) && has(a + 1, u) && has(a, u - 1) && has(a, u + 1);
+          out[(height - 1 - u) * width + (width - 1 - a)] = whole ? fill : edge;
+        }
+      }
+    }
+    const unsure = model.get("uncertainty");
+    if (unsure.voxels && view.name !== "mip") {
+      const [low, size, entropy] = [unsure.box.slice(0, 3), unsure.box.slice(3), bytes(unsure.voxels)];
+      const d = depth - low[view.through];
+      if (d < 0 || d >= size[view.through]) return;
+      const jump = [1, size[0], size[0] * size[1]];
+      for (let u = 0; u < size[view.up]; u++) {
+        for (let a = 0; a < size[view.across]; a++) {
+          const e = entropy[d * jump[view.through] + u * jump[view.up] + a * jump[view.across]];
+          const at = (height - 1 - u - low[view.up]) * width + (width - 1 - a - low[view.across]);
+          if (e > 25) out[at] = rgba([96, 0, 176], Math.round(0.8 * e));
+        }
+      }
+    }
+  });
+  let masks = [];
+  const readMasks = () => {
+    masks = model.get("objects").filter((object) => object.bits && !object.hidden).map((object) => {
+      const mask = { ...object, bits: bytes(object.bits) };
+      const [i0, j0, k0, ni, nj, nk] = mask.box;
+      const front = new Uint8Array(ni * nk); // seen from the front, for the strip
+      for (let at = 0; at < ni * nj * nk; at++) {
+        if ((mask.bits[at >> 3] >> (7 - (at & 7))) & 1) front[(at % ni) + ni * Math.floor(at / (ni * nj))] = 1;
+      }
+      mask.has = (i, j, k) => inside(mask, i, j, k);
+      mask.flat = {
+        colour: mask.colour, box: [i0, 0, k0, ni, 1, nk],
+        has: (i, _, k) => i >= i0 && k >= k0 && i < i0 + ni && k < k0 + nk && front[i - i0 + ni * (k - k0)],
+      };
+      return mask;
+    });
+  };
+
+  // The strip: the hottest voxel on each line from front to back.
+  const hottest = new Uint8Array(shape[0] * shape[2]);
+  const depthOf = new Uint16Array(hottest.length);
+  for (let k = 0, at = 0; k < shape[2]; k++) {
+    for (let j = 0; j < shape[1]; j++) {
+      for (let i = 0; i < shape[0]; i++, at++) {
+        const to = i + shape[0] * k;
+        if (pet[at] > hottest[to]) { hottest[to] = pet[at]; depthOf[to] = j; }
+      }
+    }
+  }
+  const strip = { ...VIEWS.coronal, name: "mip" };
+  const projection = () => image(strip, (out, width, height) => {
+    const colours = Uint32Array.from(palette, (colour) => rgba(colour, 255));
+    for (let at = 0; at < out.length; at++) {
+      out[at] = colours[hottest[width - 1 - (at % width) + width * (height - 1 - Math.floor(at / width))]];
+    }
+  });
+
+  // ---- the four canvases
+  const panes = {};
+  for (const [name, view] of [...Object.entries(VIEWS), ["mip", strip]]) {
+    const [wide, tall] = [view.across, view.up].map((axis) => shape[axis] * scan.spacing[axis]);
+    const canvas = h("canvas", {
+      tabindex: "0", role: "img", class: `sap-${name}`,
+      style: `aspect-ratio: ${wide} / ${tall}; width: min(100%, ${(TALLEST_PX * wide) / tall}px)`,
+    });
+    const slider = name !== "mip" && h("input", {
+      type: "range", min: "0", max: String(shape[view.through] - 1), "aria-label": `${name} slice`,
+      oninput: () => { lastView = name; step(name, Number(slider.value) - model.get("cursor")[view.through]); },
+    });
+    panes[name] = { view, canvas, slider, base: null, over: null };
+    const region = () => (name === "mip"
+      ? [[0, shape[view.across]], [0, shape[view.up]]] : [visible(view.across), visible(view.up)]);
+    panes[name].region = region;
+    const placeOf = (event) => {
+      const rect = canvas.getBoundingClientRect(); // in the event's own pixels, whatever the zoom
+      const [[a0, na], [u0, nu]] = region();
+      const x = clamp((event.clientX - rect.left) / rect.width, 0, 1);
+      const y = clamp((event.clientY - rect.top) / rect.height, 0, 1);
+      const place = [...model.get("cursor")];
+      place[view.across] = clamp(Math.ceil(a0 + na * (1 - x)) - 1, 0, shape[view.across] - 1);
+      place[view.up] = clamp(Math.ceil(u0 + nu * (1 - y)) - 1, 0, shape[view.up] - 1);
+      if (name === "mip") place[1] = depthOf[place[0] + shape[0] * place[2]];
+      return place;
+    };
+    canvas.addEventListener("mousedown", (event) => {
+      event.preventDefault(); // no text selection
+      canvas.focus({ preventScroll: true });
+      if (event.button === 1) return;
+      const place = placeOf(event);
+      const tool = model.get("tool");
+      if (name !== "mip" && tool !== "look") {
+        const other = event.button === 2 || event.shiftKey || event.ctrlKey; // Control-click is a Mac's right click
+        command("click", { ras: place, foreground: other ? false : tool === "foreground" });
+      }
+      moveTo(place);
+    });
+    canvas.addEventListener("mousemove", (event) => {
+      if (event.buttons === 1 && (name === "mip" || model.get("tool") === "look")) moveTo(placeOf(event));
+    });
+    canvas.addEventListener("contextmenu", (event) => { event.preventDefault(); event.stopPropagation(); });
+    canvas.addEventListener("focus", () => { if (name !== "mip") lastView = name; });
+    canvas.addEventListener("mouseenter", () => { if (name !== "mip") lastView = name; });
+    let rolled = 0;
+    if (name !== "mip") {
+      canvas.addEventListener("wheel", (event) => {
+        event.preventDefault();
+        rolled += event.deltaMode ? event.deltaY * WHEEL_STEP_PX : event.deltaY;
+        const steps = Math.trunc(rolled / WHEEL_STEP_PX);
+        if (!steps) return;
+        rolled = 0;
+        if (event.ctrlKey || event.metaKey) zoomBy(steps < 0 ? 1.25 : 0.8); // a trackpad's pinch arrives so
+        else step(name, -Math.sign(steps) * (Math.abs(event.deltaY) >= 100 ? 1 : Math.abs(steps)));
+      }, { passive: false });
+    }
+  }
+  const zoomBy = (factor) => set("zoom", clamp(model.get("zoom") * factor, 1, 10));
+
+  // ---- drawing, at most once a frame
+  let stale = { base: true, over: true };
+  const redraw = (what = {}) => {
+    Object.assign(stale, what);
+    if (pending || disposed) return;
+    pending = true;
+    requestAnimationFrame(draw);
+  };
+  function draw() {
+    pending = false;
+    const cursor = model.get("cursor");
+    for (const [name, pane] of Object.entries(panes)) {
+      const { view, canvas, slider } = pane;
+      const depth = name === "mip" ? 0 : cursor[view.through];
+      const moved = pane.depth !== depth;
+      pane.depth = depth;
+      if (stale.base || (moved && name !== "mip") || !pane.base) pane.base = name === "mip" ? projection() : slice(view);
+      if (stale.over || moved || !pane.over) {
+        pane.over = tint(view, depth, name === "mip" ? masks.map((mask) => mask.flat) : masks);
+      }
+      const ratio = window.devicePixelRatio || 1;
+      const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((x) => Math.max(1, Math.round(x * ratio)));
+      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+      const context = canvas.getContext("2d");
+      const [[a0, na], [u0, nu]] = pane.region();
+      const source = [shape[view.across] - a0 - na, shape[view.up] - u0 - nu, na, nu];
+      context.imageSmoothingEnabled = false;
+      for (const layer of [pane.base, pane.over]) context.drawImage(layer, ...source, 0, 0, width, height);
+      const x = (index) => ((a0 + na - index - 0.5) / na) * width;
+      const y = (index) => ((u0 + nu - index - 0.5) / nu) * height;
+      drawCrosshair(context, x(cursor[view.across]), y(cursor[view.up]), width, height, ratio);
+      if (name !== "mip") {
+        for (const click of model.get("clicks")) {
+          if (click.ras[view.through] !== depth) continue;
+          drawMark(context, x(click.ras[view.across]), y(click.ras[view.up]), click.foreground, 5 * ratio);
+        }
+      }
+      context.fillStyle = isCT || (ct && model.get("blend") > 0) ? "white" : "black";
+      context.font = `${12 * ratio}px sans-serif`;
+      context.fillText(view.ends[0], 4 * ratio, height / 2);
+      context.fillText(view.ends[1], width - 13 * ratio, height / 2);
+      const says = name === "mip" ? "maximum intensity projection, click to jump" : `${name} slice ${depth}`;
+      canvas.setAttribute("aria-label", says);
+      if (slider) { slider.value = depth; slider.setAttribute("aria-valuetext", says); }
+    }
+    stale = { base: false, over: false };
+  }
+  function drawCrosshair(context, x, y, width, height, ratio) {
+    context.strokeStyle = "#0072B2";
+    context.globalAlpha = 0.7;
+    context.lineWidth = ratio;
+    const gap = 8 * ratio; // what is clicked stays in sight
+    context.beginPath();
+    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, width, y], [x, 0, x, y - gap], [x, y + gap, x, height]]) {
+      context.moveTo(x0, y0);
+      context.lineTo(x1, y1);
+    }
+    context.stroke();
+    context.globalAlpha = 1;
+  }
+  function drawMark(context, x, y, foreground, size) {
+    const shapes = new Path2D();
+    if (foreground) shapes.arc(x, y, size, 0, 2 * Math.PI);
+    else { shapes.moveTo(x - size, y - size); shapes.lineTo(x + size, y + size); shapes.moveTo(x - size, y + size); shapes.lineTo(x + size, y - size); }
+    context.lineWidth = size * 0.9;
+    context.strokeStyle = "black";
+    context.stroke(shapes);
+    context.lineWidth = size * 0.5;
+    context.strokeStyle = MARK[foreground];
+    if (foreground) { context.fillStyle = MARK[foreground]; context.fill(shapes); }
+    else context.stroke(shapes);
+  }
+
+  // ---- controls
+  const button = (label, title, act) => h("button", { type: "button", title, onclick: act }, label);
+  const tools = Object.entries(TOOLS).map(([tool, label]) => {
+    const radio = h("input", { type: "radio", name: `tool-${Math.random()}`, value: tool, onchange: () => set("tool", tool) });
+    return { tool, radio, label: h("label", { class: `sap-tool sap-tool-${tool}` }, radio, label) };
+  });
+  const buttons = {
+    undo: button("Undo", "undo (z)", () => command("undo")),
+    redo: button("Redo", "redo (y)", () => command("redo")),
+    reset: button("Reset", "forget all objects; undo brings them back", () => command("reset")),
+    save: button("Save", "write mask, journal and table into the output folder", () => command("save")),
+    mask: button("Mask", "download the mask as NIfTI", () => command("download", { what: "mask" })),
+    journal: button("Journal", "download the clicks as JSON", () => command("download", { what: "journal" })),
+    table: button("Table", "download SUV and volume of all objects as CSV", () => command("download", { what: "table" })),
+  };
+  const chooser = h("input", {
+    type: "file", accept: ".json", hidden: true,
+    onchange: async () => { command("load_text", { text: await chooser.files[0].text() }); chooser.value = ""; },
+  });
+  const load = button("Load journal\u2026", "make the clicks of a journal again", () => chooser.click());
+  const unsure = h("input", { type: "checkbox", onchange: () => command("show_uncertainty", { shown: unsure.checked }) });
+  const range = (label, [min, max, by], read, write) => {
+    const input = h("input", { type: "range", min: String(min), max: String(max), step: String(by), "aria-label": label });
+    const output = h("output", {});
+    input.addEventListener("input", () => write(Number(input.value)));
+    const show = () => { input.value = read(); output.textContent = Number(read()).toFixed(by < 0.5 ? 2 : by < 1 ? 1 : 0); };
+    return { row: h("label", { class: "sap-range" }, h("span", {}, label), input, output), show };
+  };
+  const unit = scan.unit === "SUVbw" ? "SUV" : scan.unit;
+  const span = scan.pet.high - scan.pet.low;
+  const byOne = isCT || span > 1000 ? 1 : 0.1;
+  const ranges = [
+    range(`${unit} from`, [scan.pet.low, scan.pet.high, byOne], () => model.get("window")[0],
+      (x) => set("window", [Math.min(x, model.get("window")[1] - byOne), model.get("window")[1]])),
+    range(`${unit} to`, [scan.pet.low, scan.pet.high, byOne], () => model.get("window")[1],
+      (x) => set("window", [model.get("window")[0], Math.max(x, model.get("window")[0] + byOne)])),
+    range("mask", [0, 1, 0.05], () => model.get("opacity"), (x) => set("opacity", x)),
+    range("zoom", [1, 10, 0.25], () => model.get("zoom"), (x) => set("zoom", x)),
+    ...(ct ? [range("PET to CT", [0, 1, 0.05], () => model.get("blend"), (x) => set("blend", x))] : []),
+  ];
+  const list = h("ul", { class: "sap-objects", "aria-label": "objects" });
+  const table = h("table", { "aria-label": "numbers of the active object" });
+  const counter = h("div", { class: "sap-counter" });
+  const status = h("div", { class: "sap-status", role: "status", "aria-live": "polite" });
+  const error = h("div", { class: "sap-error", role: "alert" });
+  const busy = h("span", { class: "sap-busy" });
+
+  const showObjects = () => {
+    const group = `active-${Math.random()}`;
+    list.replaceChildren(...model.get("objects").map(({ name, colour, hidden, ml }) => h("li", {},
+      h("input", { type: "radio", name: group, checked: name === model.get("active"), "aria-label": `click on ${name}`,
+        onchange: () => command("select", { name }) }),
+      h("input", { type: "color", value: colour, "aria-label": `colour of ${name}`,
+        onchange: (event) => command("recolour", { name, colour: event.target.value }) }),
+      h("input", { type: "text", value: name, "aria-label": `name of ${name}`,
+        onchange: (event) => command("rename", { old: name, new: event.target.value }) }),
+      h("span", { class: "sap-ml" }, ml === null ? "" : `${ml < 100 ? ml.toPrecision(3) : Math.round(ml)} mL`),
+      button(hidden ? "show" : "hide", `${hidden ? "show" : "hide"} ${name}`, () => command("hide", { name, hidden: !hidden })),
+      button("\u00d7", `remove ${name}; undo brings it back`, () => command("remove", { name })),
+    )));
+  };
+  const showTable = () => table.replaceChildren(...model.get("table").map(([quantity, value, unitOf]) =>
+    h("tr", {}, h("th", { scope: "row" }, quantity), h("td", {}, value), h("td", {}, unitOf))));
+  const showAble = () => {
+    const able = model.get("able");
+    buttons.undo.disabled = !able.undo;
+    buttons.redo.disabled = !able.redo;
+    buttons.save.hidden = !able.save;
+    unsure.parentElement.hidden = !able.uncertainty;
+    for (const name of ["reset", "save", "mask", "journal", "table"]) buttons[name].disabled = !able.export;
+  };
+  const showTool = () => tools.forEach(({ tool, radio, label }) => {
+    radio.checked = tool === model.get("tool");
+    label.classList.toggle("sap-on", radio.checked);
+  });
+  const showRanges = () => ranges.forEach(({ show }) => show());
+  const showWords = () => {
+    status.textContent = model.get("status");
+    error.textContent = model.get("error");
+    error.hidden = !model.get("error");
+    const { clicks, total, seconds } = model.get("effort");
+    const all = total === clicks ? "" : ` of ${total}`;
+    counter.textContent = `${clicks}${all} ${total === 1 ? "click" : "clicks"}, ${Math.round(seconds)} s`;
+    unsure.checked = Boolean(model.get("uncertainty").shown);
+  };
+  function showBusy() {
+    const late = waitingSince !== null && performance.now() - waitingSince > PATIENCE_MS;
+    busy.textContent = waitingSince === null ? "" : late ? "no answer yet: is the kernel busy or stopped?" : "working\u2026";
+    if (waitingSince !== null && !late) setTimeout(showBusy, PATIENCE_MS + 50);
+    body.setAttribute("aria-busy", String(waitingSince !== null));
+  }
+
+  // ---- put together; coronal and sagittal slices at one scale
+  const [wide, deep] = [0, 1].map((axis) => shape[axis] * scan.spacing[axis]);
+  const columns = [1.3 * wide, wide, deep, 0.6 * wide].map((mm) => mm / wide);
+  const pane = (name) => h("div", { class: "sap-pane" }, panes[name].canvas, ...(panes[name].slider ? [panes[name].slider] : []));
+  const body = h("div", { class: "sap-click", role: "group", "aria-label": "click on the scan", "data-lm-suppress-shortcuts": "true" },
+    h("div", { class: "sap-bar" },
+      h("span", { role: "radiogroup", "aria-label": "what a click says (x, v)" }, ...tools.map(({ label }) => label)),
+      buttons.undo, buttons.redo, buttons.reset, h("label", {}, unsure, "uncertainty"), counter, busy),
+    error,
+    h("div", { class: "sap-views", style: `grid-template-columns: ${columns.map((share) => `${share}fr`).join(" ")}` },
+      h("div", { class: "sap-left" }, pane("axial"),
+        h("div", { class: "sap-panel" }, list,
+          button("Add object", "the next click begins another object", () => command("add")), table)),
+      pane("coronal"), pane("sagittal"), pane("mip")),
+    h("div", { class: "sap-bar" }, ...ranges.map(({ row }) => row)),
+    h("div", { class: "sap-bar" }, buttons.save, h("span", {}, "Download:"), buttons.mask, buttons.journal, buttons.table, load, chooser, status),
+    h("p", { class: "sap-help" }, "Left click: as the tool says. Right or Shift click: not this. Wheel, arrows, Page keys: slices. "
+      + "Shift and arrows: crosshair; Enter: click there. Pinch or Control and wheel: zoom. z undo, y redo, x sign, v look."));
+  body.addEventListener("keydown", (event) => {
+    if (["text", "range", "color"].includes(event.target.type)) return;
+    const { across, up } = VIEWS[lastView];
+    const arrows = { ArrowLeft: [across, 1], ArrowRight: [across, -1], ArrowUp: [up, 1], ArrowDown: [up, -1] };
+    const slices = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10 };
+    const tool = model.get("tool");
+    const keys = {
+      z: () => command(event.shiftKey ? "redo" : "undo"),
+      y: () => command("redo"),
+      x: () => set("tool", tool === "foreground" ? "background" : "foreground"),
+      v: () => set("tool", "look"),
+    };
+    if (event.shiftKey && event.key in arrows) {
+      const cursor = [...model.get("cursor")];
+      cursor[arrows[event.key][0]] += arrows[event.key][1];
+      moveTo(cursor);
+    } else if (event.key in slices) step(lastView, slices[event.key]);
+    else if (event.key === "Enter" && event.target.tagName === "CANVAS" && tool !== "look") {
+      command("click", { ras: model.get("cursor"), foreground: tool === "foreground" });
+    } else if (event.key.toLowerCase() in keys && !event.altKey) keys[event.key.toLowerCase()]();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+
+  on("change:objects", () => { readMasks(); showObjects(); redraw({ over: true }); });
+  on("change:active", showObjects);
+  on("change:opacity", () => { showRanges(); redraw({ over: true }); });
+  on("change:uncertainty", () => { showWords(); redraw({ over: true }); });
+  on("change:window change:blend", () => { makePalette(); showRanges(); redraw({ base: true }); });
+  on("change:cursor", () => { recentre(false); redraw(); });
+  on("change:zoom", () => { recentre(true); showRanges(); redraw(); });
+  on("change:clicks", () => redraw());
+  on("change:table", showTable);
+  on("change:tool", showTool);
+  on("change:able", showAble);
+  on("change:status change:error change:effort", showWords);
+  on("change:busy", () => { if (!model.get("busy")) { waitingSince = null; showBusy(); } });
+  on("msg:custom", (message, buffers) => {
+    if (!message.download) return;
+    const link = h("a", { href: URL.createObjectURL(new Blob([buffers[0]])), download: message.download });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  });
+  makePalette();
+  readMasks();
+  recentre(true);
+  for (const show of [showObjects, showTable, showAble, showTool, showRanges, showWords]) show();
+  el.append(body);
+  const resized = new ResizeObserver(() => redraw());
+  resized.observe(body);
+  return () => {
+    disposed = true;
+    resized.disconnect();
+    for (const [name, act] of listeners) model.off(name, act);
+  };
+}
+
+export default { render };

@@ -1,0 +1,429 @@
+"""A scan to look at and click on, in a notebook or an app.
+
+The widget is a view: it draws what a session holds and passes on what the mouse does. Everything that the mouse can
+do is a method here or of the session, so a script, or a journal that was recorded by hand, does the same without a
+browser. A click that code makes on the session shows in the widget, too.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+
+from seganypet.clicking import ClickSession
+from seganypet.dicom import resample_to
+from seganypet.errors import ClickError, SegAnyPETError, UnitError
+from seganypet.prompts import Click
+from seganypet.quantify import quantify
+from seganypet.simulate import bounding_box
+from seganypet.stopwatch import Stopwatch
+from seganypet.views import COLOURS, ijk_to_ras, ras_spacing, ras_to_ijk, to_ras
+from seganypet.volume import Volume
+
+HOTTEST_SUV = 30.0  # above it bladders and brains look alike; 8 bits are better spent below
+HU_RANGE = (-1000.0, 1000.0)
+MASK_FILE, JOURNAL_FILE, TABLE_FILE = "mask.nii.gz", "clicks.json", "table.csv"
+
+
+class ClickWidget(anywidget.AnyWidget):
+    """Axial, coronal and sagittal slices of a session's volume; a click on them is a click of the session.
+
+    Args:
+        session: Any session: of a network, of a threshold, slice by slice.
+        ct: The same patient's CT in HU, on whatever grid; adds a slider that blends it in.
+        output_dir: Where `save` writes mask, journal and table; without it the browser offers downloads only.
+        window: Intensities drawn lightest and darkest, in the volume's unit. None: SUV 0 to 7, HU -160 to 240.
+
+    Attributes:
+        session: What is looked at.
+        window, opacity, blend, zoom, tool: What the sliders and buttons say; set them and the browser follows.
+        stopwatch: Seconds of work so far, without long pauses.
+
+    Raises:
+        SegAnyPETError: `session` has not the calls of a session.
+        UnitError: `ct` is not in HU.
+        GeometryError: The CT does not overlap the volume.
+    """
+
+    _esm = Path(__file__).with_name("click.js")
+    _css = Path(__file__).with_name("click.css")
+
+    scan = traitlets.Dict().tag(sync=True)
+    cursor = traitlets.List(traitlets.Int()).tag(sync=True, echo_update=False)  # in RAS order, see `look_at`
+    window = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
+    opacity = traitlets.Float(0.35, min=0, max=1).tag(sync=True, echo_update=False)
+    blend = traitlets.Float(0.0, min=0, max=1).tag(sync=True, echo_update=False)
+    zoom = traitlets.Float(1.0, min=1, max=10).tag(sync=True, echo_update=False)
+    tool = traitlets.Enum(["foreground", "background", "look"], "foreground").tag(sync=True, echo_update=False)
+    objects = traitlets.List().tag(sync=True)
+    active = traitlets.Unicode().tag(sync=True)
+    clicks = traitlets.List().tag(sync=True)
+    table = traitlets.List().tag(sync=True)
+    uncertainty = traitlets.Dict().tag(sync=True)
+    able = traitlets.Dict().tag(sync=True)
+    effort = traitlets.Dict().tag(sync=True)
+    status = traitlets.Unicode().tag(sync=True)
+    error = traitlets.Unicode().tag(sync=True)
+    busy = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(
+        self,
+        session: ClickSession,
+        *,
+        ct: Volume | None = None,
+        output_dir: str | os.PathLike | None = None,
+        window: tuple[float, float] | None = None,
+    ):
+        missing = [call for call in ("volume", "click", "undo", "objects", "mask_of") if not hasattr(session, call)]
+        if missing:
+            raise SegAnyPETError(
+                f"ClickWidget needs a session, such as Session(model, volume); {type(session).__name__} has no "
+                f"{', '.join(missing)}."
+            )
+        if ct is not None and ct.unit != "HU":
+            raise UnitError(f"ct={ct.source} is in {ct.unit}; the CT layer needs HU.")
+        self.session = session
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.stopwatch = Stopwatch()
+        self._looks: dict[str, dict[str, Any]] = {}
+        self._drawn: dict[str, tuple[tuple[Click, ...], dict[str, Any]]] = {}
+        volume = session.volume
+        super().__init__(
+            scan={
+                "shape": list(to_ras(volume.data, volume).shape),
+                "spacing": list(ras_spacing(volume)),
+                "unit": volume.unit,
+                "pet": coded(volume),
+                "ct": None if ct is None else coded(resample_to(ct, volume)),
+            },
+            cursor=[size // 2 for size in to_ras(volume.data, volume).shape],
+            window=list(window or _usual_window(volume)),
+        )
+        session.watchers.append(self.refresh)
+        self.on_msg(self._obey)
+        if session.clicks:
+            self.look_at(session.clicks[-1].ijk)
+        self.refresh()
+
+    # ---- what the mouse can do
+
+    def click(self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True):
+        """Click as `session.click` does, move the crosshair there, and get the new mask."""
+        started = perf_counter()
+        mask = self.session.click(ijk=ijk, mm=mm, foreground=foreground)
+        milliseconds = 1000 * (perf_counter() - started)
+        click = self.session.clicks[-1]
+        self.look_at(click.ijk)
+        sign = "+" if click.foreground else "\u2212"
+        self.status = f"{sign} {self.session.active} at voxel {click.ijk}: {milliseconds:.0f} ms"
+        return mask
+
+    def look_at(self, ijk: Sequence[int]) -> None:
+        """Move the crosshair to a voxel of the volume; ClickError if it lies outside."""
+        self.cursor = list(ijk_to_ras(ijk, self.session.volume))
+
+    @property
+    def cursor_ijk(self) -> tuple[int, int, int]:
+        """Voxel of the volume under the crosshair."""
+        return ras_to_ijk(self.cursor, self.session.volume)
+
+    def undo(self) -> None:
+        """Take back the last click, removal or reset."""
+        self.session.undo()
+        self.status = f"undone: {self.session.active} has {len(self.session.clicks)} clicks"
+
+    def redo(self) -> None:
+        """Make again what was undone last."""
+        self.session.redo()
+        self.status = f"again: {self.session.active} has {len(self.session.clicks)} clicks"
+
+    def reset(self) -> None:
+        """Forget all objects; undo brings them back."""
+        self.session.reset()
+        self.status = "all objects forgotten; undo brings them back"
+
+    def select(self, name: str) -> None:
+        """Make an object the one that the next click belongs to."""
+        self.session.select(name)
+
+    def add(self) -> None:
+        """Begin another object under the first free name "object 1", "object 2", ..."""
+        taken = {*self.session.objects, self.session.active}
+        self.session.select(next(name for n in range(1, 1000) if (name := f"object {n}") not in taken))
+
+    def rename(self, old: str, new: str) -> None:
+        """Give an object another name; it keeps its colour."""
+        look = self._looks.get(old)
+        try:
+            if look is not None:
+                self._looks[new] = look
+            self.session.rename(old, new)
+        finally:
+            self.refresh()  # the browser shows the name that was typed, whether it was taken or not
+
+    def remove(self, name: str) -> None:
+        """Forget one object; undo brings it back."""
+        self.session.remove(name)
+        self.status = f"{name} removed; undo brings it back"
+
+    def recolour(self, name: str, colour: str) -> None:
+        """Draw an object in another colour, such as "#0072B2"."""
+        if not (isinstance(colour, str) and len(colour) == 7 and colour[0] == "#"):
+            raise SegAnyPETError(f"colour {colour!r}; needed is #rrggbb, such as '#0072B2'.")
+        int(colour[1:], 16)
+        self._look(name)["colour"] = colour
+        self.refresh()
+
+    def hide(self, name: str, hidden: bool = True) -> None:
+        """Hide an object, or show it again."""
+        self._look(name)["hidden"] = bool(hidden)
+        self.refresh()
+
+    def show_uncertainty(self, shown: bool = True) -> None:
+        """Lay over the slices where the network hesitates: the entropy of the sigmoid of its logits, at most 1 bit."""
+        if shown and not hasattr(self.session, "logits_of"):
+            raise SegAnyPETError(f"a {type(self.session).__name__} has no logits, so no uncertainty can be shown.")
+        self.uncertainty = {"shown": bool(shown)}
+        self.refresh()
+
+    def save(self, folder: str | os.PathLike | None = None) -> tuple[Path, Path, Path]:
+        """Write the mask (NIfTI on the volume's grid), the journal and the table of all objects; returns their paths.
+
+        Raises:
+            ClickError: Nothing was clicked yet, or no folder is known.
+        """
+        folder = self.output_dir if folder is None else Path(folder)
+        if folder is None:
+            raise ClickError("no folder to save to: ClickWidget(session, output_dir=...), or save(folder).")
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = tuple(folder / name for name in (MASK_FILE, JOURNAL_FILE, TABLE_FILE))
+        for path in paths:
+            self._write(path)
+        self.status = f"saved {MASK_FILE}, {JOURNAL_FILE} and {TABLE_FILE} in {folder.resolve()}"
+        return paths
+
+    def download(self, what: str) -> None:
+        """Offer the browser a file: "mask", "journal" or "table"."""
+        name = {"mask": MASK_FILE, "journal": JOURNAL_FILE, "table": TABLE_FILE}[what]
+        with tempfile.TemporaryDirectory() as folder:
+            self._write(Path(folder) / name)
+            content = (Path(folder) / name).read_bytes()
+        self.send({"download": name}, buffers=[content])
+        self.status = f"{name}: {len(content) / 1e6:.2g} MB handed to the browser"
+
+    def load_journal(self, path: str | os.PathLike) -> None:
+        """Make the clicks of a journal in the place of those so far, as `session.load_journal` does."""
+        self.session.load_journal(path)
+        self.status = f"{len(self.session.journal().clicks)} clicks repeated"
+
+    # ---- what is shown
+
+    def refresh(self) -> None:
+        """Draw the session as it is now; called after each of its changes."""
+        session = self.session
+        names = [*session.objects, *[session.active] * (session.active not in session.objects)]
+        self.stopwatch.tick()
+        with self.hold_sync():
+            self.active = session.active
+            self.objects = [{"name": name, **self._look(name), **self._mask(name)} for name in names]
+            self.clicks = [
+                {"ras": list(ijk_to_ras(click.ijk, session.volume)), "foreground": click.foreground}
+                for name in names
+                if not self._look(name)["hidden"]
+                for click in session.clicks_of(name)
+            ]
+            self.effort = {
+                "clicks": len(session.clicks),
+                "total": sum(len(session.clicks_of(name)) for name in names),
+                "seconds": self.stopwatch.seconds,
+            }
+            self.able = {
+                "undo": session.can_undo,
+                "redo": session.can_redo,
+                "save": self.output_dir is not None,
+                "export": bool(session.objects),
+                "uncertainty": hasattr(session, "logits_of"),
+            }
+        # Slower, and not in the way of the mask, which the browser draws meanwhile.
+        self.table = self._numbers()
+        if self.uncertainty.get("shown"):
+            self.uncertainty = {"shown": True, **self._entropy()}
+
+    def close(self) -> None:
+        """Stop looking at the session, and vanish from the page."""
+        with contextlib.suppress(ValueError):
+            self.session.watchers.remove(self.refresh)
+        super().close()
+
+    def _repr_mimebundle_(self, **arguments: Any) -> tuple[dict, dict]:
+        """The live view, and for pages without one a picture of it as it is now."""
+        data, metadata = super()._repr_mimebundle_(**arguments)
+        return {**data, "image/png": self._picture()}, metadata
+
+    def _picture(self) -> bytes:
+        from io import BytesIO
+
+        import matplotlib.pyplot as plt
+
+        from seganypet.plots import show_slices
+
+        shown = {name: self.session.mask_of(name) for name in self.session.objects if not self._look(name)["hidden"]}
+        axes = show_slices(
+            self.session.volume,
+            shown or None,
+            at_ijk=self.cursor_ijk,
+            clicks=[click for name in shown for click in self.session.clicks_of(name)],
+            vmax=self.window[1],
+        )
+        content = BytesIO()
+        axes[0].figure.savefig(content, format="png", dpi=80)
+        plt.close(axes[0].figure)
+        return content.getvalue()
+
+    def _look(self, name: str) -> dict[str, Any]:
+        if name not in self._looks:
+            used = [look["colour"] for look in self._looks.values()]
+            self._looks[name] = {"colour": min(COLOURS, key=used.count), "hidden": False}
+        return self._looks[name]
+
+    def _mask(self, name: str) -> dict[str, Any]:
+        """An object's mask as the browser wants it: one bit a voxel, inside its box."""
+        clicks = self.session.clicks_of(name)
+        known = self._drawn.get(name)
+        if known is None or known[0] != clicks:
+            known = self._drawn[name] = (clicks, packed(self.session.mask_of(name), self.session.volume))
+        return known[1]
+
+    def _numbers(self) -> list[list[str]]:
+        volume, active = self.session.volume, self.session.active
+        if volume.unit != "SUVbw" or not any(drawn["name"] == active and drawn["ml"] for drawn in self.objects):
+            return []
+        rows = quantify(volume, {active: self.session.mask_of(active)})
+        return [
+            [row.quantity, f"{row.value:.0f}" if row.value >= 100 else f"{row.value:.3g}", row.unit]
+            for row in rows.itertuples()
+        ]
+
+    def _entropy(self) -> dict[str, Any]:
+        logits = self.session.logits_of(self.session.active)
+        # Far from 0 a network is sure; below a tenth of a bit nothing is drawn. And 0 itself is where none looked.
+        box = bounding_box((np.abs(logits) < 4.5) & (logits != 0))
+        if box is None:
+            return {}
+        odds = logits[box].astype(np.float64)
+        p = 1 / (1 + np.exp(-odds))
+        bits = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+        return _boxed(np.where(odds == 0, 0, np.rint(255 * bits)).astype(np.uint8), box, self.session.volume)
+
+    def _write(self, path: Path) -> None:
+        session = self.session
+        if path.name == MASK_FILE:
+            session.save(path)
+        elif path.name == JOURNAL_FILE:
+            session.save_journal(path)
+        else:
+            if not session.objects:
+                raise ClickError("no numbers to write: no object was clicked yet.")
+            quantify(session.volume, session.masks).to_csv(path, index=False)
+
+    # ---- what the browser says
+
+    def _obey(self, _widget: Any, content: Mapping[str, Any], _buffers: Any) -> None:
+        """Do what a message says. Whatever goes wrong is shown in the widget; what nobody foresaw is also raised."""
+        self.busy, self.error = True, ""
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                self._call(**content)
+            self.error = "\n".join(f"Note: {warning.message}" for warning in caught)
+        except SegAnyPETError as error:
+            self.error = str(error)
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self.busy = False
+
+    def _call(self, call: str, **content: Any) -> None:
+        if call == "click":
+            self.click(ijk=ras_to_ijk(content["ras"], self.session.volume), foreground=content["foreground"])
+        elif call == "load_text":
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / JOURNAL_FILE
+                path.write_text(content["text"])
+                self.load_journal(path)
+        elif call in COMMANDS:
+            getattr(self, call)(**content)
+        else:
+            raise SegAnyPETError(f"the browser asked for {json.dumps(call)}, which ClickWidget cannot do.")
+
+
+COMMANDS = (
+    "undo", "redo", "reset", "select", "add", "rename", "remove", "recolour", "hide", "show_uncertainty", "save",
+    "download",
+)  # fmt: skip
+
+
+def coded(volume: Volume) -> dict[str, Any]:
+    """A volume as 8-bit codes, equidistant in the square root of the intensity.
+
+    Noise of counts grows with the square root, so steps are as fine as what can be told apart.
+
+    Returns:
+        low and high: the intensities of codes 0 and 255; voxels: codes in RAS order, the first axis running fastest.
+    """
+    low, high = HU_RANGE
+    if volume.unit != "HU":
+        peak = float(volume.data.max())
+        low, high = 0.0, max(min(peak, HOTTEST_SUV) if volume.unit == "SUVbw" else peak, 1e-3)
+    span = _root(np.float32(high)) - _root(np.float32(low))
+    codes = _root(np.clip(to_ras(volume.data, volume), low, high))
+    codes -= _root(np.float32(low))
+    codes *= 255 / span
+    return {"low": low, "high": high, "voxels": np.rint(codes).astype(np.uint8).tobytes(order="F")}
+
+
+def packed(mask: np.ndarray, volume: Volume) -> dict[str, Any]:
+    """A mask as bits inside its box, in the order of `coded`, and its volume in mL; no bits if it is empty."""
+    box = bounding_box(mask)
+    if box is None:
+        return {"bits": None, "box": [], "ml": None}
+    boxed = _boxed(mask[box], box, volume)
+    boxed["bits"] = np.packbits(np.frombuffer(boxed.pop("voxels"), np.uint8)).tobytes()
+    return {**boxed, "ml": float(np.count_nonzero(mask[box]) * volume.voxel_volume_ml)}
+
+
+def _boxed(part: np.ndarray, box: tuple[slice, slice, slice], volume: Volume) -> dict[str, Any]:
+    """A part of an array on the volume's grid: where it lies in RAS order, (first, size), and its voxels."""
+    ends = np.array([ijk_to_ras([edge(side) for side in box], volume) for edge in (_first, _last)])
+    ras = to_ras(part, volume)
+    return {"box": [*ends.min(0).tolist(), *ras.shape], "voxels": ras.tobytes(order="F")}
+
+
+def _first(side: slice) -> int:
+    return side.start
+
+
+def _last(side: slice) -> int:
+    return side.stop - 1
+
+
+def _root(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _usual_window(volume: Volume) -> tuple[float, float]:
+    if volume.unit == "HU":
+        return -160.0, 240.0
+    if volume.unit == "SUVbw":
+        return 0.0, 7.0
+    return 0.0, float(np.percentile(volume.data, 99.5))
