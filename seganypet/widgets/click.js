@@ -222,24 +222,24 @@ function render({ model, el }) {
       if (name === "mip") place[1] = depthOf[place[0] + shape[0] * place[2]];
       return place;
     };
-    canvas.addEventListener("mousedown", (event) => {
-      event.preventDefault(); // no text selection
+    // Pointer events: those of the mouse are cut to whole pixels, too coarse on a zoomed page.
+    canvas.addEventListener("pointerdown", (event) => {
       canvas.focus({ preventScroll: true });
       if (event.button === 1) return;
       const place = placeOf(event);
       const tool = model.get("tool");
+      moveTo(place);
       if (name !== "mip" && tool !== "look") {
         const other = event.button === 2 || event.shiftKey || event.ctrlKey; // Control-click is a Mac's right click
         command("click", { ras: place, foreground: other ? false : tool === "foreground" });
       }
-      moveTo(place);
     });
-    canvas.addEventListener("mousemove", (event) => {
+    canvas.addEventListener("pointermove", (event) => {
       if (event.buttons === 1 && (name === "mip" || model.get("tool") === "look")) moveTo(placeOf(event));
     });
     canvas.addEventListener("contextmenu", (event) => { event.preventDefault(); event.stopPropagation(); });
     canvas.addEventListener("focus", () => { if (name !== "mip") lastView = name; });
-    canvas.addEventListener("mouseenter", () => { if (name !== "mip") lastView = name; });
+    canvas.addEventListener("pointerenter", () => { if (name !== "mip") lastView = name; });
     let rolled = 0;
     if (name !== "mip") {
       canvas.addEventListener("wheel", (event) => {
@@ -351,7 +351,7 @@ function render({ model, el }) {
   const unsure = h("input", { type: "checkbox", onchange: () => command("show_uncertainty", { shown: unsure.checked }) });
   const range = (label, [min, max, by], read, write) => {
     const input = h("input", { type: "range", min: String(min), max: String(max), step: String(by), "aria-label": label });
-    const output = h("output", {});
+    const output = h("span", { class: "sap-value" });
     input.addEventListener("input", () => write(Number(input.value)));
     const show = () => { input.value = read(); output.textContent = Number(read()).toFixed(by < 0.5 ? 2 : by < 1 ? 1 : 0); };
     return { row: h("label", { class: "sap-range" }, h("span", {}, label), input, output), show };
@@ -439,6 +439,7 @@ function render({ model, el }) {
     h("p", { class: "sap-help" }, "Left click: as the tool says. Right or Shift click: not this. Wheel, arrows, Page keys: slices. "
       + "Shift and arrows: crosshair; Enter: click there. Pinch or Control and wheel: zoom. z undo, y redo, x sign, v look."));
   body.addEventListener("keydown", (event) => {
+    if (event.target.type === "text" && event.key === "Enter") event.target.blur(); // the name is done
     if (["text", "range", "color"].includes(event.target.type)) return;
     const { across, up } = VIEWS[lastView];
     const arrows = { ArrowLeft: [across, 1], ArrowRight: [across, -1], ArrowUp: [up, 1], ArrowDown: [up, -1] };
@@ -475,7 +476,7 @@ function render({ model, el }) {
   on("change:tool", showTool);
   on("change:able", showAble);
   on("change:status change:error change:effort", showWords);
-  on("change:busy", () => { if (!model.get("busy")) { waitingSince = null; showBusy(); } });
+  on("change:answered", () => { waitingSince = null; showBusy(); });
   on("msg:custom", (message, buffers) => {
     if (!message.download) return;
     const link = h("a", { href: URL.createObjectURL(new Blob([buffers[0]])), download: message.download });
@@ -485,7 +486,7 @@ function render({ model, el }) {
   makePalette();
   readMasks();
   recentre(true);
-  for (const show of [showObjects, showTable, showAble, showTool, showRanges, showWords]) show();
+  for (const show of [showObjects, showTable, showAble, showTool, showRanges, showWords, showBusy]) show();
   el.append(body);
   const resized = new ResizeObserver(() => redraw());
   resized.observe(body);

@@ -21,16 +21,15 @@ import traitlets
 
 from seganypet.clicking import ClickSession
 from seganypet.dicom import resample_to
-from seganypet.errors import ClickError, SegAnyPETError, UnitError
+from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
 from seganypet.prompts import Click
 from seganypet.quantify import quantify
-from seganypet.simulate import bounding_box
 from seganypet.stopwatch import Stopwatch
 from seganypet.views import COLOURS, ijk_to_ras, ras_spacing, ras_to_ijk, to_ras
 from seganypet.volume import Volume
+from seganypet.widgets.codes import coded, doubt, packed
+from seganypet.window import extent_mm
 
-HOTTEST_SUV = 30.0  # above it bladders and brains look alike; 8 bits are better spent below
-HU_RANGE = (-1000.0, 1000.0)
 MASK_FILE, JOURNAL_FILE, TABLE_FILE = "mask.nii.gz", "clicks.json", "table.csv"
 
 
@@ -73,7 +72,7 @@ class ClickWidget(anywidget.AnyWidget):
     effort = traitlets.Dict().tag(sync=True)
     status = traitlets.Unicode().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
-    busy = traitlets.Bool(False).tag(sync=True)
+    answered = traitlets.Int(0).tag(sync=True)  # messages of the browser that were dealt with
 
     def __init__(
         self,
@@ -89,8 +88,8 @@ class ClickWidget(anywidget.AnyWidget):
                 f"ClickWidget needs a session, such as Session(model, volume); {type(session).__name__} has no "
                 f"{', '.join(missing)}."
             )
-        if ct is not None and ct.unit != "HU":
-            raise UnitError(f"ct={ct.source} is in {ct.unit}; the CT layer needs HU.")
+        if ct is not None:
+            _check_ct(ct, session.volume)
         self.session = session
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.stopwatch = Stopwatch()
@@ -118,13 +117,8 @@ class ClickWidget(anywidget.AnyWidget):
 
     def click(self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True):
         """Click as `session.click` does, move the crosshair there, and get the new mask."""
-        started = perf_counter()
-        mask = self.session.click(ijk=ijk, mm=mm, foreground=foreground)
-        milliseconds = 1000 * (perf_counter() - started)
-        click = self.session.clicks[-1]
-        self.look_at(click.ijk)
-        sign = "+" if click.foreground else "\u2212"
-        self.status = f"{sign} {self.session.active} at voxel {click.ijk}: {milliseconds:.0f} ms"
+        mask = self._click(ijk=ijk, mm=mm, foreground=foreground)
+        self.look_at(self.session.clicks[-1].ijk)
         return mask
 
     def look_at(self, ijk: Sequence[int]) -> None:
@@ -162,13 +156,14 @@ class ClickWidget(anywidget.AnyWidget):
 
     def rename(self, old: str, new: str) -> None:
         """Give an object another name; it keeps its colour."""
-        look = self._looks.get(old)
+        before = dict(self._looks)
+        self._looks[new] = self._looks.pop(old, self._look(old))
         try:
-            if look is not None:
-                self._looks[new] = look
             self.session.rename(old, new)
-        finally:
-            self.refresh()  # the browser shows the name that was typed, whether it was taken or not
+        except ClickError:
+            self._looks = before
+            self.refresh()  # the browser shows the name that was typed
+            raise
 
     def remove(self, name: str) -> None:
         """Forget one object; undo brings it back."""
@@ -232,6 +227,7 @@ class ClickWidget(anywidget.AnyWidget):
         session = self.session
         names = [*session.objects, *[session.active] * (session.active not in session.objects)]
         self.stopwatch.tick()
+        self._refreshed = perf_counter()
         with self.hold_sync():
             self.active = session.active
             self.objects = [{"name": name, **self._look(name), **self._mask(name)} for name in names]
@@ -256,7 +252,7 @@ class ClickWidget(anywidget.AnyWidget):
         # Slower, and not in the way of the mask, which the browser draws meanwhile.
         self.table = self._numbers()
         if self.uncertainty.get("shown"):
-            self.uncertainty = {"shown": True, **self._entropy()}
+            self.uncertainty = {"shown": True, **doubt(session.logits_of(session.active), session.volume)}
 
     def close(self) -> None:
         """Stop looking at the session, and vanish from the page."""
@@ -289,6 +285,15 @@ class ClickWidget(anywidget.AnyWidget):
         plt.close(axes[0].figure)
         return content.getvalue()
 
+    def _click(self, **place: Any) -> np.ndarray:
+        started = perf_counter()
+        mask = self.session.click(**place)
+        milliseconds = 1000 * (self._refreshed - started)  # what comes after is drawing and measuring
+        click = self.session.clicks[-1]
+        sign = "+" if click.foreground else "\u2212"
+        self.status = f"{sign} {self.session.active} at voxel {click.ijk}: {milliseconds:.0f} ms"
+        return mask
+
     def _look(self, name: str) -> dict[str, Any]:
         if name not in self._looks:
             used = [look["colour"] for look in self._looks.values()]
@@ -313,17 +318,6 @@ class ClickWidget(anywidget.AnyWidget):
             for row in rows.itertuples()
         ]
 
-    def _entropy(self) -> dict[str, Any]:
-        logits = self.session.logits_of(self.session.active)
-        # Far from 0 a network is sure; below a tenth of a bit nothing is drawn. And 0 itself is where none looked.
-        box = bounding_box((np.abs(logits) < 4.5) & (logits != 0))
-        if box is None:
-            return {}
-        odds = logits[box].astype(np.float64)
-        p = 1 / (1 + np.exp(-odds))
-        bits = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
-        return _boxed(np.where(odds == 0, 0, np.rint(255 * bits)).astype(np.uint8), box, self.session.volume)
-
     def _write(self, path: Path) -> None:
         session = self.session
         if path.name == MASK_FILE:
@@ -339,23 +333,26 @@ class ClickWidget(anywidget.AnyWidget):
 
     def _obey(self, _widget: Any, content: Mapping[str, Any], _buffers: Any) -> None:
         """Do what a message says. Whatever goes wrong is shown in the widget; what nobody foresaw is also raised."""
-        self.busy, self.error = True, ""
+        said = ""
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
                 self._call(**content)
-            self.error = "\n".join(f"Note: {warning.message}" for warning in caught)
+            said = "\n".join(f"Note: {warning.message}" for warning in caught)
         except SegAnyPETError as error:
-            self.error = str(error)
+            said = str(error)
         except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
+            said = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self.busy = False
+            with self.hold_sync():
+                self.error = said
+                self.answered += 1
 
     def _call(self, call: str, **content: Any) -> None:
         if call == "click":
-            self.click(ijk=ras_to_ijk(content["ras"], self.session.volume), foreground=content["foreground"])
+            # The browser moved its crosshair itself, and may have moved on.
+            self._click(ijk=ras_to_ijk(content["ras"], self.session.volume), foreground=content["foreground"])
         elif call == "load_text":
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / JOURNAL_FILE
@@ -373,52 +370,15 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def coded(volume: Volume) -> dict[str, Any]:
-    """A volume as 8-bit codes, equidistant in the square root of the intensity.
-
-    Noise of counts grows with the square root, so steps are as fine as what can be told apart.
-
-    Returns:
-        low and high: the intensities of codes 0 and 255; voxels: codes in RAS order, the first axis running fastest.
-    """
-    low, high = HU_RANGE
-    if volume.unit != "HU":
-        peak = float(volume.data.max())
-        low, high = 0.0, max(min(peak, HOTTEST_SUV) if volume.unit == "SUVbw" else peak, 1e-3)
-    span = _root(np.float32(high)) - _root(np.float32(low))
-    codes = _root(np.clip(to_ras(volume.data, volume), low, high))
-    codes -= _root(np.float32(low))
-    codes *= 255 / span
-    return {"low": low, "high": high, "voxels": np.rint(codes).astype(np.uint8).tobytes(order="F")}
-
-
-def packed(mask: np.ndarray, volume: Volume) -> dict[str, Any]:
-    """A mask as bits inside its box, in the order of `coded`, and its volume in mL; no bits if it is empty."""
-    box = bounding_box(mask)
-    if box is None:
-        return {"bits": None, "box": [], "ml": None}
-    boxed = _boxed(mask[box], box, volume)
-    boxed["bits"] = np.packbits(np.frombuffer(boxed.pop("voxels"), np.uint8)).tobytes()
-    return {**boxed, "ml": float(np.count_nonzero(mask[box]) * volume.voxel_volume_ml)}
-
-
-def _boxed(part: np.ndarray, box: tuple[slice, slice, slice], volume: Volume) -> dict[str, Any]:
-    """A part of an array on the volume's grid: where it lies in RAS order, (first, size), and its voxels."""
-    ends = np.array([ijk_to_ras([edge(side) for side in box], volume) for edge in (_first, _last)])
-    ras = to_ras(part, volume)
-    return {"box": [*ends.min(0).tolist(), *ras.shape], "voxels": ras.tobytes(order="F")}
-
-
-def _first(side: slice) -> int:
-    return side.start
-
-
-def _last(side: slice) -> int:
-    return side.stop - 1
-
-
-def _root(values: np.ndarray) -> np.ndarray:
-    return np.sign(values) * np.sqrt(np.abs(values))
+def _check_ct(ct: Volume, volume: Volume) -> None:
+    if ct.unit != "HU":
+        raise UnitError(f"ct={ct.source} is in {ct.unit}; the CT layer needs HU.")
+    (ct_low, ct_high), (low, high) = extent_mm(ct), extent_mm(volume)
+    if (np.minimum(ct_high, high) <= np.maximum(ct_low, low)).any():
+        raise GeometryError(
+            f"ct={ct.source} (from {ct_low.round()} to {ct_high.round()} mm) does not overlap {volume.source} (from "
+            f"{low.round()} to {high.round()} mm). Is it of the same patient and examination?"
+        )
 
 
 def _usual_window(volume: Volume) -> tuple[float, float]:

@@ -1,0 +1,166 @@
+"""How long a click takes in a browser: `make bench-clicks`, or `python -m benchmarks.click_latency`.
+
+From the mouse button going down to the first frame whose slice shows another mask, in headless Chromium, on a phantom
+resampled to 256 x 256 x 326 voxels, with tiny-base on two threads. Prints a table and writes it to click_latency.md and
+.csv beside this file. The crosshair stands where the click goes, so nothing but mask and mark can change the picture.
+"""
+
+import json
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pandas as pd
+from playwright.sync_api import Page
+
+import seganypet as sap
+from benchmarks.run import COLUMNS, at_most, machine, markdown
+from seganypet.volume import Volume
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+from browser import Chromium, place_of, run_all, serve, write_notebook  # noqa: E402
+
+SEED, SHAPE, SPACING = 7, (256, 256, 326), (2.0, 2.0, 3.0)
+FIRST, FURTHER = 5, 20  # repeats
+NOTEBOOK = """
+import json
+import time
+from pathlib import Path
+import torch
+import seganypet as sap
+torch.set_num_threads(2)
+liver, beside = {liver}, {beside}
+session = sap.Session(sap.load_model("tiny-base"), sap.load_volume("SUV.nii", unit="SUVbw"))
+
+def timed(ijk):
+    start = time.perf_counter()
+    session.click(ijk=ijk)
+    return 1000 * (time.perf_counter() - start)
+
+alone = dict(first=[], further=[])  # no widget, no browser
+for _ in range({first} + 1):
+    session.reset()
+    session._embeddings.clear()
+    alone["first"].append(timed(liver))
+for _ in range({further} + 1):
+    alone["further"].append(timed(beside))
+    session.undo()
+Path("alone.json").write_text(json.dumps(alone))
+session.reset()
+session.watchers.append(lambda: session.objects or session._embeddings.clear())  # a first click is a first click
+widget = sap.ClickWidget(session)
+widget.look_at(liver)
+"""
+# Resolves with milliseconds from the event's own time to the frame that shows another picture.
+WATCH = """
+(canvas) => {
+  const context = canvas.getContext("2d");
+  const picture = () => new Uint32Array(context.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+  const before = picture();
+  let down = null;
+  canvas.addEventListener("pointerdown", (event) => { down = event.timeStamp; }, { once: true, capture: true });
+  window.changed = new Promise((resolve) => {
+    const look = () => {
+      const now = picture();
+      let different = 0;
+      for (let at = 0; at < now.length; at++) different += now[at] !== before[at];
+      if (down !== null && different > 400) resolve({ ms: performance.now() - down, different });
+      else next();
+    };
+    const next = () => requestAnimationFrame(() => setTimeout(look)); // when the widget has drawn in this frame, too
+    next();
+  });
+}
+"""
+
+
+def main() -> None:
+    rows = []
+    with tempfile.TemporaryDirectory() as name, closing(Chromium()) as browser:
+        folder = Path(name)
+        liver = write_scan(folder / "SUV.nii")
+        beside = (liver[0] - 10, liver[1] + 6, liver[2])  # 23 mm away
+        source = NOTEBOOK.format(liver=liver, beside=beside, first=FIRST, further=FURTHER)
+        write_notebook(folder / "lesson.ipynb", source, "widget")
+        write_notebook(folder / "app.ipynb", source + "display(widget)")
+        for where, notebook in (("lab", "lesson.ipynb"), ("voila", "app.ipynb")):
+            with serve(where, folder) as address:
+                page = browser.context().new_page()
+                if where == "lab":
+                    run_all(page, address.format(notebook))
+                else:
+                    page.goto(address.format(notebook))
+                page.wait_for_selector(".sap-click")
+                page.wait_for_timeout(3000)  # the page has settled
+                alone = json.loads((folder / "alone.json").read_text())
+                rows += measure(page, liver, beside, alone, {"lab": "JupyterLab", "voila": "Voila"}[where])
+                page.context.close()
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    text = f"{machine()}\n\n{markdown(table)}\n"
+    print(text)
+    (HERE / "click_latency.md").write_text(f"# From mouse to mask\n\n`make bench-clicks` wrote this file.\n\n{text}")
+    table.to_csv(HERE / "click_latency.csv", index=False)
+
+
+def write_scan(path: Path) -> tuple[int, int, int]:
+    """Write the phantom's PET on the large grid; returns a voxel deep inside its liver."""
+    case = sap.make_phantom(seed=SEED)
+    affine = np.diag([*SPACING, 1.0])
+    middle = case.pet.to_mm(np.array(case.pet.shape) / 2)
+    affine[:3, 3] = middle - np.array(SHAPE) / 2 * SPACING
+    grid = Volume(np.zeros(SHAPE), affine, "SUVbw")
+    sap.save_volume(path, sap.resample_to(case.pet, grid))
+    label = next(label for label, name in case.organ_names.items() if name == "liver")
+    deepest = sap.first_click(case.organs == label, spacing=case.pet.spacing).ijk
+    return tuple(int(index) for index in np.rint(grid.to_ijk(case.pet.to_mm(deepest))))
+
+
+def measure(page: Page, liver: tuple, beside: tuple, alone: dict[str, list[float]], where: str) -> list[tuple]:
+    """Rows of the table for one server; every series begins with one click that is not counted."""
+    reset, undo = (page.get_by_role("button", name=name) for name in ("Reset", "Undo"))
+    times = {"first": [], "further": []}
+    for _ in range(FIRST + 1):
+        times["first"].append(timed_click(page, liver))
+        press(page, reset)
+    timed_click(page, liver)
+    timed_click(page, beside)  # now the crosshair stands there
+    for _ in range(FURTHER + 1):
+        press(page, undo)
+        times["further"].append(timed_click(page, beside))
+    rows = []
+    for which, limit in (("first", 1000), ("further", 200)):
+        total, session = (median(series[which][1:]) for series in (times, alone))
+        remark = f"median of {len(times[which]) - 1}; session.click in the same kernel without widget {session:.0f} ms"
+        rows.append(at_most(f"{where}, {which} click, mouse to mask", total, limit, "ms", remark))
+    rows.append(at_most(f"{where}, the widget's own share", total - session, 40, "ms", "the difference, further click"))
+    return rows
+
+
+def timed_click(page: Page, ijk: tuple[int, int, int]) -> float:
+    """Milliseconds from the mouse to the mask."""
+    canvas = page.locator("canvas.sap-axial")
+    x, y = place_of(canvas, ijk[0], ijk[1], SHAPE[:2])
+    canvas.evaluate(WATCH)
+    page.mouse.click(x, y)
+    changed = page.evaluate("window.changed")
+    wait(page)
+    return changed["ms"]
+
+
+def press(page: Page, button) -> None:
+    button.click()
+    wait(page)
+
+
+def wait(page: Page) -> None:
+    """Until the widget has nothing to do, the table included."""
+    page.wait_for_selector(".sap-click[aria-busy=false]")
+    page.wait_for_timeout(150)
+
+
+if __name__ == "__main__":
+    main()
