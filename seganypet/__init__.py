@@ -43,7 +43,10 @@ _HOME = {
     "show_mip": "plots",
     "show_slices": "plots",
     "plot_dsc": "plots",
+    "Annotation": "annotation",
     "ClickWidget": "widgets.click",
+    "AnnotationWidget": "widgets.annotate",
+    "view3d": "widgets.view3d",
     "SegAnyPETError": "errors",
 }
 

@@ -39,3 +39,7 @@ class JournalError(SegAnyPETError):
 
 class CohortError(SegAnyPETError):
     """A cohort table or one of its cases that cannot be used."""
+
+
+class AnnotationError(SegAnyPETError):
+    """A step of an annotation that cannot be taken, or its folder that must not be touched."""

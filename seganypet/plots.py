@@ -47,7 +47,7 @@ def show_mip(
     """
     import matplotlib.pyplot as plt
 
-    outlines = [(name, colour, voxels.any(axis=1)) for name, colour, voxels in _outlines(mask, volume)]
+    outlines = [(name, colour, voxels.any(axis=1)) for name, colour, voxels in outlines_of(mask, volume)]
     data = to_ras(volume.data, volume).max(axis=1)
     own_figure = ax is None
     if own_figure:
@@ -89,7 +89,7 @@ def show_slices(
     """
     import matplotlib.pyplot as plt
 
-    outlines = _outlines(mask, volume)
+    outlines = outlines_of(mask, volume)
     if at_ijk is None and clicks:
         at_ijk = clicks[-1].ijk
     if at_ijk is not None:
@@ -174,10 +174,9 @@ def _draw(
     width_mm, height_mm = data.shape[0] * spacing[across], data.shape[1] * spacing[up]
     place = {"origin": "lower", "extent": (0, width_mm, 0, height_mm)}
     # CT is read white on black between its soft tissue limits, PET black on white from zero.
-    lowest, darkest, greys = (-160, 240, "gray") if volume.unit == "HU" else (0, 7, "gray_r")
-    if volume.unit == "Bq/mL":
-        darkest = np.percentile(data, 99.5)
-    ax.imshow(data.T, cmap=greys, vmin=lowest, vmax=darkest if vmax is None else vmax, interpolation="nearest", **place)
+    greys = "gray" if volume.unit == "HU" else "gray_r"
+    lowest, highest = usual_window(data, volume.unit)
+    ax.imshow(data.T, cmap=greys, vmin=lowest, vmax=highest if vmax is None else vmax, interpolation="nearest", **place)
     for _, colour, outline in outlines:
         if outline.any():
             tint = np.ma.masked_equal(outline.T, False)
@@ -212,8 +211,19 @@ def _colour_bar(axes: Sequence[Axes], volume: Volume) -> None:
     bar.set_label(unit)
 
 
-def _outlines(mask: Masks | None, volume: Volume) -> list[Outline]:
-    """Every object of a mask; its name is blank unless it was given one."""
+def usual_window(data: np.ndarray, unit: str) -> tuple[float, float]:
+    """Lowest and highest intensity told apart in a picture of `data`."""
+    if unit == "HU":
+        return -160.0, 240.0
+    return 0.0, 7.0 if unit == "SUVbw" else float(np.percentile(data, 99.5))
+
+
+def outlines_of(mask: Masks | None, volume: Volume) -> list[Outline]:
+    """Every object of a mask; its name is blank unless it was given one.
+
+    Raises:
+        GeometryError: If a mask has another shape than `volume`.
+    """
     if mask is None:
         return []
     named = mask if isinstance(mask, Mapping) else {"": mask}

@@ -41,6 +41,7 @@ class ClickWidget(anywidget.AnyWidget):
         ct: The same patient's CT in HU, on whatever grid; adds a slider that blends it in.
         output_dir: Where `save` writes mask, journal and table; without it the browser offers downloads only.
         window: Intensities drawn lightest and darkest, in the volume's unit. None: SUV 0 to 7, HU -160 to 240.
+        stopwatch: That of an earlier sitting, to go on with.
 
     Attributes:
         session: What is looked at.
@@ -81,6 +82,7 @@ class ClickWidget(anywidget.AnyWidget):
         ct: Volume | None = None,
         output_dir: str | os.PathLike | None = None,
         window: tuple[float, float] | None = None,
+        stopwatch: Stopwatch | None = None,
     ):
         missing = [call for call in ("volume", "click", "undo", "objects", "mask_of") if not hasattr(session, call)]
         if missing:
@@ -92,7 +94,7 @@ class ClickWidget(anywidget.AnyWidget):
             _check_ct(ct, session.volume)
         self.session = session
         self.output_dir = None if output_dir is None else Path(output_dir)
-        self.stopwatch = Stopwatch()
+        self.stopwatch = stopwatch or Stopwatch()
         self._looks: dict[str, dict[str, Any]] = {}
         self._drawn: dict[str, tuple[tuple[Click, ...], dict[str, Any]]] = {}
         volume = session.volume
@@ -107,7 +109,7 @@ class ClickWidget(anywidget.AnyWidget):
             cursor=[size // 2 for size in to_ras(volume.data, volume).shape],
             window=list(window or _usual_window(volume)),
         )
-        session.watchers.append(self.refresh)
+        session.watchers.insert(0, self.refresh)  # before those that save: a click is seen, whatever a disk does
         self.on_msg(self._obey)
         if session.clicks:
             self.look_at(session.clicks[-1].ijk)

@@ -1,0 +1,136 @@
+"""Annotation with the mouse: the cases of a cohort one after the other, each in a ClickWidget."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+
+from seganypet.annotation import Annotation
+from seganypet.clicking import ClickSession
+from seganypet.cohort import Case
+from seganypet.errors import SegAnyPETError
+from seganypet.widgets.click import ClickWidget
+
+
+class AnnotationWidget(ipywidgets.VBox):
+    """A view of an `Annotation`, which saves every click and can be resumed after a kernel died.
+
+    Args:
+        annotation: Whose cases are shown; its first case that is not done is opened.
+        with_ct: Lay the CT under the PET where the cohort names one.
+
+    Attributes:
+        annotation: What is looked at.
+        click_widget: Of the open case; None when all are done.
+    """
+
+    def __init__(self, annotation: Annotation, *, with_ct: bool = True):
+        self.annotation, self.with_ct = annotation, with_ct
+        self.click_widget: ClickWidget | None = None
+        self._heading, self._message = ipywidgets.HTML(), ipywidgets.HTML()
+        self._target = ipywidgets.Dropdown(description="draw", options=annotation.targets, layout={"width": "280px"})
+        self._finish = ipywidgets.Button(description="Done, next case", button_style="primary", icon="check")
+        self._skip = ipywidgets.Button(description="Later", tooltip="leave this case open and go to the next")
+        self._target.observe(self._on_target, "value")
+        self._finish.on_click(lambda _: self._do(self.finish))
+        self._skip.on_click(lambda _: self._do(self.skip))
+        self._bar = ipywidgets.HBox([self._target, self._finish, self._skip])
+        super().__init__()
+        if annotation.session is not None:
+            self._show(annotation.session)
+        else:
+            self._go_on()
+
+    # ---- what the mouse can do
+
+    def select(self, target: str) -> None:
+        """Draw this target next; every "lesion" begins an object of its own."""
+        session = self.annotation.session
+        if target == "lesion":
+            target = next(name for n in range(1, 1000) if (name := f"lesion {n}") not in session.objects)
+        session.select(target)
+
+    def finish(self) -> None:
+        """Write the masks of this case, call it done, and open the next."""
+        self.annotation.finish()
+        self._go_on()
+
+    def skip(self) -> None:
+        """Leave this case as it is, saved and open, and go to the next."""
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Open the next case that is not done and can be opened; say what is wrong with those that cannot."""
+        annotation, problems = self.annotation, []
+        names = [case.case for case in annotation.cohort]
+        after = 0 if annotation.case is None else names.index(annotation.case.case) + 1
+        for name in names[after:] + names[:after]:
+            if name in annotation.remaining:
+                try:
+                    self._show(annotation.open(name))
+                    break
+                except SegAnyPETError as error:
+                    problems.append(f"{name}: {error}")
+        else:
+            self._nothing_left()
+        self._complain(*problems)
+
+    # ---- what is shown
+
+    def _show(self, session: ClickSession) -> None:
+        if self.click_widget is not None:
+            self.click_widget.close()
+        case = self.annotation.case
+        ct = case.load_ct() if self.with_ct and case.ct is not None else None
+        self.click_widget = ClickWidget(session, ct=ct, stopwatch=self.annotation.stopwatch)
+        self._target.unobserve(self._on_target, "value")
+        self._target.value = session.active if session.active in self.annotation.targets else None
+        self._target.observe(self._on_target, "value")
+        self._heading.value = self._words(case)
+        self.children = [self._heading, self._bar, self._message, self.click_widget]
+
+    def _nothing_left(self) -> None:
+        if self.click_widget is not None:
+            self.click_widget.close()
+        self.click_widget = None
+        left, total = len(self.annotation.remaining), len(self.annotation.cohort)
+        done = f"All {total} cases are done." if not left else f"{left} of {total} cases cannot be opened."
+        folder = os.path.abspath(self.annotation.folder)
+        self._heading.value = f"{done} Masks and tables: {_text(folder)}"
+        self.children = [self._heading, self._message]
+
+    def _words(self, case: Case) -> str:
+        annotation = self.annotation
+        done = len(annotation.cohort) - len(annotation.remaining)
+        return (
+            f"<b>{_text(case.case)}</b> &middot; {done} of {len(annotation.cohort)} done &middot; "
+            f"{_text(annotation.annotator)}, {annotation.quality} &middot; started from: {_text(annotation.proposal)}"
+        )
+
+    def _on_target(self, change: Any) -> None:
+        self._do(self.select, change["new"])
+
+    def _do(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Do what a button asks; an error of this package is shown and changes nothing."""
+        self._complain()
+        try:
+            act(*arguments)
+        except SegAnyPETError as error:
+            self._complain(str(error))
+
+    def _complain(self, *problems: str) -> None:
+        paragraphs = (f"<p role='alert' style='color: #7a0015'>{_text(problem)}</p>" for problem in problems)
+        self._message.value = "".join(paragraphs)
+
+    def _repr_mimebundle_(self, **arguments: Any) -> dict:
+        """The live view, and for pages without one the picture of the open case."""
+        bundle = super()._repr_mimebundle_(**arguments)
+        if self.click_widget is None:
+            return bundle
+        picture = self.click_widget._repr_mimebundle_()[0]["image/png"]
+        return {**bundle, "image/png": picture}
+
+
+def _text(words: str) -> str:
+    return words.replace("&", "&amp;").replace("<", "&lt;")
