@@ -20,7 +20,7 @@
 # **You will learn**
 #
 # - to open a PET scan, and to look at it before computing anything;
-# - to turn clicks into a mask, to correct it, and to take a correction back;
+# - to turn clicks into a mask, with the mouse and in code; to correct it, and to take a correction back;
 # - to judge a mask against the truth, and against the simple threshold that it has to beat;
 # - to read SUV, MTV and TLG off a mask, and to save everything so that a colleague gets the same mask again;
 # - to do all this on a scan of your own.
@@ -57,6 +57,7 @@ organ: str = "liver"  # the organ to click; names are printed below
 n_clicks: int = 5  # clicks in all, on that organ
 dicom_folder: str = ""  # a PET series of your own; empty: the sample case stands in
 dicom_click: list = []  # voxel [i, j, k] to click in your series; empty: its hottest voxel
+recorded_clicks: str = "quickstart_clicks.json"  # what the mouse did before you, see "Click"; empty: nothing
 real_clicks: str = "acrin042_clicks.json"  # clicks for the section "On a real scan"
 output_dir: str = "../out"  # mask, table, journal and pictures go here
 
@@ -126,12 +127,46 @@ print(f"{network.name}: a window of {network.config.window_size} voxels a side, 
 # %% [markdown]
 # ## Click
 #
+# Here is the scan to click on, in a session of its own. It opens with two clicks that were recorded by hand.
+#
+# 1. Press **Reset**. Scroll with the wheel until you see the organ, and click its middle: the outline appears.
+# 2. Where the outline leaves something out, click that. Where it holds too much, choose **− not this** (or use the
+#    right button) and click there.
+# 3. Go on until you like it, then press **Save**: mask, clicks and table go to the folder `by_hand`.
+#
+# The three slices show the same place, the crosshair; the strip at the right shows where you are in the body, and a
+# click on it jumps there.
+
+# %%
+by_hand = sap.Session(network, volume)
+by_hand.select(organ)
+widget = sap.ClickWidget(by_hand, ct=case.load_ct() if case.ct else None, output_dir=output / "by_hand")
+if recorded_clicks:
+    try:
+        widget.load_journal(recorded_clicks)
+    except sap.SegAnyPETError as error:
+        print("Begin without recorded clicks:", error)
+widget
+
+# %% [markdown]
+# When you have clicked, run the next cell: it compares your mask with the truth. **DSC**, the Dice similarity
+# coefficient, counts how much of both the mask and the truth is shared: 1 is perfect, 0 is no overlap.
+
+# %%
+by_hand_dsc = sap.dice(by_hand.mask_of(organ), truth)
+print(f"{len(by_hand.clicks_of(organ))} clicks by hand on {organ}: DSC {by_hand_dsc:.2f}")
+
+# %% [markdown]
+# Three things to try: **uncertainty** shows where the network hesitates, so where would you click next? **PET to CT**
+# lays the anatomy under the uptake. And **Add object** begins another organ in the same session.
+#
+# ## The same in code
+#
 # `session.click(ijk=...)` takes a voxel and returns a mask on the scan's own grid: True inside, False outside.
 #
 # A program clicks here in your place, so that the lesson runs by itself and runs the same everywhere. It sees
 # the truth: its first click is the organ's deepest voxel, each later one lies deep inside the largest error. A
-# miss gets a positive click ("this too"), a false alarm a negative one ("not this"). To click yourself, put
-# your own voxels in place of `click.ijk`.
+# miss gets a positive click ("this too"), a false alarm a negative one ("not this").
 
 # %%
 masks, rows = [], []
@@ -145,8 +180,7 @@ print(f"{organ}, {case.case}, {network.name}")
 print(pd.DataFrame(rows).round(3).to_string(index=False))
 
 # %% [markdown]
-# **DSC**, the Dice similarity coefficient, counts how much of both the mask and the truth is shared: 1 is
-# perfect, 0 is no overlap. Read down the column. Clicks mostly help, but nothing forces each one to.
+# Read down the column of DSC. Clicks mostly help, but nothing forces each one to.
 
 # %%
 figure, axes = plt.subplots(1, len(masks), figsize=(2.6 * len(masks), 6), layout="constrained", squeeze=False)

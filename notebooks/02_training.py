@@ -657,8 +657,7 @@ print(f"the same weights after {time.perf_counter() - started:.1f} s")
 #
 # ## Use it
 #
-# A scan that no training has seen, and clicks that were recorded: voxels in a file. A click widget will take this
-# cell's place and put the mouse into your hand; until then the voxels in the file are yours to change.
+# A scan that no training has seen, and clicks that were recorded: voxels in a file. All networks get the same ones.
 
 # %%
 volume = sap.load_volume("../data_samples/phantom_internal_9000/SUV.nii.gz", unit="SUVbw")
@@ -691,6 +690,14 @@ _ = figure.suptitle("phantom_internal_9000, the same clicks: before and after tr
 # %%
 for name, session in sessions.items():
     session.save_journal(output / f"training_{name}.json")
+
+# %% [markdown]
+# Now with the mouse: the session of the network that CPCL trained, with the recorded clicks in it. Correct what they
+# left wrong, or press **Add object** and try an organ that no training named. For another network, put its name in
+# the place of `cpcl`.
+
+# %%
+sap.ClickWidget(sessions["cpcl"], output_dir=output / "by_hand")
 
 # %% [markdown]
 # One scan and a handful of clicks again prove nothing. The next section has more of both.

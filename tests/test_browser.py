@@ -3,23 +3,33 @@
 Pictures of what the browser showed land in out/browser/.
 """
 
+import io
 import json
+import os
+import re
+import shutil
 import time
 from pathlib import Path
 
+import nbformat
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from conftest import REPOSITORY, oblique
 
 pytest.importorskip("playwright", reason="browser tests need playwright: pip install 'seganypet[test]'")
 from browser import CHROMIUM, Chromium, place_of, run_all, serve, write_notebook
+from PIL import Image
 
-from seganypet.views import VIEWS
-from seganypet.volume import Volume, load_labels
+from seganypet.views import VIEWS, ijk_to_ras
+from seganypet.volume import Volume, load_labels, load_volume
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium: apt-get install chromium"),
+    pytest.mark.skipif(
+        CHROMIUM is None and "SEGANYPET_NEEDS_BROWSER" not in os.environ,
+        reason="browser tests need Chromium: apt-get install chromium",
+    ),
     pytest.mark.xdist_group("browser"),
     pytest.mark.slow,
 ]
@@ -335,6 +345,48 @@ def test_a_reloaded_page_shows_what_was_there(lab):
     site.wait_for_clicks("oblique", 2)
     assert len(site.clicks("turned")) == 1  # the other widget heard nothing of it
     page.screenshot(path=PICTURES / "lab_page.png")
+
+
+def test_the_quickstart_is_clicked_as_a_new_user_would(chromium, tmp_path):
+    """Open the lesson, run it up to the widget, click the liver, undo, click, save; another program reads the mask."""
+    lessons, out = tmp_path / "notebooks", tmp_path / "out"
+    shutil.copytree(REPOSITORY / "notebooks", lessons)
+    (tmp_path / "data_samples").symlink_to(REPOSITORY / "data_samples")
+    lesson = nbformat.read(lessons / "00_quickstart.ipynb", as_version=4)
+    last = next(number for number, cell in enumerate(lesson.cells) if "sap.ClickWidget(" in cell.source)
+    lesson.cells = lesson.cells[: last + 1]
+    nbformat.write(lesson, lessons / "00_quickstart.ipynb")
+    with serve("lab", lessons) as address:
+        page = chromium.context(height=1150).new_page()
+        run_all(page, address.format("00_quickstart.ipynb"))
+        one = page.locator(".sap-click")
+        one.wait_for()
+        one.get_by_role("button", name="Reset").click()
+        one.locator(".sap-counter").filter(has_text="0 clicks").wait_for()
+        scan = load_volume(REPOSITORY / "data_samples/phantom_internal_9000/SUV.nii.gz", unit="SUVbw")
+        liver_ijk = (78, 25, 171)
+        i, j, k = ijk_to_ras(liver_ijk, scan)
+        shape = nib.as_closest_canonical(nib.Nifti1Image(scan.data, scan.affine)).shape
+        show_slice(one, "axial", k)
+        frames = [one.screenshot()]
+        for clicks in (1, 0, 1):
+            if clicks:
+                page.mouse.click(*place_of(one.locator("canvas.sap-axial"), i, j, shape[:2]))
+            else:
+                one.get_by_role("button", name="Undo").click()
+            one.locator(".sap-counter").filter(has_text=re.compile(rf"^{clicks} click")).wait_for()
+        frames.append(one.screenshot())
+        one.get_by_role("button", name="Save").click()
+        one.get_by_role("status").filter(has_text="saved mask.nii.gz").wait_for()
+        page.context.close()
+    pictures = [Image.open(io.BytesIO(frame)).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
+    pictures[0].save(PICTURES / "click.gif", save_all=True, append_images=pictures[1:], duration=1600, loop=0)
+    saved = sitk.ReadImage(out / "by_hand" / "mask.nii.gz")  # a program that shares no code with ours
+    organs = sitk.ReadImage(REPOSITORY / "data_samples/phantom_internal_9000/organs.nii.gz")
+    place_mm = saved.TransformIndexToPhysicalPoint(liver_ijk) * np.array((-1, -1, 1))  # DICOM's LPS to RAS
+    np.testing.assert_allclose(place_mm, scan.to_mm(liver_ijk), atol=0.01)
+    mask, truth = (sitk.GetArrayFromImage(image) == 1 for image in (saved, organs))
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.5
 
 
 def test_two_browsers_do_not_see_each_others_work(voila, chromium):
