@@ -1,7 +1,9 @@
 # make demo     set up, run the quickstart headless, leave its results in out/
 # make test     set up, run everything that CI runs
 # make lab      set up, open the lessons in JupyterLab
-# make bench    speed and memory; make accuracy: DSC on phantoms and, where REAL_DATA names them, real scans
+# make app      set up, serve the click page to this machine's browsers (PORT=8866)
+# make bench    speed and memory; make bench-clicks: from mouse to mask, in Chromium
+# make accuracy DSC on phantoms and, where REAL_DATA names them, real scans
 # make train    tiny from tiny-base (15 minutes on two cores); make train-base: tiny-base from nothing (2.5 hours)
 # make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods)
 # make networks which of its parts the network needs (15 minutes)
@@ -13,8 +15,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 NOTEBOOKS := $(wildcard notebooks/*.py)
 PROCESSES ?= 2
+PORT ?= 8866
 
-.PHONY: demo test lab notebooks bench accuracy train train-base ablation networks clean
+.PHONY: demo test lab app notebooks bench bench-clicks accuracy train train-base ablation networks clean
 
 REAL_DATA ?= ../shared/data
 
@@ -32,10 +35,13 @@ demo: $(READY)
 # One thread a process: two processes with two threads each would fight for two cores.
 test: $(READY)
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 lab: $(READY) notebooks
 	$(BIN)/jupyter lab notebooks
+
+app: $(READY)
+	$(BIN)/python -m seganypet.widgets.serve notebooks/app.ipynb --port=$(PORT)
 
 # The scripts are the source. --update keeps cell ids, so that a twin changes only where its script did;
 # it also keeps outputs and the times of a run, which go here.
@@ -50,6 +56,9 @@ notebooks: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.train_speed
+
+bench-clicks: $(READY)
+	$(BIN)/python -m benchmarks.click_latency
 
 accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy tiny $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))

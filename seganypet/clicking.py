@@ -215,7 +215,7 @@ class ClickSession(ABC):
         self._changed()
 
     def reset(self) -> None:
-        """Forget all objects and clicks; undo brings them back."""
+        """Forget all objects and clicks; undo brings them back. The next click is on the active object, as before."""
         self._reset()
         self._changed()
 
@@ -293,9 +293,7 @@ class ClickSession(ABC):
 
     def _reset(self) -> None:
         if self._state.clicks:
-            self._step(State(active=State.active, changed=self.active))
-        else:
-            self._state = State()
+            self._step(State(active=self.active, changed=self.active))
 
     def _step(self, state: State) -> None:
         self._past.append(self._state)

@@ -32,8 +32,8 @@ def write_notebook(path: Path, *sources: str) -> None:
 
 
 @contextmanager
-def serve(what: str, folder: Path, *options: str) -> Iterator[str]:
-    """Serve the notebooks of a folder with "lab" or "voila"; yields an address with "{}" for a notebook's name."""
+def serve(what: str, folder: Path, notebook: str) -> Iterator[str]:
+    """Serve a notebook of a folder by JupyterLab ("lab"), or by Voila as the app is ("app"); yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -45,16 +45,17 @@ def serve(what: str, folder: Path, *options: str) -> Iterator[str]:
     if what == "lab":
         command = ["jupyter", "lab", "--no-browser", f"--port={port}", f"--IdentityProvider.token={token}"]
         command += [f"--ServerApp.root_dir={folder}", *["--allow-root"] * (os.geteuid() == 0)]
-        address, alive = f"http://127.0.0.1:{port}/lab/tree/{{}}?reset&token={token}", f"http://127.0.0.1:{port}/api"
+        address, alive = f"http://127.0.0.1:{port}/lab/tree/{notebook}?reset&token={token}", "api"
     else:
-        command = ["voila", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", str(folder)]
-        address, alive = f"http://127.0.0.1:{port}/voila/render/{{}}", f"http://127.0.0.1:{port}/"
+        command = ["seganypet.widgets.serve", notebook, f"--port={port}"]
+        address, alive = f"http://127.0.0.1:{port}/", "static/"  # asking for the page itself would start a kernel
+    alive = f"http://127.0.0.1:{port}/{alive}"
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(settings), "JUPYTER_DATA_DIR": str(settings / "data"),
                    "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"), "PYTHONPATH": path}
     with (folder / f"{what}.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", *command, *options], cwd=folder, env=environment, stdout=log, stderr=log
+            [sys.executable, "-m", *command], cwd=folder, env=environment, stdout=log, stderr=log
         )
         try:
             deadline = time.monotonic() + STARTED_S
@@ -81,7 +82,7 @@ class Chromium:
     """Headless Chromium that remembers every host it asked.
 
     Attributes:
-        hosts: Hosts of all requests so far.
+        hosts: Hosts that something was sent to, or tried to be.
         errors: What pages threw and nobody caught.
     """
 
@@ -99,7 +100,9 @@ class Chromium:
             viewport = {"width": width, "height": height}
         context = self._browser.new_context(viewport=viewport, device_scale_factor=pixel_ratio, accept_downloads=True)
         context.set_default_timeout(60_000)
-        context.on("request", lambda request: self._remember(request.url))
+        context.on("requestfinished", lambda request: self._remember(request.url))
+        # What the page's own policy forbids is given up before anything is sent.
+        context.on("requestfailed", lambda request: request.failure == "csp" or self._remember(request.url))
         context.on("page", lambda page: page.on("websocket", lambda socket: self._remember(socket.url)))
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
         return context

@@ -45,13 +45,18 @@ SHARES = [(0, 0, 0), (0.999, 0.999, 0.999), (0.2, 0.7, 0.4), (0.61, 0.33, 0.8)]
 
 NOTEBOOK = """
 from pathlib import Path
-import numpy as np
-from test_browser import AFFINES, scan
+from time import sleep
+from test_browser import scan
 from threshold_network import ThresholdNetwork
 import seganypet as sap
 
+class Network(ThresholdNetwork):
+    def decode(self, *arguments):
+        sleep(3 * Path("slow").exists())
+        return super().decode(*arguments)
+
 def clickable(name):
-    session = sap.Session(ThresholdNetwork(), scan(name))
+    session = sap.Session(Network(), scan(name))
     session.watchers.append(lambda: session.save_journal(f"{name}.json"))
     return sap.ClickWidget(session, output_dir=f"saved-{name}")
 
@@ -110,8 +115,8 @@ class Site:
 def lab(chromium, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     write_notebook(folder / "lesson.ipynb", NOTEBOOK, "oblique", "turned")
-    with serve("lab", folder) as address:
-        site = Site(folder, address.format("lesson.ipynb"))
+    with serve("lab", folder, "lesson.ipynb") as address:
+        site = Site(folder, address)
         page = chromium.context().new_page()
         run_all(page, site.address)
         page.wait_for_selector(".sap-click >> nth=1")
@@ -123,8 +128,8 @@ def lab(chromium, tmp_path_factory):
 def voila(chromium, tmp_path_factory):
     folder = tmp_path_factory.mktemp("voila")
     write_notebook(folder / "lesson.ipynb", NOTEBOOK + "display(oblique, turned)")
-    with serve("voila", folder) as address:
-        site = Site(folder, address.format("lesson.ipynb"))
+    with serve("app", folder, "lesson.ipynb") as address:
+        site = Site(folder, address)
         page = chromium.context().new_page()
         page.goto(site.address)
         page.wait_for_selector(".sap-click >> nth=1")
@@ -261,6 +266,24 @@ def test_arrows_pages_and_the_wheel_go_through_slices(lab):
     page.wait_for_selector(".sap-coronal[aria-label='coronal slice 19']")
 
 
+def test_slices_scroll_while_the_network_works(lab):
+    site, page = lab
+    forget_clicks(site, page)
+    one = widget(page, "oblique")
+    (site.folder / "slow").touch()
+    try:
+        click_middle(page, one)
+        one.get_by_text("working").wait_for()
+        for depth in (2, 5, 9):
+            show_slice(one, "axial", depth)
+        assert site.clicks("oblique") == []  # still at it
+        site.wait_for_clicks("oblique", 1)
+        one.get_by_text("working").wait_for(state="detached")
+    finally:
+        (site.folder / "slow").unlink()
+    assert one.locator("canvas.sap-axial").get_attribute("aria-label") == "axial slice 9"  # the answer moved nothing
+
+
 def test_a_click_on_the_strip_jumps_to_the_hottest_voxel_behind_it(lab):
     site, page = lab
     one = widget(page, "oblique")
@@ -356,9 +379,9 @@ def test_the_quickstart_is_clicked_as_a_new_user_would(chromium, tmp_path):
     last = next(number for number, cell in enumerate(lesson.cells) if "sap.ClickWidget(" in cell.source)
     lesson.cells = lesson.cells[: last + 1]
     nbformat.write(lesson, lessons / "00_quickstart.ipynb")
-    with serve("lab", lessons) as address:
+    with serve("lab", lessons, "00_quickstart.ipynb") as address:
         page = chromium.context(height=1150).new_page()
-        run_all(page, address.format("00_quickstart.ipynb"))
+        run_all(page, address)
         one = page.locator(".sap-click")
         one.wait_for()
         one.get_by_role("button", name="Reset").click()
@@ -376,6 +399,7 @@ def test_the_quickstart_is_clicked_as_a_new_user_would(chromium, tmp_path):
                 one.get_by_role("button", name="Undo").click()
             one.locator(".sap-counter").filter(has_text=re.compile(rf"^{clicks} click")).wait_for()
         frames.append(one.screenshot())
+        assert one.get_by_role("radio", name="click on liver").is_checked()  # Reset forgets clicks, not what is meant
         one.get_by_role("button", name="Save").click()
         one.get_by_role("status").filter(has_text="saved mask.nii.gz").wait_for()
         page.context.close()
@@ -387,6 +411,23 @@ def test_the_quickstart_is_clicked_as_a_new_user_would(chromium, tmp_path):
     np.testing.assert_allclose(place_mm, scan.to_mm(liver_ijk), atol=0.01)
     mask, truth = (sitk.GetArrayFromImage(image) == 1 for image in (saved, organs))
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.5
+
+
+def test_in_voila_too_clicks_say_not_this_are_undone_and_their_mask_is_downloaded(voila):
+    site, page = voila
+    forget_clicks(site, page)
+    one = widget(page, "oblique")
+    click_middle(page, one)
+    site.wait_for_clicks("oblique", 1)
+    click_middle(page, one, button="right")
+    assert [click["foreground"] for click in site.wait_for_clicks("oblique", 2)] == [True, False]
+    one.get_by_role("button", name="Undo").click()
+    site.wait_for_clicks("oblique", 1)
+    with page.expect_download() as downloading:
+        one.get_by_role("button", name="Mask").click()
+    downloading.value.save_as(site.folder / "mask.nii.gz")
+    load_labels(site.folder / "mask.nii.gz", like=scan("oblique"))
+    assert "ThresholdNetwork" not in page.content()  # the code is hidden
 
 
 def test_two_browsers_do_not_see_each_others_work(voila, chromium):

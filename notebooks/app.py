@@ -1,0 +1,38 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Click an organ or a lesion, get its mask and its numbers
+#
+# 1. **Open a scan:** a sample, or your own PET as NIfTI in SUVbw. Choose the network first.
+# 2. **Click** the middle of what you want. Click again to correct: "+ this" adds, "− not this" takes away.
+# 3. **Download** the mask (NIfTI), the journal (your clicks) and the table (SUV, MTV, TLG) with the buttons below the
+#    pictures. Opening another scan or closing the page forgets what you did not download.
+#
+# **Privacy:** an upload stays on the machine that runs this app. Its file is deleted once it is read; what was read
+# goes when the page's kernel ends, which closing the page does.
+#
+# *For research and teaching. Not a medical device, not for clinical use.*
+
+# %% tags=["parameters"]
+cohort: str = "../data_samples/cohort.csv"  # the samples to pick from
+case: str = "phantom_internal_9000"  # the one to begin with
+limit_mb: float = 200  # largest file that may be uploaded, in MB
+output_dir: str = ""  # a folder on this machine for a Save button; empty: the page offers downloads only
+
+# %%
+import seganypet as sap
+from seganypet.widgets.app import App
+
+app = App(sap.Cohort.from_csv(cohort), limit_mb=limit_mb, output_dir=output_dir or None)
+app.open_case(case)
+app

@@ -1,0 +1,304 @@
+"""The app: pick a sample case or upload a scan, then click. notebooks/app.py is all of its page.
+
+Whatever the page can do is a method here, so a script opens the same scans without a browser. Each page has a kernel
+and so an `App` of its own; nothing is shared between them. `python -m seganypet.widgets.serve` serves it.
+"""
+
+import math
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import anywidget
+import ipywidgets
+import nibabel as nib
+import traitlets
+
+from seganypet.cohort import Cohort
+from seganypet.errors import SegAnyPETError, VolumeError
+from seganypet.model.checkpoints import load_model
+from seganypet.session import Session
+from seganypet.volume import UNITS, Volume, check_unit, load_volume
+from seganypet.widgets.click import ClickWidget
+
+NETWORKS = {
+    "tiny: liver, kidneys, heart, spleen": "tiny",
+    "tiny-base: everything else": "tiny-base",
+}
+# A gzipped file may grow a thousandfold. Twice the voxels of the finest whole-body scanners; 2.4 GB while it is read.
+MOST_VOXELS = 200_000_000
+PIECE_BYTES = 1_000_000  # Jupyter servers refuse messages of more than 10 MB
+
+
+class App(ipywidgets.VBox):
+    """One page: which scan, which network, and a ClickWidget for them.
+
+    Args:
+        cohort: Sample cases to pick from.
+        limit_mb: Largest file that may be uploaded, in MB (10^6 bytes).
+        output_dir: As of ClickWidget. None: nothing is written where the app runs, the browser gets downloads.
+
+    Attributes:
+        view: The ClickWidget of the open scan; None before the first.
+        upload: The UploadWidget; its `error` and `status` hold what the page says.
+    """
+
+    def __init__(self, cohort: Cohort, *, limit_mb: float = 200, output_dir: str | os.PathLike | None = None):
+        self.cohort, self.output_dir = cohort, output_dir
+        self.view: ClickWidget | None = None
+        self._opened = ""  # what the page says of the open scan
+        self.upload = UploadWidget(self._receive, limit_mb)
+        self.case = ipywidgets.Dropdown(description="Sample", options=[case.case for case in cohort])
+        self.network = ipywidgets.Dropdown(
+            description="Network", options=NETWORKS, tooltip="used for the scan that you open next"
+        )
+        self.button = ipywidgets.Button(description="Open sample", layout={"width": "auto"})
+        self.button.on_click(self._open_chosen)
+        for control in (self.case, self.network):
+            control.layout.width = "330px"
+            control.style.description_width = "65px"
+        self._choice = ipywidgets.HBox([self.network, self.case, self.button], layout={"flex_flow": "row wrap"})
+        super().__init__([self._choice, self.upload], layout={"max_width": "1220px"})
+
+    def open_case(self, name: str) -> ClickWidget:
+        """Open a case of the cohort, with its CT if it has one.
+
+        Raises:
+            SegAnyPETError: No such case, or whatever is wrong with its files. What was open stays open.
+        """
+        with self._opening(name):
+            case = self.cohort[name]
+            self.case.value = name
+            return self._show(name, case.load_pet(), case.load_ct() if case.ct is not None else None)
+
+    def open_file(self, path: str | os.PathLike, unit: str) -> ClickWidget:
+        """Open a NIfTI file, as if it had been uploaded.
+
+        Args:
+            path: A `.nii` or `.nii.gz` file, no larger than what may be uploaded.
+            unit: Of its voxels: "SUVbw", or else the error says why it cannot be used.
+
+        Raises:
+            SegAnyPETError: Too large, unreadable, or not PET in SUVbw. What was open stays open.
+        """
+        path = Path(path)
+        if path.is_file():
+            self.upload.check_size(path.name, path.stat().st_size)
+        with self._opening(path.name):
+            return self._show(path.name, _load(path, unit, str(path)))
+
+    def close(self) -> None:
+        """Forget an unfinished upload and vanish from the page."""
+        self.upload.close()
+        if self.view is not None:
+            self.view.close()
+        super().close()
+
+    def _repr_mimebundle_(self, **arguments: Any) -> dict[str, Any]:
+        """The live page, and for places without one a picture of the scan as it is now."""
+        bundle = super()._repr_mimebundle_(**arguments)
+        if self.view is not None:
+            bundle["image/png"] = self.view._repr_mimebundle_()[0]["image/png"]
+        return bundle
+
+    def _receive(self, path: Path, name: str, unit: str) -> None:
+        with self._opening(name):
+            self._show(name, _load(path, unit, name))
+
+    def _show(self, name: str, pet: Volume, ct: Volume | None = None) -> ClickWidget:
+        network = load_model(self.network.value)
+        view = ClickWidget(Session(network, pet), ct=ct, output_dir=self.output_dir)
+        before, self.view = self.view, view
+        self.children = (self._choice, self.upload, view)
+        if before is not None:
+            before.close()
+        voxels = " \u00d7 ".join(map(str, pet.shape))
+        layer = "with CT" if ct is not None else "no CT"
+        self._opened = f"{name}: {voxels} voxels, {pet.unit}, {layer}; {network.name}"
+        return view
+
+    @contextmanager
+    def _opening(self, name: str) -> Iterator[None]:
+        self.button.disabled = True
+        self.upload.error, self.upload.status = "", f"opening {name}\u2026"
+        try:
+            yield
+        finally:
+            self.button.disabled, self.upload.status = False, self._opened
+
+    def _open_chosen(self, _button: Any) -> None:
+        with self.upload.showing_errors():
+            self.open_case(self.case.value)
+
+
+@dataclass
+class _Upload:
+    """A file on its way: what the browser announced, and what has come."""
+
+    ticket: str
+    name: str
+    unit: str
+    size: int
+    folder: tempfile.TemporaryDirectory  # readable by nobody else; goes with the kernel at the latest
+    path: Path
+    file: BinaryIO
+    received: int = 0
+
+
+class UploadWidget(anywidget.AnyWidget):
+    """A file chooser whose file comes in pieces, each sent once the one before has arrived.
+
+    The browser sends {"upload": "begin", "ticket", "name", "size", "unit"}, then {"upload": "piece", "ticket", "at"}
+    with the bytes from there on, or {"upload": "cancel", "ticket"}. It is answered {"ticket", "received"} until all
+    is there, at last {"ticket", "done": True}, or {"ticket", "failed": True} with the reason in `error`.
+
+    Args:
+        receive: Called with path, name and unit of the complete file, which is deleted afterwards. The name is for
+            people: it comes from a browser, and is no path.
+        limit_mb: Largest file, in MB.
+
+    Attributes:
+        error, status: What the page says beneath.
+    """
+
+    _esm = Path(__file__).with_name("upload.js")
+    _css = Path(__file__).with_name("click.css")
+
+    limit = traitlets.Int().tag(sync=True)
+    piece = traitlets.Int(PIECE_BYTES).tag(sync=True)
+    units = traitlets.List(list(UNITS)).tag(sync=True)
+    error = traitlets.Unicode().tag(sync=True)
+    status = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, receive: Callable[[Path, str, str], None], limit_mb: float = 200):
+        self._receive = receive
+        self._current: _Upload | None = None
+        super().__init__(limit=round(limit_mb * 1e6))
+        self.on_msg(self._obey)
+
+    def check_size(self, name: str, size: int) -> None:
+        """Raise VolumeError if a file of so many bytes may not be opened here."""
+        if size > self.limit:
+            raise VolumeError(
+                f"{name} has {size / 1e6:.4g} MB; this app takes up to {self.limit / 1e6:.4g} MB. Compress it "
+                "(.nii.gz), crop it, or set the notebook's limit_mb where you run the app."
+            )
+
+    def close(self) -> None:
+        """Forget an unfinished upload and vanish from the page."""
+        self._forget()
+        super().close()
+
+    @contextmanager
+    def showing_errors(self) -> Iterator[None]:
+        """Show in the page whatever goes wrong; what nobody foresaw is also raised."""
+        try:
+            yield
+        except SegAnyPETError as error:
+            self.error = str(error)
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+            raise
+
+    def _obey(self, _widget: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
+        answer = {"failed": True}
+        with self.showing_errors():
+            try:
+                answer = self._answer(content, buffers)
+            finally:
+                self.send({"ticket": content.get("ticket"), **answer})
+
+    def _answer(self, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> dict[str, Any]:
+        step, ticket = content.get("upload"), content.get("ticket")
+        if step == "begin":
+            self._forget()
+            self._begin(content)
+            return {"received": 0}
+        if self._current is None or ticket != self._current.ticket:
+            # The rest of an upload that failed or was replaced; the present one goes on.
+            raise SegAnyPETError("a piece came of an upload that was given up. Choose the file again.")
+        if step == "cancel":
+            self._forget()
+            return {"failed": True}
+        upload = self._current
+        try:
+            self._add(upload, content["at"], buffers)
+            if upload.received < upload.size:
+                return {"received": upload.received}
+            upload.file.close()
+            self._receive(upload.path, upload.name, upload.unit)
+        except Exception:
+            self._forget()
+            raise
+        self._forget()
+        return {"done": True}
+
+    def _begin(self, content: Mapping[str, Any]) -> None:
+        # A browser's script checks all this too; but whoever writes messages need not use that script.
+        name, size, unit = _plain_name(str(content["name"])), content["size"], content["unit"]
+        suffix = next((suffix for suffix in (".nii.gz", ".nii") if name.lower().endswith(suffix)), None)
+        if suffix is None:
+            raise VolumeError(f"{name or 'a file without a name'}: needed is a file ending in .nii or .nii.gz.")
+        check_unit(unit, name)
+        if not isinstance(size, int) or size < 1:
+            raise VolumeError(f"{name} is empty (size {size}); needed is a NIfTI file.")
+        self.check_size(name, size)
+        folder = tempfile.TemporaryDirectory(prefix="seganypet-")
+        path = Path(folder.name) / f"upload{suffix}"
+        self._current = _Upload(content["ticket"], name, unit, size, folder, path, path.open("wb"))
+        self.error = ""
+
+    def _add(self, upload: _Upload, at: int, buffers: Sequence[memoryview]) -> None:
+        if len(buffers) != 1 or at != upload.received:
+            raise SegAnyPETError(
+                f"upload of {upload.name}: a piece came for byte {at}, due was byte {upload.received}. Choose the file "
+                "again."
+            )
+        # Compared with what was announced, which was compared with the limit.
+        if upload.received + len(buffers[0]) > upload.size:
+            raise SegAnyPETError(
+                f"upload of {upload.name}: more came than the {upload.size} bytes announced; did the file grow? Choose "
+                "it again."
+            )
+        upload.file.write(buffers[0])
+        upload.received += len(buffers[0])
+
+    def _forget(self) -> None:
+        if self._current is not None:
+            self._current.file.close()
+            self._current.folder.cleanup()
+            self._current = None
+
+
+def _plain_name(name: str) -> str:
+    """The last part of what a browser calls a file, for people to read."""
+    last = re.split(r"[/\\]", name)[-1]
+    return "".join(letter for letter in last if letter.isprintable())[-80:]
+
+
+def _load(path: Path, unit: str, name: str) -> Volume:
+    """Read a file of unknown origin; the volume and every message call it `name`."""
+    try:
+        _check_voxels(path)
+        volume = load_volume(path, unit)
+    except SegAnyPETError as error:
+        raise type(error)(str(error).replace(str(path), name)) from error
+    return replace(volume, source=name)
+
+
+def _check_voxels(path: Path) -> None:
+    """VolumeError if there are too many; only the header is read."""
+    try:
+        shape = nib.load(path).shape
+    except Exception:
+        return  # load_volume says what is wrong with it
+    if math.prod(shape) > MOST_VOXELS:
+        raise VolumeError(
+            f"{path}: {' x '.join(map(str, shape))} voxels; this app takes up to {MOST_VOXELS / 1e6:.0f} million. Crop "
+            "or resample it."
+        )
