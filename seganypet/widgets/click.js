@@ -255,13 +255,13 @@ function render({ model, el }) {
   }
   const zoomBy = (factor) => set("zoom", clamp(model.get("zoom") * factor, 1, 10));
 
-  // ---- drawing, at most once a frame
+  // ---- drawing: at most once a frame while somebody scrolls; a new mask is awaited, and drawn when its traits are in
   let stale = { base: true, over: true };
-  const redraw = (what = {}) => {
+  const redraw = (what = {}, when = requestAnimationFrame) => {
     Object.assign(stale, what);
     if (pending || disposed) return;
     pending = true;
-    requestAnimationFrame(draw);
+    when(draw);
   };
   function draw() {
     pending = false;
@@ -464,7 +464,7 @@ function render({ model, el }) {
     event.stopPropagation();
   });
 
-  on("change:objects", () => { readMasks(); showObjects(); redraw({ over: true }); });
+  on("change:objects", () => { readMasks(); redraw({ over: true }, queueMicrotask); showObjects(); });
   on("change:active", showObjects);
   on("change:opacity", () => { showRanges(); redraw({ over: true }); });
   on("change:uncertainty", () => { showWords(); redraw({ over: true }); });

@@ -5,7 +5,6 @@ do is a method here or of the session, so a script, or a journal that was record
 browser. A click that code makes on the session shows in the widget, too.
 """
 
-import contextlib
 import json
 import os
 import tempfile
@@ -258,8 +257,10 @@ class ClickWidget(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Stop looking at the session, and vanish from the page."""
-        with contextlib.suppress(ValueError):
-            self.session.watchers.remove(self.refresh)
+        # Also called for a widget whose making failed, and twice.
+        watchers = self.session.watchers if hasattr(self, "session") else []
+        if self.refresh in watchers:
+            watchers.remove(self.refresh)
         super().close()
 
     def _repr_mimebundle_(self, **arguments: Any) -> tuple[dict, dict]:
