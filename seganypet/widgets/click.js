@@ -9,6 +9,7 @@ const VIEWS = {
 };
 const TOOLS = { foreground: "+ this", background: "\u2212 not this", look: "look" };
 const MARK = { true: "#56B4E9", false: "#E69F00" };
+const UNSURE = [96, 0, 176];
 const TALLEST_PX = 560;
 const PATIENCE_MS = 3000; // then say that the kernel does not answer
 const WHEEL_STEP_PX = 40; // a mouse's notch is 100 or more, a trackpad sends many small ones
@@ -50,7 +51,7 @@ function render({ model, el }) {
   const ctValues = scan.ct && decoded(scan.ct);
   const isCT = scan.unit === "HU";
   const centre = [...model.get("cursor")]; // of what a zoomed view shows
-  let palette = [];
+  let [palette, fused] = [[], []]; // colours of the codes: PET alone, and over CT
   let lastView = "axial";
   let pending = false;
   let disposed = false;
@@ -90,91 +91,87 @@ function render({ model, el }) {
   // ---- pictures: one pixel a voxel, head or front up, the highest index across at the left
   const makePalette = () => {
     const window = model.get("window");
-    const grey = (t) => [255 * t, 255 * t, 255 * t];
-    const one = (value) => (isCT ? grey(share(value, window)) : grey(1 - share(value, window)));
-    palette = Array.from(petValues, one);
-    if (ct) palette.hot = Array.from(petValues, (value) => hot(share(value, window)));
+    const greys = Array.from(petValues, (value) => (isCT ? share(value, window) : 1 - share(value, window)));
+    palette = Uint32Array.from(greys, (t) => rgba([255 * t, 255 * t, 255 * t], 255));
+    if (ct) fused = Array.from(petValues, (value) => hot(share(value, window)));
   };
-  const ctGrey = ctValues && Array.from(ctValues, (value) => 255 * share(value, [-160, 240]));
-  const image = (view, pixel) => {
+  const ctGrey = ctValues && Float32Array.from(ctValues, (value) => 255 * share(value, [-160, 240]));
+  const image = (view, paint) => {
     const canvas = h("canvas", { width: shape[view.across], height: shape[view.up] });
     const context = canvas.getContext("2d");
     const data = context.createImageData(canvas.width, canvas.height);
-    pixel(new Uint32Array(data.data.buffer), canvas.width, canvas.height);
+    paint(new Uint32Array(data.data.buffer), canvas.width, canvas.height);
     context.putImageData(data, 0, 0);
     return canvas;
   };
-  const slice = (view) => image(view, (out, width, height) => {
+  const slice = (view, depth) => image(view, (out, width, height) => {
     const blend = ct ? model.get("blend") : 0;
-    const colours = Uint32Array.from(palette, (colour) => rgba(colour, 255));
+    const mixed = [0, 0, 0];
     let at = 0;
     for (let row = height - 1; row >= 0; row--) {
-      let voxel = model.get("cursor")[view.through] * stride[view.through] + row * stride[view.up]
-        + (width - 1) * stride[view.across];
+      let voxel = depth * stride[view.through] + row * stride[view.up] + (width - 1) * stride[view.across];
       for (let column = 0; column < width; column++, voxel -= stride[view.across], at++) {
-        if (blend === 0) out[at] = colours[pet[voxel]];
-        else {
-          const grey = ctGrey[ct[voxel]] * blend;
-          out[at] = rgba(palette.hot[pet[voxel]].map((c) => clamp(grey + c * (1 - blend), 0, 255)), 255);
-        }
+        if (blend === 0) { out[at] = palette[pet[voxel]]; continue; }
+        const colour = fused[pet[voxel]];
+        for (let c = 0; c < 3; c++) mixed[c] = Math.min(ctGrey[ct[voxel]] * blend + colour[c] * (1 - blend), 255);
+        out[at] = rgba(mixed, 255);
       }
     }
   });
-  const inside = ({ box: [i0, j0, k0, ni, nj, nk], bits }, i, j, k) => {
-    if (i < i0 || j < j0 || k < k0 || i >= i0 + ni || j >= j0 + nj || k >= k0 + nk) return 0;
-    const at = i - i0 + ni * (j - j0 + nj * (k - k0));
-    return (bits[at >> 3] >> (7 - (at & 7))) & 1;
-  };
-  const tint = (view, depth, outlines) => image(view, (out, width, height) => {
+  const overlay = (view, depth, outlines, unsure) => image(view, (out, width, height) => {
     const place = [0, 0, 0];
     place[view.through] = depth;
     const opacity = model.get("opacity");
-    for (const object of outlines) {
-      const fill = rgba(rgb(object.colour), Math.round(255 * opacity));
-      const edge = rgba(rgb(object.colour), opacity ? 255 : 0);
-      const [low, size] = [object.box.slice(0, 3), object.box.slice(3)];
+    for (const { colour, low, size, has } of outlines) {
       if (depth < low[view.through] || depth >= low[view.through] + size[view.through]) continue;
-      const has = (a, u) => { place[view.across] = a; place[view.up] = u; return object.has(...place); };
+      const fill = rgba(rgb(colour), 255 * opacity);
+      const edge = rgba(rgb(colour), opacity ? 255 : 0);
+      const inside = (a, u) => { place[view.across] = a; place[view.up] = u; return has(...place); };
       for (let u = low[view.up]; u < low[view.up] + size[view.up]; u++) {
         for (let a = low[view.across]; a < low[view.across] + size[view.across]; a++) {
-          if (!has(a, u)) continue;
-          const whole = has(a - 1, u) && has(a + 1, u) && has(a, u - 1) && has(a, u + 1);
-          out[(height - 1 - u) * width + (width - 1 - a)] = whole ? fill : edge;
+          if (!inside(a, u)) continue;
+          const deep = inside(a - 1, u) && inside(a + 1, u) && inside(a, u - 1) && inside(a, u + 1);
+          out[(height - 1 - u) * width + (width - 1 - a)] = deep ? fill : edge;
         }
       }
     }
-    const unsure = model.get("uncertainty");
-    if (unsure.voxels && view.name !== "mip") {
-      const [low, size, entropy] = [unsure.box.slice(0, 3), unsure.box.slice(3), bytes(unsure.voxels)];
-      const d = depth - low[view.through];
-      if (d < 0 || d >= size[view.through]) return;
-      const jump = [1, size[0], size[0] * size[1]];
-      for (let u = 0; u < size[view.up]; u++) {
-        for (let a = 0; a < size[view.across]; a++) {
-          const e = entropy[d * jump[view.through] + u * jump[view.up] + a * jump[view.across]];
-          const at = (height - 1 - u - low[view.up]) * width + (width - 1 - a - low[view.across]);
-          if (e > 25) out[at] = rgba([96, 0, 176], Math.round(0.8 * e));
-        }
+    if (!unsure.voxels) return;
+    const [low, size, entropy] = [unsure.box.slice(0, 3), unsure.box.slice(3), bytes(unsure.voxels)];
+    const into = depth - low[view.through];
+    if (into < 0 || into >= size[view.through]) return;
+    const jump = [1, size[0], size[0] * size[1]];
+    for (let u = 0; u < size[view.up]; u++) {
+      for (let a = 0; a < size[view.across]; a++) {
+        const e = entropy[into * jump[view.through] + u * jump[view.up] + a * jump[view.across]];
+        const at = (height - 1 - u - low[view.up]) * width + (width - 1 - a - low[view.across]);
+        if (e > 25) out[at] = rgba(UNSURE, 0.8 * e);
       }
     }
   });
+  const known = new Map(); // masks by version: most of many objects stay as they are when one is clicked
+  const readMask = ({ version, box, bits: view }) => {
+    if (known.has(version)) return known.get(version);
+    const [[i0, j0, k0], [ni, nj, nk], bits] = [box.slice(0, 3), box.slice(3), bytes(view)];
+    const bit = (at) => (bits[at >> 3] >> (7 - (at & 7))) & 1;
+    const front = new Uint8Array(ni * nk); // as seen from the front, for the strip
+    for (let at = 0; at < ni * nj * nk; at++) if (bit(at)) front[(at % ni) + ni * Math.floor(at / (ni * nj))] = 1;
+    const outside = (i, k) => i < i0 || k < k0 || i >= i0 + ni || k >= k0 + nk;
+    known.set(version, {
+      slices: {
+        low: [i0, j0, k0], size: [ni, nj, nk],
+        has: (i, j, k) => !outside(i, k) && j >= j0 && j < j0 + nj && bit(i - i0 + ni * (j - j0 + nj * (k - k0))),
+      },
+      strip: { low: [i0, 0, k0], size: [ni, 1, nk], has: (i, _, k) => !outside(i, k) && front[i - i0 + ni * (k - k0)] },
+    });
+    return known.get(version);
+  };
   let masks = [];
   const readMasks = () => {
-    masks = model.get("objects").filter((object) => object.bits && !object.hidden).map((object) => {
-      const mask = { ...object, bits: bytes(object.bits) };
-      const [i0, j0, k0, ni, nj, nk] = mask.box;
-      const front = new Uint8Array(ni * nk); // seen from the front, for the strip
-      for (let at = 0; at < ni * nj * nk; at++) {
-        if ((mask.bits[at >> 3] >> (7 - (at & 7))) & 1) front[(at % ni) + ni * Math.floor(at / (ni * nj))] = 1;
-      }
-      mask.has = (i, j, k) => inside(mask, i, j, k);
-      mask.flat = {
-        colour: mask.colour, box: [i0, 0, k0, ni, 1, nk],
-        has: (i, _, k) => i >= i0 && k >= k0 && i < i0 + ni && k < k0 + nk && front[i - i0 + ni * (k - k0)],
-      };
-      return mask;
-    });
+    const objects = model.get("objects").filter((object) => object.bits);
+    for (const version of known.keys()) if (!objects.some((object) => object.version === version)) known.delete(version);
+    masks = objects.filter((object) => !object.hidden).map((object) => ({ ...readMask(object), colour: object.colour }));
   };
+  const outlines = (kind) => masks.map((mask) => ({ ...mask[kind], colour: mask.colour }));
 
   // The strip: the hottest voxel on each line from front to back.
   const hottest = new Uint8Array(shape[0] * shape[2]);
@@ -187,17 +184,15 @@ function render({ model, el }) {
       }
     }
   }
-  const strip = { ...VIEWS.coronal, name: "mip" };
-  const projection = () => image(strip, (out, width, height) => {
-    const colours = Uint32Array.from(palette, (colour) => rgba(colour, 255));
+  const projection = () => image(VIEWS.coronal, (out, width, height) => {
     for (let at = 0; at < out.length; at++) {
-      out[at] = colours[hottest[width - 1 - (at % width) + width * (height - 1 - Math.floor(at / width))]];
+      out[at] = palette[hottest[width - 1 - (at % width) + width * (height - 1 - Math.floor(at / width))]];
     }
   });
 
   // ---- the four canvases
   const panes = {};
-  for (const [name, view] of [...Object.entries(VIEWS), ["mip", strip]]) {
+  for (const [name, view] of [...Object.entries(VIEWS), ["mip", VIEWS.coronal]]) {
     const [wide, tall] = [view.across, view.up].map((axis) => shape[axis] * scan.spacing[axis]);
     const canvas = h("canvas", {
       tabindex: "0", role: "img", class: `sap-${name}`,
@@ -207,7 +202,7 @@ function render({ model, el }) {
       type: "range", min: "0", max: String(shape[view.through] - 1), "aria-label": `${name} slice`,
       oninput: () => { lastView = name; step(name, Number(slider.value) - model.get("cursor")[view.through]); },
     });
-    panes[name] = { view, canvas, slider, base: null, over: null };
+    panes[name] = { view, canvas, slider };
     const region = () => (name === "mip"
       ? [[0, shape[view.across]], [0, shape[view.up]]] : [visible(view.across), visible(view.up)]);
     panes[name].region = region;
@@ -268,12 +263,14 @@ function render({ model, el }) {
     const cursor = model.get("cursor");
     for (const [name, pane] of Object.entries(panes)) {
       const { view, canvas, slider } = pane;
-      const depth = name === "mip" ? 0 : cursor[view.through];
+      const isStrip = name === "mip";
+      const depth = isStrip ? 0 : cursor[view.through];
       const moved = pane.depth !== depth;
       pane.depth = depth;
-      if (stale.base || (moved && name !== "mip") || !pane.base) pane.base = name === "mip" ? projection() : slice(view);
-      if (stale.over || moved || !pane.over) {
-        pane.over = tint(view, depth, name === "mip" ? masks.map((mask) => mask.flat) : masks);
+      if (stale.base || moved) pane.base = isStrip ? projection() : slice(view, depth);
+      if (stale.over || moved) {
+        const unsure = isStrip ? {} : model.get("uncertainty");
+        pane.over = overlay(view, depth, outlines(isStrip ? "strip" : "slices"), unsure);
       }
       const ratio = window.devicePixelRatio || 1;
       const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((x) => Math.max(1, Math.round(x * ratio)));
@@ -286,7 +283,7 @@ function render({ model, el }) {
       const x = (index) => ((a0 + na - index - 0.5) / na) * width;
       const y = (index) => ((u0 + nu - index - 0.5) / nu) * height;
       drawCrosshair(context, x(cursor[view.across]), y(cursor[view.up]), width, height, ratio);
-      if (name !== "mip") {
+      if (!isStrip) {
         for (const click of model.get("clicks")) {
           if (click.ras[view.through] !== depth) continue;
           drawMark(context, x(click.ras[view.across]), y(click.ras[view.up]), click.foreground, 5 * ratio);
@@ -296,7 +293,7 @@ function render({ model, el }) {
       context.font = `${12 * ratio}px sans-serif`;
       context.fillText(view.ends[0], 4 * ratio, height / 2);
       context.fillText(view.ends[1], width - 13 * ratio, height / 2);
-      const says = name === "mip" ? "maximum intensity projection, click to jump" : `${name} slice ${depth}`;
+      const says = isStrip ? "maximum intensity projection, click to jump" : `${name} slice ${depth}`;
       canvas.setAttribute("aria-label", says);
       if (slider) { slider.value = depth; slider.setAttribute("aria-valuetext", says); }
     }
@@ -308,30 +305,40 @@ function render({ model, el }) {
     context.lineWidth = ratio;
     const gap = 8 * ratio; // what is clicked stays in sight
     context.beginPath();
-    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, width, y], [x, 0, x, y - gap], [x, y + gap, x, height]]) {
-      context.moveTo(x0, y0);
-      context.lineTo(x1, y1);
+    for (const end of [0, width]) {
+      context.moveTo(end, y);
+      context.lineTo(end ? x + gap : x - gap, y);
+    }
+    for (const end of [0, height]) {
+      context.moveTo(x, end);
+      context.lineTo(x, end ? y + gap : y - gap);
     }
     context.stroke();
     context.globalAlpha = 1;
   }
   function drawMark(context, x, y, foreground, size) {
-    const shapes = new Path2D();
-    if (foreground) shapes.arc(x, y, size, 0, 2 * Math.PI);
-    else { shapes.moveTo(x - size, y - size); shapes.lineTo(x + size, y + size); shapes.moveTo(x - size, y + size); shapes.lineTo(x + size, y - size); }
+    const shape = new Path2D();
+    if (foreground) shape.arc(x, y, size, 0, 2 * Math.PI);
+    else {
+      for (const slope of [-1, 1]) {
+        shape.moveTo(x - size, y - slope * size);
+        shape.lineTo(x + size, y + slope * size);
+      }
+    }
     context.lineWidth = size * 0.9;
     context.strokeStyle = "black";
-    context.stroke(shapes);
+    context.stroke(shape);
     context.lineWidth = size * 0.5;
-    context.strokeStyle = MARK[foreground];
-    if (foreground) { context.fillStyle = MARK[foreground]; context.fill(shapes); }
-    else context.stroke(shapes);
+    context.strokeStyle = context.fillStyle = MARK[foreground];
+    if (foreground) context.fill(shape);
+    else context.stroke(shape);
   }
 
   // ---- controls
   const button = (label, title, act) => h("button", { type: "button", title, onclick: act }, label);
+  const group = Math.random(); // radio buttons of one name exclude each other, on the whole page
   const tools = Object.entries(TOOLS).map(([tool, label]) => {
-    const radio = h("input", { type: "radio", name: `tool-${Math.random()}`, value: tool, onchange: () => set("tool", tool) });
+    const radio = h("input", { type: "radio", name: `tool-${group}`, value: tool, onchange: () => set("tool", tool) });
     return { tool, radio, label: h("label", { class: `sap-tool sap-tool-${tool}` }, radio, label) };
   });
   const buttons = {
@@ -375,17 +382,20 @@ function render({ model, el }) {
   const error = h("div", { class: "sap-error", role: "alert" });
   const busy = h("span", { class: "sap-busy" });
 
+  const eye = (name, hidden) => {
+    const does = hidden ? "show" : "hide";
+    return button(does, `${does} ${name}`, () => command("hide", { name, hidden: !hidden }));
+  };
   const showObjects = () => {
-    const group = `active-${Math.random()}`;
     list.replaceChildren(...model.get("objects").map(({ name, colour, hidden, ml }) => h("li", {},
-      h("input", { type: "radio", name: group, checked: name === model.get("active"), "aria-label": `click on ${name}`,
+      h("input", { type: "radio", name: `active-${group}`, checked: name === model.get("active"), "aria-label": `click on ${name}`,
         onchange: () => command("select", { name }) }),
       h("input", { type: "color", value: colour, "aria-label": `colour of ${name}`,
         onchange: (event) => command("recolour", { name, colour: event.target.value }) }),
       h("input", { type: "text", value: name, "aria-label": `name of ${name}`,
         onchange: (event) => command("rename", { old: name, new: event.target.value }) }),
       h("span", { class: "sap-ml" }, ml === null ? "" : `${ml < 100 ? ml.toPrecision(3) : Math.round(ml)} mL`),
-      button(hidden ? "show" : "hide", `${hidden ? "show" : "hide"} ${name}`, () => command("hide", { name, hidden: !hidden })),
+      eye(name, hidden),
       button("\u00d7", `remove ${name}; undo brings it back`, () => command("remove", { name })),
     )));
   };
@@ -423,8 +433,11 @@ function render({ model, el }) {
   // ---- put together; coronal and sagittal slices at one scale
   const [wide, deep] = [0, 1].map((axis) => shape[axis] * scan.spacing[axis]);
   const columns = [1.3 * wide, wide, deep, 0.6 * wide].map((mm) => mm / wide);
-  const pane = (name) => h("div", { class: "sap-pane" }, panes[name].canvas, ...(panes[name].slider ? [panes[name].slider] : []));
-  const body = h("div", { class: "sap-click", role: "group", "aria-label": "click on the scan", "data-lm-suppress-shortcuts": "true" },
+  const pane = (name) => h("div", { class: "sap-pane" }, ...[panes[name].canvas, panes[name].slider].filter(Boolean));
+  const body = h("div", {
+    class: "sap-click", role: "group", "aria-label": "click on the scan",
+    "data-lm-suppress-shortcuts": "true", // JupyterLab would cut a cell at x
+  },
     h("div", { class: "sap-bar" },
       h("span", { role: "radiogroup", "aria-label": "what a click says (x, v)" }, ...tools.map(({ label }) => label)),
       buttons.undo, buttons.redo, buttons.reset, h("label", {}, unsure, "uncertainty"), counter, busy),
@@ -435,9 +448,11 @@ function render({ model, el }) {
           button("Add object", "the next click begins another object", () => command("add")), table)),
       pane("coronal"), pane("sagittal"), pane("mip")),
     h("div", { class: "sap-bar" }, ...ranges.map(({ row }) => row)),
-    h("div", { class: "sap-bar" }, buttons.save, h("span", {}, "Download:"), buttons.mask, buttons.journal, buttons.table, load, chooser, status),
-    h("p", { class: "sap-help" }, "Left click: as the tool says. Right or Shift click: not this. Wheel, arrows, Page keys: slices. "
-      + "Shift and arrows: crosshair; Enter: click there. Pinch or Control and wheel: zoom. z undo, y redo, x sign, v look."));
+    h("div", { class: "sap-bar" }, buttons.save, "Download:", buttons.mask, buttons.journal, buttons.table, load, chooser,
+      status),
+    h("p", { class: "sap-help" }, "Left click: as the tool says. Right or Shift click: not this. Wheel, arrows, Page keys: "
+      + "slices. Shift and arrows: crosshair; Enter: click there. Pinch or Control and wheel: zoom. z undo, y redo, "
+      + "x sign, v look."));
   body.addEventListener("keydown", (event) => {
     if (event.target.type === "text" && event.key === "Enter") event.target.blur(); // the name is done
     if (["text", "range", "color"].includes(event.target.type)) return;

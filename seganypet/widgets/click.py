@@ -10,6 +10,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -96,6 +97,7 @@ class ClickWidget(anywidget.AnyWidget):
         self.stopwatch = stopwatch or Stopwatch()
         self._looks: dict[str, dict[str, Any]] = {}
         self._drawn: dict[str, tuple[tuple[Click, ...], dict[str, Any]]] = {}
+        self._versions = count()
         volume = session.volume
         super().__init__(
             scan={
@@ -308,7 +310,8 @@ class ClickWidget(anywidget.AnyWidget):
         clicks = self.session.clicks_of(name)
         known = self._drawn.get(name)
         if known is None or known[0] != clicks:
-            known = self._drawn[name] = (clicks, packed(self.session.mask_of(name), self.session.volume))
+            mask = packed(self.session.mask_of(name), self.session.volume)
+            known = self._drawn[name] = (clicks, {**mask, "version": next(self._versions)})
         return known[1]
 
     def _numbers(self) -> list[list[str]]:
