@@ -235,7 +235,7 @@ def test_a_journal_recorded_by_hand_replays_in_the_widget(widget, session, volum
     other = ClickWidget(Session(ThresholdNetwork(), volume))
     other.load_journal(tmp_path / "by_hand.json")
     assert [(o["name"], o["bits"]) for o in other.objects] == [(o["name"], o["bits"]) for o in widget.objects]
-    assert other.clicks == widget.clicks
+    assert other.clicks == widget.clicks and other.cursor_ijk == (10, 9, 6)
     tell(other, "reset")
     tell(other, "load_text", text=(tmp_path / "by_hand.json").read_text())  # a file chosen in the browser
     assert other.clicks == widget.clicks
