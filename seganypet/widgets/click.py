@@ -219,7 +219,7 @@ class ClickWidget(anywidget.AnyWidget):
         self.status = f"{name}: {len(content) / 1e6:.2g} MB handed to the browser"
 
     def load_journal(self, path: str | os.PathLike) -> None:
-        """Make the clicks of a journal in the place of those so far, as `session.load_journal` does; look at the last."""
+        """Make a journal's clicks in the place of those so far, as `session.load_journal` does; look at the last."""
         self.session.load_journal(path)
         if self.session.clicks:
             self.look_at(self.session.clicks[-1].ijk)
