@@ -97,7 +97,7 @@ class Annotation:
         refine: str | os.PathLike | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        if not isinstance(annotator, str) or not annotator.strip():
+        if not isinstance(annotator, str) or not annotator.strip() or not annotator.isprintable():
             raise AnnotationError(f"annotator={annotator!r}; needed is the name of who annotates.")
         if quality not in (None, *QUALITIES):
             raise AnnotationError(f"quality={quality!r}; needed is one of {', '.join(QUALITIES)}.")
@@ -152,7 +152,7 @@ class Annotation:
         """
         if case is None and not self.remaining:
             raise AnnotationError(f"all {len(self.cohort)} cases are done; reopen(case) changes one.")
-        name = self.cohort[case or self.remaining[0]].case
+        name = self.cohort[self.remaining[0] if case is None else case].case
         if _is_done(self._read(name)):
             raise AnnotationError(f"case {name} is done; reopen({name!r}) to change it.")
         return self._open(name)
@@ -205,11 +205,17 @@ class Annotation:
             journal.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AnnotationError(f"case {name}: cannot make folder {journal.parent} ({error.strerror}).") from error
-        self._progress = progress or CaseProgress(self.annotator, self.quality, proposal, proposed, session.active)
-        self.case, self.session, self.proposal = case, session, self._progress.proposal
-        self.stopwatch = Stopwatch(self._clock, seconds=60 * self._progress.minutes)
+        progress = progress or CaseProgress(self.annotator, self.quality, proposal, proposed, session.active)
+        before = dict(vars(self))
+        self._progress = progress
+        self.case, self.session, self.proposal = case, session, progress.proposal
+        self.stopwatch = Stopwatch(self._clock, seconds=60 * progress.minutes)
+        try:
+            self._save(session)
+        except BaseException:
+            vars(self).update(before)  # the case before stays open
+            raise
         session.watchers.append(partial(self._save, session))
-        self._save(session)
         return session
 
     def _propose(self, case: Case, pet: Volume) -> tuple[Session, str]:

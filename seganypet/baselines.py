@@ -58,7 +58,7 @@ class ThresholdSession(ClickSession):
     """
 
     def __init__(self, volume: Volume, rule: str = "41%") -> None:
-        parts = _RULE.fullmatch(rule)
+        parts = _RULE.fullmatch(str(rule))
         if rule != "band" and (parts is None or float(parts["number"]) == 0):
             raise SegAnyPETError(
                 f"unknown threshold rule {rule!r}; needed is a share of the peak ('41%') or an SUV ('2.5'), each "
@@ -78,6 +78,8 @@ class ThresholdSession(ClickSession):
         self._regions: dict[tuple[int, int, int], Region] = {}
 
     def _answer(self, clicks: tuple[Click, ...], previous: tuple[Click, ...] | None) -> tuple[Click, ...]:
+        if clicks[-1].foreground:
+            self._region(clicks[-1].ijk)  # what can fail fails here, before the click counts
         return clicks  # a mask follows from clicks alone
 
     def _mask_on_grid(self, answer: tuple[Click, ...]) -> np.ndarray:

@@ -192,7 +192,8 @@ class ClickSession(ABC):
         if not self._future:
             raise ClickError("nothing to redo: nothing was undone since the last click.")
         self._past.append(self._state)
-        self._state = self._future.pop()
+        state = self._future.pop()
+        self._state = replace(state, active=state.changed)
         self._changed()
         return self.mask
 
@@ -270,9 +271,11 @@ class ClickSession(ABC):
             for name, click in journal.clicks:
                 self._state = replace(self._state, active=_checked_name(name))
                 self._click(click_at(self.volume, click.ijk, foreground=click.foreground))
-        except ClickError as error:
+        except BaseException as error:  # also a full memory, or an impatient user: no half of a journal stays
             self._state, self._past, self._future = before
-            raise JournalError(f"{path}: cannot be repeated ({error}); was the file edited?") from error
+            if isinstance(error, ClickError):
+                raise JournalError(f"{path}: cannot be repeated ({error}); was the file edited?") from error
+            raise
         self._changed()
 
     @cached_property
@@ -301,13 +304,24 @@ class ClickSession(ABC):
         self._state = state
 
     def _changed(self) -> None:
+        """Tell all watchers, so that one that fails keeps no other from saving; then raise its error."""
+        errors = []
         for watcher in list(self.watchers):
-            watcher()
+            try:
+                watcher()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not name.strip():
         raise ClickError(f"object name {name!r}; needed is some text.")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ClickError(f"object name {name!r} holds half a character, which no file can keep.") from error
     return name
 
 

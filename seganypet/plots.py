@@ -215,7 +215,7 @@ def usual_window(data: np.ndarray, unit: str) -> tuple[float, float]:
     """Lowest and highest intensity told apart in a picture of `data`."""
     if unit == "HU":
         return -160.0, 240.0
-    return 0.0, 7.0 if unit == "SUVbw" else float(np.percentile(data, 99.5))
+    return 0.0, 7.0 if unit == "SUVbw" else max(float(np.percentile(data, 99.5)), 1e-3)
 
 
 def outlines_of(mask: Masks | None, volume: Volume) -> list[Outline]:

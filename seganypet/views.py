@@ -72,6 +72,11 @@ def ras_to_ijk(ras: Sequence[int], volume: Volume) -> tuple[int, int, int]:
     )
 
 
+def ras_axes(volume: Volume) -> list[tuple[int, int]]:
+    """For each axis of the volume: the axis of the RAS array that it becomes, and 1, or -1 if it runs the other way."""
+    return [(int(axis), int(sign)) for axis, sign in _orientation(volume)]
+
+
 def _orientation(volume: Volume) -> np.ndarray:
     """For each axis of the volume: the axis of the RAS array that it becomes, and its sign; (3, 2)."""
     return nib.orientations.io_orientation(volume.affine)

@@ -34,7 +34,8 @@ def opened(cohort, folder) -> AnnotationWidget:
 def test_a_case_is_clicked_finished_and_the_next_one_shown(cohort, tmp_path):
     widget = opened(cohort, tmp_path / "work")
     assert "<b>a</b>" in widget._heading.value and widget.click_widget.scan["ct"] is None
-    widget._target.value = "liver"  # as the mouse does
+    widget._targets["liver"].click()
+    assert widget._targets["liver"].button_style == "info" and widget._targets["spleen"].button_style == ""
     widget.click_widget.click(ijk=CENTRE_IJK)
     widget._finish.click()
     pet = cohort["a"].load_pet()
@@ -53,14 +54,14 @@ def test_after_a_killed_kernel_clicks_colours_of_the_clock_and_target_are_back(c
     mask = widget.click_widget.click(ijk=(12, 12, 8))
     again = opened(cohort, tmp_path / "work")
     np.testing.assert_array_equal(again.annotation.session.mask_of("spleen"), mask)
-    assert again._target.value == "spleen" and again.click_widget.effort["clicks"] == 2
+    assert again._targets["spleen"].button_style == "info" and again.click_widget.effort["clicks"] == 2
     assert again.click_widget.effort["seconds"] >= 120
 
 
 def test_every_lesion_is_an_object_of_its_own(cohort, tmp_path):
     widget = opened(cohort, tmp_path / "work")
     for _ in range(2):
-        widget.select("lesion")
+        widget._targets["lesion"].click()
         widget.click_widget.click(ijk=CENTRE_IJK)
     assert widget.annotation.session.objects == ("lesion 1", "lesion 2")
 
@@ -88,6 +89,20 @@ def test_a_full_disk_is_said_and_the_click_is_seen(cohort, tmp_path, monkeypatch
     monkeypatch.setattr("seganypet.annotation.replace_atomically", full)
     widget.click_widget._handle_custom_msg({"call": "click", "ras": widget.click_widget.cursor, "foreground": True}, [])
     assert "no space left" in widget.click_widget.error and len(widget.click_widget.clicks) == 1
+
+
+def test_a_case_that_could_not_be_saved_or_shown_is_not_finished_unseen(cohort, tmp_path, monkeypatch):
+    widget = opened(Cohort([cohort["a"], cohort["c"]]), tmp_path / "work")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        widget._skip.click()
+    assert "No space left" in widget._message.value
+    assert widget.annotation.case.case == "a" and "<b>a</b>" in widget._heading.value  # still the case on the page
+    with monkeypatch.context() as patch:
+        patch.setattr("seganypet.widgets.annotate.ClickWidget", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+        widget._skip.click()
+    assert widget.annotation.case.case == "c" and "<b>c</b>" in widget._heading.value and widget._finish.disabled
+    assert widget.annotation.remaining == ("a", "c")
 
 
 def test_when_all_is_done_it_says_where_the_tables_are(cohort, tmp_path):

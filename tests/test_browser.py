@@ -299,12 +299,23 @@ def test_an_error_stands_in_the_widget(lab):
     site, page = lab
     forget_clicks(site, page)
     one = widget(page, "oblique")
-    click_middle(page, one, button="right")
+    canvas = one.locator("canvas.sap-axial")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    place = box["x"] + 0.3 * box["width"], box["y"] + 0.6 * box["height"]
+    page.mouse.click(*place, button="right")
     alert = one.get_by_role("alert")
     alert.wait_for()
     assert "first click says what the object is" in alert.inner_text()
-    click_middle(page, one)
+    page.mouse.click(*place)
     alert.wait_for(state="hidden")
+    page.mouse.click(*place)  # nothing that is said moves the picture under the mouse
+    first, second = site.wait_for_clicks("oblique", 2)
+    assert first["ijk"] == second["ijk"]
+    page.keyboard.press("Shift+Enter")
+    assert not site.wait_for_clicks("oblique", 3)[-1]["foreground"]
+    page.keyboard.press("Control+x")  # the browser's own, not the widget's
+    one.get_by_role("radio", name="this", exact=False).first.and_(page.locator(":checked")).wait_for()
 
 
 def test_objects_are_added_named_hidden_and_removed(lab):
@@ -316,12 +327,27 @@ def test_objects_are_added_named_hidden_and_removed(lab):
     one.get_by_label("name of object 1").fill("liver")
     one.get_by_label("name of object 1").press("Enter")
     one.get_by_label("name of liver").wait_for()
+    cells = page.locator(".jp-Notebook .jp-CodeCell").count()
+    page.keyboard.press("x")  # the keys are still the widget's, not JupyterLab's, which would cut the cell
+    one.get_by_role("radio", name="not this").and_(page.locator(":checked")).wait_for()
+    page.keyboard.press("x")
+    assert page.locator(".jp-Notebook .jp-CodeCell").count() == cells
     one.get_by_role("button", name="Add object").click()
     one.get_by_label("name of object 1").wait_for()
     click_middle(page, one, view="coronal")
     assert [click["object"] for click in site.wait_for_clicks("oblique", 2)] == ["liver", "object 1"]
+    one.get_by_role("radio", name="click on object 1").press("ArrowUp")  # as a keyboard chooses among radio buttons
+    one.get_by_role("radio", name="click on liver").and_(page.locator(":checked")).wait_for()
     one.get_by_title("hide liver").click()
     one.get_by_title("show liver").wait_for()
+    page.keyboard.press("z")  # the button that was pressed is gone; the widget still has the keys
+    site.wait_for_clicks("oblique", 1)
+    page.keyboard.press("y")
+    site.wait_for_clicks("oblique", 2)
+    one.get_by_label("name of liver").fill("object 1")
+    one.get_by_label("name of liver").press("Enter")
+    one.get_by_role("alert").filter(has_text="cannot rename 'liver'").wait_for()
+    assert one.get_by_label("name of liver").input_value() == "liver"  # what was refused does not stay written
     one.get_by_title("remove object 1").click()
     assert [click["object"] for click in site.wait_for_clicks("oblique", 1)] == ["liver"]
     one.screenshot(path=PICTURES / "lab_objects.png")

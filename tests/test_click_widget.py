@@ -112,6 +112,10 @@ def test_a_click_in_code_shows_in_every_widget_on_the_session(widget, session):
     second = ClickWidget(session)
     session.click(ijk=BALL_IJK)
     assert len(widget.clicks) == len(second.clicks) == 1 and widget.objects[0]["bits"]
+    assert widget.cursor_ijk == second.cursor_ijk == BALL_IJK and "voxel (9, 9, 6)" in second.status
+    colour = widget.objects[0]["colour"]
+    session.rename("object 1", "liver")
+    assert [(o["name"], o["colour"]) for o in widget.objects] == [("liver", colour)]
     second.close()
     session.undo()
     assert widget.clicks == [] and len(second.clicks) == 1  # closed: it looks no more
@@ -175,7 +179,7 @@ def test_whatever_fails_is_said_in_the_widget_and_nothing_is_lost(widget, sessio
     tell(widget, "click", ras=ras_of(BALL_IJK), foreground=False)
     assert "must be foreground" in widget.error and widget.answered == 1 and session.clicks == ()
     tell(widget, "dance")
-    assert '"dance"' in widget.error
+    assert "'dance'" in widget.error
     tell(widget, "click", ras=ras_of(BALL_IJK), foreground=True)
     assert widget.error == ""
     monkeypatch.setattr(ThresholdNetwork, "decode", lambda *_: 1 / 0)
@@ -184,10 +188,69 @@ def test_whatever_fails_is_said_in_the_widget_and_nothing_is_lost(widget, sessio
     assert widget.error.startswith("ZeroDivisionError") and widget.answered == 4 and len(session.clicks) == 1
 
 
-def test_the_browser_cannot_call_what_is_not_meant_for_it(widget):
-    for call in ("close", "_write", "__init__", "open", "load_journal"):
-        tell(widget, call)
-        assert "cannot do" in widget.error
+@pytest.mark.parametrize(
+    "message",
+    [
+        *[{"call": call} for call in ("close", "_write", "__init__", "load_journal", 7, None)],
+        {"call": "save", "folder": "/tmp/elsewhere"},
+        {"call": "click", "ras": [1, 2], "foreground": True},
+        {"call": "click", "ras": [1, 2, 3.5], "foreground": True},
+        {"call": "click", "ras": "123", "foreground": True},
+        {"call": "click", "ras": [10**6, 0, 0], "foreground": True},
+        {"call": "click", "ras": [1, 2, 3], "foreground": "yes"},
+        {"call": "download", "what": "everything"},
+        {"call": "hide", "name": "liver", "hidden": True},
+        {"call": "recolour", "name": "object 1", "colour": "#GGGGGG"},
+        {"call": "rename", "old": "object 1", "new": ["x"]},
+        {"call": "rename", "old": "object 1", "new": "\ud800"},
+    ],
+    ids=str,
+)
+def test_the_browser_cannot_do_what_is_not_meant_for_it(widget, session, message, tmp_path):
+    before = list(tmp_path.rglob("*"))
+    widget._handle_custom_msg(message, [])
+    assert widget.error and "Error:" not in widget.error and session.objects == ()
+    assert list(tmp_path.rglob("*")) == before
+
+
+def test_the_watcher_that_saves_is_called_though_the_picture_fails(widget, session, monkeypatch):
+    saved = []
+    session.watchers.append(lambda: saved.append(len(session.clicks)))
+    monkeypatch.setattr(widget, "_numbers", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        session.click(ijk=BALL_IJK)
+    assert saved == [1]
+
+
+def test_a_click_on_a_hidden_object_shows_it_and_an_empty_mask_is_said(widget, session):
+    widget.click(ijk=BALL_IJK)
+    widget.hide("object 1")
+    widget.click(ijk=BALL_IJK)
+    assert not widget.objects[0]["hidden"] and "voxel (9, 9, 6)" in widget.status
+    widget.add()
+    widget.click(ijk=(0, 0, 0))
+    assert "object 2 at voxel (0, 0, 0): an empty mask" in widget.status
+
+
+def test_a_pet_in_bq_per_ml_is_saved_without_numbers(volume, tmp_path):
+    activity = Volume(volume.data * 5000, AFFINE, "Bq/mL")
+    widget = ClickWidget(ThresholdSession(activity, "41%"), output_dir=tmp_path)
+    widget.click(ijk=BALL_IJK)
+    assert [path.name for path in widget.save()] == ["mask.nii.gz", "clicks.json"] and not widget.able["numbers"]
+
+
+@pytest.mark.parametrize("window", [(5, 5), (7, 0), (np.nan, 5), (0, np.inf), (1,), (0, 1, 2)], ids=str)
+def test_a_window_that_shows_nothing_is_refused(session, window):
+    with pytest.raises(SegAnyPETError, match="needed are two intensities"):
+        ClickWidget(session, window=window)
+
+
+def test_a_place_that_cannot_be_written_is_said(widget, tmp_path):
+    widget.click(ijk=BALL_IJK)
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SegAnyPETError, match="cannot make folder"):
+            widget.save(folder)
 
 
 def test_warnings_of_the_session_are_shown(widget, session, monkeypatch):

@@ -135,6 +135,16 @@ def test_undo_shows_the_object_whose_click_it_took_back(session):
     assert session.active == "spleen" and session.objects == ()
 
 
+def test_redo_shows_the_object_that_it_changes(session):
+    session.select("spleen")
+    mask = session.click(ijk=BALLS_IJK[0])
+    session.select("kidney")
+    session.undo()
+    session.select("liver")
+    np.testing.assert_array_equal(session.redo(), mask)
+    assert session.active == "spleen"
+
+
 def test_a_new_click_ends_redo_and_a_refused_one_does_not(session):
     session.click(ijk=BALLS_IJK[0])
     session.undo()

@@ -29,13 +29,20 @@ class AnnotationWidget(ipywidgets.VBox):
         self.annotation, self.with_ct = annotation, with_ct
         self.click_widget: ClickWidget | None = None
         self._heading, self._message = ipywidgets.HTML(), ipywidgets.HTML()
-        self._target = ipywidgets.Dropdown(description="draw", options=annotation.targets, layout={"width": "280px"})
+        self._targets = {
+            target: ipywidgets.Button(description=target, tooltip=f"draw {target}", layout={"width": "auto"})
+            for target in annotation.targets
+        }
         self._finish = ipywidgets.Button(description="Done, next case", button_style="primary", icon="check")
         self._skip = ipywidgets.Button(description="Later", tooltip="leave this case open and go to the next")
-        self._target.observe(self._on_target, "value")
+        for target, button in self._targets.items():
+            button.on_click(lambda _, target=target: self._do(self.select, target))
         self._finish.on_click(lambda _: self._do(self.finish))
         self._skip.on_click(lambda _: self._do(self.skip))
-        self._bar = ipywidgets.HBox([self._target, self._finish, self._skip])
+        draw = ipywidgets.HTML("draw:")
+        self._bar = ipywidgets.HBox(
+            [draw, *self._targets.values(), self._finish, self._skip], layout={"flex_flow": "row wrap"}
+        )
         super().__init__()
         if annotation.session is not None:
             self._show(annotation.session)
@@ -45,7 +52,7 @@ class AnnotationWidget(ipywidgets.VBox):
     # ---- what the mouse can do
 
     def select(self, target: str) -> None:
-        """Draw this target next; every "lesion" begins an object of its own."""
+        """Draw this target next; each time "lesion" is asked for, another lesion begins."""
         session = self.annotation.session
         if target == "lesion":
             target = next(name for n in range(1, 1000) if (name := f"lesion {n}") not in session.objects)
@@ -79,21 +86,32 @@ class AnnotationWidget(ipywidgets.VBox):
     # ---- what is shown
 
     def _show(self, session: ClickSession) -> None:
-        if self.click_widget is not None:
-            self.click_widget.close()
+        # Whatever fails here: page and annotation are on the same case, and nobody finishes a case unseen.
         case = self.annotation.case
+        self._close_view()
+        self._heading.value, self._finish.disabled = self._words(case), True
+        self.children = [self._heading, self._bar, self._message]
         ct = case.load_ct() if self.with_ct and case.ct is not None else None
         self.click_widget = ClickWidget(session, ct=ct, stopwatch=self.annotation.stopwatch)
-        self._target.unobserve(self._on_target, "value")
-        self._target.value = session.active if session.active in self.annotation.targets else None
-        self._target.observe(self._on_target, "value")
-        self._heading.value = self._words(case)
-        self.children = [self._heading, self._bar, self._message, self.click_widget]
+        session.watchers.append(self._mark_target)
+        self._mark_target()
+        self._finish.disabled = False
+        self.children = [*self.children, self.click_widget]
 
-    def _nothing_left(self) -> None:
+    def _mark_target(self) -> None:
+        """Show which target is drawn; lesions are numbered objects."""
+        active = self.annotation.session.active if self.annotation.session else ""
+        for target, button in self._targets.items():
+            is_drawn = active == target or (target == "lesion" and active.startswith("lesion "))
+            button.button_style = "info" if is_drawn else ""
+
+    def _close_view(self) -> None:
         if self.click_widget is not None:
             self.click_widget.close()
         self.click_widget = None
+
+    def _nothing_left(self) -> None:
+        self._close_view()
         left, total = len(self.annotation.remaining), len(self.annotation.cohort)
         done = f"All {total} cases are done." if not left else f"{left} of {total} cases cannot be opened."
         folder = os.path.abspath(self.annotation.folder)
@@ -108,16 +126,16 @@ class AnnotationWidget(ipywidgets.VBox):
             f"{_text(annotation.annotator)}, {annotation.quality} &middot; started from: {_text(annotation.proposal)}"
         )
 
-    def _on_target(self, change: Any) -> None:
-        self._do(self.select, change["new"])
-
     def _do(self, act: Callable[..., None], *arguments: Any) -> None:
-        """Do what a button asks; an error of this package is shown and changes nothing."""
+        """Do what a button asks. Whatever goes wrong is shown; what nobody foresaw is also raised."""
         self._complain()
         try:
             act(*arguments)
         except SegAnyPETError as error:
             self._complain(str(error))
+        except Exception as error:
+            self._complain(f"{type(error).__name__}: {error}")
+            raise
 
     def _complain(self, *problems: str) -> None:
         paragraphs = (f"<p role='alert' style='color: #7a0015'>{_text(problem)}</p>" for problem in problems)

@@ -50,6 +50,8 @@ function render({ model, el }) {
   const petValues = decoded(scan.pet);
   const ctValues = scan.ct && decoded(scan.ct);
   const isCT = scan.unit === "HU";
+  const unit = scan.unit === "SUVbw" ? "SUV" : scan.unit;
+  const place = h("div", { class: "sap-place" }); // where the crosshair is, in the file's own voxels
   const centre = [...model.get("cursor")]; // of what a zoomed view shows
   let [palette, fused] = [[], []]; // colours of the codes: PET alone, and over CT
   let lastView = "axial";
@@ -85,7 +87,7 @@ function render({ model, el }) {
   };
   const recentre = (always) => model.get("cursor").forEach((x, axis) => {
     const [first, length] = visible(axis);
-    if (always || x < first || x + 1 > first + length) centre[axis] = x;
+    if (always || x + 1 <= first || x >= first + length) centre[axis] = x; // a voxel cut by the edge stays where it is
   });
 
   // ---- pictures: one pixel a voxel, head or front up, the highest index across at the left
@@ -195,7 +197,7 @@ function render({ model, el }) {
   for (const [name, view] of [...Object.entries(VIEWS), ["mip", VIEWS.coronal]]) {
     const [wide, tall] = [view.across, view.up].map((axis) => shape[axis] * scan.spacing[axis]);
     const canvas = h("canvas", {
-      tabindex: "0", role: "img", class: `sap-${name}`,
+      tabindex: "0", role: "application", class: `sap-${name}`,
       style: `aspect-ratio: ${wide} / ${tall}; width: min(100%, ${(TALLEST_PX * wide) / tall}px)`,
     });
     const slider = name !== "mip" && h("input", {
@@ -219,8 +221,8 @@ function render({ model, el }) {
     };
     // Pointer events: those of the mouse are cut to whole pixels, too coarse on a zoomed page.
     canvas.addEventListener("pointerdown", (event) => {
+      if (!event.isPrimary || ![0, 2].includes(event.button)) return;
       canvas.focus({ preventScroll: true });
-      if (event.button === 1) return;
       const place = placeOf(event);
       const tool = model.get("tool");
       moveTo(place);
@@ -289,20 +291,24 @@ function render({ model, el }) {
           drawMark(context, x(click.ras[view.across]), y(click.ras[view.up]), click.foreground, 5 * ratio);
         }
       }
-      context.fillStyle = isCT || (ct && model.get("blend") > 0) ? "white" : "black";
-      context.font = `${12 * ratio}px sans-serif`;
-      context.fillText(view.ends[0], 4 * ratio, height / 2);
-      context.fillText(view.ends[1], width - 13 * ratio, height / 2);
+      context.font = `bold ${12 * ratio}px sans-serif`;
+      context.lineWidth = 3 * ratio;
+      for (const [letter, at] of [[view.ends[0], 4 * ratio], [view.ends[1], width - 13 * ratio]]) {
+        context.strokeStyle = "white";
+        context.strokeText(letter, at, height / 2);
+        context.fillStyle = "black";
+        context.fillText(letter, at, height / 2);
+      }
       const says = isStrip ? "maximum intensity projection, click to jump" : `${name} slice ${depth}`;
       canvas.setAttribute("aria-label", says);
       if (slider) { slider.value = depth; slider.setAttribute("aria-valuetext", says); }
     }
+    const at = cursor.reduce((sum, index, axis) => sum + index * stride[axis], 0);
+    const ijk = scan.axes.map(([axis, sign]) => (sign > 0 ? cursor[axis] : shape[axis] - 1 - cursor[axis]));
+    place.textContent = `voxel (${ijk.join(", ")}), ${unit} ${petValues[pet[at]].toPrecision(2)}`;
     stale = { base: false, over: false };
   }
   function drawCrosshair(context, x, y, width, height, ratio) {
-    context.strokeStyle = "#0072B2";
-    context.globalAlpha = 0.7;
-    context.lineWidth = ratio;
     const gap = 8 * ratio; // what is clicked stays in sight
     context.beginPath();
     for (const end of [0, width]) {
@@ -313,8 +319,11 @@ function render({ model, el }) {
       context.moveTo(x, end);
       context.lineTo(x, end ? y + gap : y - gap);
     }
-    context.stroke();
-    context.globalAlpha = 1;
+    for (const [colour, wide] of [["rgba(255, 255, 255, 0.5)", 3], ["rgba(0, 0, 0, 0.6)", 1]]) { // seen on any grey
+      context.strokeStyle = colour;
+      context.lineWidth = wide * ratio;
+      context.stroke();
+    }
   }
   function drawMark(context, x, y, foreground, size) {
     const shape = new Path2D();
@@ -335,7 +344,10 @@ function render({ model, el }) {
   }
 
   // ---- controls
-  const button = (label, title, act) => h("button", { type: "button", title, onclick: act }, label);
+  const button = (label, title, act) => {
+    const does = label.length > 1 && label !== "hide" && label !== "show" ? {} : { "aria-label": title };
+    return h("button", { type: "button", title, onclick: act, ...does }, label);
+  };
   const group = Math.random(); // radio buttons of one name exclude each other, on the whole page
   const tools = Object.entries(TOOLS).map(([tool, label]) => {
     const radio = h("input", { type: "radio", name: `tool-${group}`, value: tool, onchange: () => set("tool", tool) });
@@ -363,7 +375,6 @@ function render({ model, el }) {
     const show = () => { input.value = read(); output.textContent = Number(read()).toFixed(by < 0.5 ? 2 : by < 1 ? 1 : 0); };
     return { row: h("label", { class: "sap-range" }, h("span", {}, label), input, output), show };
   };
-  const unit = scan.unit === "SUVbw" ? "SUV" : scan.unit;
   const span = scan.pet.high - scan.pet.low;
   const byOne = isCT || span > 1000 ? 1 : 0.1;
   const ranges = [
@@ -384,31 +395,45 @@ function render({ model, el }) {
 
   const eye = (name, hidden) => {
     const does = hidden ? "show" : "hide";
-    return button(does, `${does} ${name}`, () => command("hide", { name, hidden: !hidden }));
+    const eye = button(does, `${does} ${name}`, () => command("hide", { name, hidden: !hidden }));
+    eye.className = "sap-eye";
+    return eye;
   };
+  const isTyping = () => list.contains(document.activeElement) && document.activeElement.type === "text";
+  let listIsOld = false;
+  list.addEventListener("focusout", () => setTimeout(() => { if (listIsOld) showObjects(); }));
   const showObjects = () => {
-    list.replaceChildren(...model.get("objects").map(({ name, colour, hidden, ml }) => h("li", {},
-      h("input", { type: "radio", name: `active-${group}`, checked: name === model.get("active"), "aria-label": `click on ${name}`,
-        onchange: () => command("select", { name }) }),
+    listIsOld = isTyping();
+    if (listIsOld) return; // an answer must not take the name away that somebody types
+    keepFocus(() => list.replaceChildren(...model.get("objects").map(({ name, colour, hidden, ml }) => h("li", {},
+      h("input", { type: "radio", name: `active-${group}`, checked: name === model.get("active"),
+        "aria-label": `click on ${name}`, onchange: () => command("select", { name }) }),
       h("input", { type: "color", value: colour, "aria-label": `colour of ${name}`,
         onchange: (event) => command("recolour", { name, colour: event.target.value }) }),
-      h("input", { type: "text", value: name, "aria-label": `name of ${name}`,
+      h("input", { type: "text", value: name, title: name, "aria-label": `name of ${name}`,
         onchange: (event) => command("rename", { old: name, new: event.target.value }) }),
       h("span", { class: "sap-ml" }, ml === null ? "" : `${ml < 100 ? ml.toPrecision(3) : Math.round(ml)} mL`),
       eye(name, hidden),
-      button("\u00d7", `remove ${name}; undo brings it back`, () => command("remove", { name })),
-    )));
+      button("\u00d7", `remove ${name}`, () => command("remove", { name })),
+    ))));
   };
   const showTable = () => table.replaceChildren(...model.get("table").map(([quantity, value, unitOf]) =>
     h("tr", {}, h("th", { scope: "row" }, quantity), h("td", {}, value), h("td", {}, unitOf))));
-  const showAble = () => {
+  const keepFocus = (act) => { // keys must go on working when the button that was pressed is gone or grey
+    const had = body.contains(document.activeElement);
+    act();
+    const lost = !body.contains(document.activeElement) || document.activeElement.disabled;
+    if (had && lost) body.focus({ preventScroll: true });
+  };
+  const showAble = () => keepFocus(() => {
     const able = model.get("able");
     buttons.undo.disabled = !able.undo;
     buttons.redo.disabled = !able.redo;
     buttons.save.hidden = !able.save;
     unsure.parentElement.hidden = !able.uncertainty;
-    for (const name of ["reset", "save", "mask", "journal", "table"]) buttons[name].disabled = !able.export;
-  };
+    for (const name of ["reset", "save", "mask", "journal"]) buttons[name].disabled = !able.export;
+    buttons.table.disabled = !able.numbers;
+  });
   const showTool = () => tools.forEach(({ tool, radio, label }) => {
     radio.checked = tool === model.get("tool");
     label.classList.toggle("sap-on", radio.checked);
@@ -435,27 +460,31 @@ function render({ model, el }) {
   const columns = [1.3 * wide, wide, deep, 0.6 * wide].map((mm) => mm / wide);
   const pane = (name) => h("div", { class: "sap-pane" }, ...[panes[name].canvas, panes[name].slider].filter(Boolean));
   const body = h("div", {
-    class: "sap-click", role: "group", "aria-label": "click on the scan",
-    "data-lm-suppress-shortcuts": "true", // JupyterLab would cut a cell at x
+    class: "sap-click", role: "group", "aria-label": "click on the scan", tabindex: "-1",
+    "data-lm-suppress-shortcuts": "true", // older JupyterLabs listen before the widget does
   },
     h("div", { class: "sap-bar" },
       h("span", { role: "radiogroup", "aria-label": "what a click says (x, v)" }, ...tools.map(({ label }) => label)),
-      buttons.undo, buttons.redo, buttons.reset, h("label", {}, unsure, "uncertainty"), counter, busy),
-    error,
-    h("div", { class: "sap-views", style: `grid-template-columns: ${columns.map((share) => `${share}fr`).join(" ")}` },
-      h("div", { class: "sap-left" }, pane("axial"),
+      buttons.undo, buttons.redo, buttons.reset, h("label", { title: "violet: the network hesitates, up to 1 bit of entropy" }, unsure, "uncertainty"), counter, busy),
+    h("div", { class: "sap-views", style: `grid-template-columns: ${columns.map((share) => `minmax(0, ${share}fr)`).join(" ")}` },
+      h("div", { class: "sap-left" }, pane("axial"), place,
         h("div", { class: "sap-panel" }, list,
           button("Add object", "the next click begins another object", () => command("add")), table)),
       pane("coronal"), pane("sagittal"), pane("mip")),
+    error, // below the pictures: above, it would move them under the mouse
     h("div", { class: "sap-bar" }, ...ranges.map(({ row }) => row)),
     h("div", { class: "sap-bar" }, buttons.save, "Download:", buttons.mask, buttons.journal, buttons.table, load, chooser,
       status),
-    h("p", { class: "sap-help" }, "Left click: as the tool says. Right or Shift click: not this. Wheel, arrows, Page keys: "
-      + "slices. Shift and arrows: crosshair; Enter: click there. Pinch or Control and wheel: zoom. z undo, y redo, "
+    h("p", { class: "sap-help" }, "Left click: as the tool above says. Right or Shift click: not this. Wheel, arrows, Page keys: "
+      + "slices. Shift and arrows: crosshair; Enter: click there. Pinch on a trackpad, or Control and wheel: zoom. z undo, y redo, "
       + "x sign, v look."));
   body.addEventListener("keydown", (event) => {
-    if (event.target.type === "text" && event.key === "Enter") event.target.blur(); // the name is done
-    if (["text", "range", "color"].includes(event.target.type)) return;
+    const { type } = event.target;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    event.stopPropagation(); // what is typed here is not meant for JupyterLab, which cuts cells at x
+    if (type === "text" && event.key === "Enter") body.focus({ preventScroll: true }); // the name is done
+    if (type === "text") return;
+    if (type && type !== "button" && event.key.length > 1) return; // arrows of sliders and radio buttons are theirs
     const { across, up } = VIEWS[lastView];
     const arrows = { ArrowLeft: [across, 1], ArrowRight: [across, -1], ArrowUp: [up, 1], ArrowDown: [up, -1] };
     const slices = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10 };
@@ -472,11 +501,10 @@ function render({ model, el }) {
       moveTo(cursor);
     } else if (event.key in slices) step(lastView, slices[event.key]);
     else if (event.key === "Enter" && event.target.tagName === "CANVAS" && tool !== "look") {
-      command("click", { ras: model.get("cursor"), foreground: tool === "foreground" });
-    } else if (event.key.toLowerCase() in keys && !event.altKey) keys[event.key.toLowerCase()]();
+      command("click", { ras: model.get("cursor"), foreground: !event.shiftKey && tool === "foreground" });
+    } else if (event.key.toLowerCase() in keys) keys[event.key.toLowerCase()]();
     else return;
     event.preventDefault();
-    event.stopPropagation();
   });
 
   on("change:objects", () => { readMasks(); redraw({ over: true }, queueMicrotask); showObjects(); });
@@ -491,7 +519,11 @@ function render({ model, el }) {
   on("change:tool", showTool);
   on("change:able", showAble);
   on("change:status change:error change:effort", showWords);
-  on("change:answered", () => { waitingSince = null; showBusy(); });
+  on("change:answered", () => {
+    waitingSince = null;
+    showBusy();
+    if (model.get("error")) showObjects(); // what was refused must not stay written there
+  });
   on("msg:custom", (message, buffers) => {
     if (!message.download) return;
     const link = h("a", { href: URL.createObjectURL(new Blob([buffers[0]])), download: message.download });

@@ -5,8 +5,8 @@ do is a method here or of the session, so a script, or a journal that was record
 browser. A click that code makes on the session shows in the widget, too.
 """
 
-import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,16 @@ import traitlets
 from seganypet.clicking import ClickSession
 from seganypet.dicom import resample_to
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
+from seganypet.plots import usual_window
 from seganypet.prompts import Click
 from seganypet.quantify import quantify
 from seganypet.stopwatch import Stopwatch
-from seganypet.views import COLOURS, ijk_to_ras, ras_spacing, ras_to_ijk, to_ras
+from seganypet.views import COLOURS, ijk_to_ras, ras_axes, ras_spacing, ras_to_ijk, to_ras
 from seganypet.volume import Volume
 from seganypet.widgets.codes import coded, doubt, packed
+from seganypet.widgets.export import JOURNAL_FILE, MASK_FILE, TABLE_FILE, picture, write
+from seganypet.widgets.messages import read_command
 from seganypet.window import extent_mm
-
-MASK_FILE, JOURNAL_FILE, TABLE_FILE = "mask.nii.gz", "clicks.json", "table.csv"
 
 
 class ClickWidget(anywidget.AnyWidget):
@@ -95,6 +96,7 @@ class ClickWidget(anywidget.AnyWidget):
         self.session = session
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.stopwatch = stopwatch or Stopwatch()
+        self._obeying = False
         self._looks: dict[str, dict[str, Any]] = {}
         self._drawn: dict[str, tuple[tuple[Click, ...], dict[str, Any]]] = {}
         self._versions = count()
@@ -104,11 +106,12 @@ class ClickWidget(anywidget.AnyWidget):
                 "shape": list(to_ras(volume.data, volume).shape),
                 "spacing": list(ras_spacing(volume)),
                 "unit": volume.unit,
+                "axes": ras_axes(volume),
                 "pet": coded(volume),
                 "ct": None if ct is None else coded(resample_to(ct, volume)),
             },
             cursor=[size // 2 for size in to_ras(volume.data, volume).shape],
-            window=list(window or _usual_window(volume)),
+            window=list(usual_window(volume.data, volume.unit) if window is None else window),
         )
         session.watchers.insert(0, self.refresh)  # before those that save: a click is seen, whatever a disk does
         self.on_msg(self._obey)
@@ -116,13 +119,18 @@ class ClickWidget(anywidget.AnyWidget):
             self.look_at(session.clicks[-1].ijk)
         self.refresh()
 
+    @traitlets.validate("window")
+    def _check_window(self, proposal: Any) -> list[float]:
+        window = proposal["value"]
+        if len(window) != 2 or not np.isfinite(window).all() or window[0] >= window[1]:
+            raise SegAnyPETError(f"window={window}; needed are two intensities, the first one lower.")
+        return window
+
     # ---- what the mouse can do
 
     def click(self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True):
         """Click as `session.click` does, move the crosshair there, and get the new mask."""
-        mask = self._click(ijk=ijk, mm=mm, foreground=foreground)
-        self.look_at(self.session.clicks[-1].ijk)
-        return mask
+        return self._click(ijk=ijk, mm=mm, foreground=foreground)
 
     def look_at(self, ijk: Sequence[int]) -> None:
         """Move the crosshair to a voxel of the volume; ClickError if it lies outside."""
@@ -136,12 +144,12 @@ class ClickWidget(anywidget.AnyWidget):
     def undo(self) -> None:
         """Take back the last click, removal or reset."""
         self.session.undo()
-        self.status = f"undone: {self.session.active} has {len(self.session.clicks)} clicks"
+        self.status = f"undone; clicks on {self.session.active}: {len(self.session.clicks)}"
 
     def redo(self) -> None:
         """Make again what was undone last."""
         self.session.redo()
-        self.status = f"again: {self.session.active} has {len(self.session.clicks)} clicks"
+        self.status = f"made again; clicks on {self.session.active}: {len(self.session.clicks)}"
 
     def reset(self) -> None:
         """Forget all objects; undo brings them back."""
@@ -151,38 +159,39 @@ class ClickWidget(anywidget.AnyWidget):
     def select(self, name: str) -> None:
         """Make an object the one that the next click belongs to."""
         self.session.select(name)
+        self.status = f"the next click is on {name}"
 
     def add(self) -> None:
         """Begin another object under the first free name "object 1", "object 2", ..."""
         taken = {*self.session.objects, self.session.active}
-        self.session.select(next(name for n in range(1, 1000) if (name := f"object {n}") not in taken))
+        self.select(next(name for n in range(1, 1000) if (name := f"object {n}") not in taken))
 
     def rename(self, old: str, new: str) -> None:
         """Give an object another name; it keeps its colour."""
-        before = dict(self._looks)
-        self._looks[new] = self._looks.pop(old, self._look(old))
-        try:
-            self.session.rename(old, new)
-        except ClickError:
-            self._looks = before
-            self.refresh()  # the browser shows the name that was typed
-            raise
+        self.session.rename(old, new)
+        self.status = f"{old} is now {new}"
 
     def remove(self, name: str) -> None:
         """Forget one object; undo brings it back."""
-        self.session.remove(name)
-        self.status = f"{name} removed; undo brings it back"
+        others = [other for other in self.session.objects if other != name]
+        if name == self.session.active and name not in self.session.objects and others:
+            self.session.select(others[-1])  # it was never clicked
+            self.status = f"{name} removed"
+        else:
+            self.session.remove(name)
+            self.status = f"{name} removed; undo brings it back"
 
     def recolour(self, name: str, colour: str) -> None:
         """Draw an object in another colour, such as "#0072B2"."""
-        if not (isinstance(colour, str) and len(colour) == 7 and colour[0] == "#"):
+        if not (isinstance(colour, str) and re.fullmatch("#[0-9a-fA-F]{6}", colour)):
             raise SegAnyPETError(f"colour {colour!r}; needed is #rrggbb, such as '#0072B2'.")
-        int(colour[1:], 16)
+        self._check_shown(name)
         self._look(name)["colour"] = colour
         self.refresh()
 
     def hide(self, name: str, hidden: bool = True) -> None:
         """Hide an object, or show it again."""
+        self._check_shown(name)
         self._look(name)["hidden"] = bool(hidden)
         self.refresh()
 
@@ -193,37 +202,49 @@ class ClickWidget(anywidget.AnyWidget):
         self.uncertainty = {"shown": bool(shown)}
         self.refresh()
 
-    def save(self, folder: str | os.PathLike | None = None) -> tuple[Path, Path, Path]:
-        """Write the mask (NIfTI on the volume's grid), the journal and the table of all objects; returns their paths.
+    def save(self, folder: str | os.PathLike | None = None) -> tuple[Path, ...]:
+        """Write the mask (NIfTI on the volume's grid), the journal and, of a PET in SUVbw, the table of all objects.
+
+        Returns:
+            Their paths.
 
         Raises:
             ClickError: Nothing was clicked yet, or no folder is known.
+            SegAnyPETError: The folder cannot be made or written.
         """
         folder = self.output_dir if folder is None else Path(folder)
         if folder is None:
             raise ClickError("no folder to save to: ClickWidget(session, output_dir=...), or save(folder).")
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = tuple(folder / name for name in (MASK_FILE, JOURNAL_FILE, TABLE_FILE))
-        for path in paths:
-            self._write(path)
-        self.status = f"saved {MASK_FILE}, {JOURNAL_FILE} and {TABLE_FILE} in {folder.resolve()}"
-        return paths
+        if not self.session.objects:
+            raise ClickError(f"nothing to save to {folder}: no object was clicked yet.")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SegAnyPETError(f"cannot make folder {folder} ({error.strerror}); choose another.") from error
+        names = [MASK_FILE, JOURNAL_FILE, *[TABLE_FILE] * self._has_numbers]
+        for name in names:
+            write(self.session, folder / name)
+        self.status = f"saved {', '.join(names)} in {folder.resolve()}"
+        return tuple(folder / name for name in names)
 
     def download(self, what: str) -> None:
         """Offer the browser a file: "mask", "journal" or "table"."""
-        name = {"mask": MASK_FILE, "journal": JOURNAL_FILE, "table": TABLE_FILE}[what]
+        files = {"mask": MASK_FILE, "journal": JOURNAL_FILE, "table": TABLE_FILE}
+        if what not in files:
+            raise SegAnyPETError(f"download {what!r}; there are {', '.join(files)}.")
         with tempfile.TemporaryDirectory() as folder:
-            self._write(Path(folder) / name)
-            content = (Path(folder) / name).read_bytes()
-        self.send({"download": name}, buffers=[content])
-        self.status = f"{name}: {len(content) / 1e6:.2g} MB handed to the browser"
+            path = Path(folder) / files[what]
+            write(self.session, path)
+            content = path.read_bytes()
+        self.send({"download": path.name}, buffers=[content])
+        self.status = f"{path.name}: {len(content) / 1e6:.2g} MB handed to the browser"
 
     def load_journal(self, path: str | os.PathLike) -> None:
         """Make a journal's clicks in the place of those so far, as `session.load_journal` does; look at the last."""
         self.session.load_journal(path)
         if self.session.clicks:
             self.look_at(self.session.clicks[-1].ijk)
-        self.status = f"{len(self.session.journal().clicks)} clicks repeated"
+        self.status = f"clicks repeated: {len(self.session.journal().clicks)}"
 
     # ---- what is shown
 
@@ -231,8 +252,10 @@ class ClickWidget(anywidget.AnyWidget):
         """Draw the session as it is now; called after each of its changes."""
         session = self.session
         names = [*session.objects, *[session.active] * (session.active not in session.objects)]
+        self._keep_looks(names)
         self.stopwatch.tick()
         self._refreshed = perf_counter()
+        total_before = self.effort.get("total", 0)
         with self.hold_sync():
             self.active = session.active
             self.objects = [{"name": name, **self._look(name), **self._mask(name)} for name in names]
@@ -247,17 +270,35 @@ class ClickWidget(anywidget.AnyWidget):
                 "total": sum(len(session.clicks_of(name)) for name in names),
                 "seconds": self.stopwatch.seconds,
             }
+            if self.effort["total"] > total_before and session.clicks:
+                self._follow(session.clicks[-1])
             self.able = {
                 "undo": session.can_undo,
                 "redo": session.can_redo,
                 "save": self.output_dir is not None,
                 "export": bool(session.objects),
+                "numbers": self._has_numbers and bool(session.objects),
                 "uncertainty": hasattr(session, "logits_of"),
             }
         # Slower, and not in the way of the mask, which the browser draws meanwhile.
         self.table = self._numbers()
-        if self.uncertainty.get("shown"):
+        if self.uncertainty.get("shown"):  # of the active object
             self.uncertainty = {"shown": True, **doubt(session.logits_of(session.active), session.volume)}
+
+    def _follow(self, click: Click) -> None:
+        """Show a new click, whoever made it; the browser moved its own crosshair itself, and may have moved on."""
+        if not self._obeying:
+            self.look_at(click.ijk)
+        name, sign = self.session.active, "+" if click.foreground else "\u2212"
+        empty = "" if any(drawn["name"] == name and drawn["ml"] for drawn in self.objects) else ": an empty mask"
+        self.status = f"{sign} {name} at voxel {click.ijk}{empty}"
+
+    def _keep_looks(self, names: list[str]) -> None:
+        """An object that was renamed, here or in code, keeps its colour."""
+        before = [drawn["name"] for drawn in self.objects]
+        gone, come = ([name for name in one if name not in other] for one, other in ((before, names), (names, before)))
+        if len(gone) == len(come) == 1 and self._drawn[gone[0]][0] == self.session.clicks_of(come[0]):
+            self._looks[come[0]] = self._looks.pop(gone[0])
 
     def close(self) -> None:
         """Stop looking at the session, and vanish from the page."""
@@ -270,35 +311,14 @@ class ClickWidget(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **arguments: Any) -> tuple[dict, dict]:
         """The live view, and for pages without one a picture of it as it is now."""
         data, metadata = super()._repr_mimebundle_(**arguments)
-        return {**data, "image/png": self._picture()}, metadata
-
-    def _picture(self) -> bytes:
-        from io import BytesIO
-
-        import matplotlib.pyplot as plt
-
-        from seganypet.plots import show_slices
-
-        shown = {name: self.session.mask_of(name) for name in self.session.objects if not self._look(name)["hidden"]}
-        axes = show_slices(
-            self.session.volume,
-            shown or None,
-            at_ijk=self.cursor_ijk,
-            clicks=[click for name in shown for click in self.session.clicks_of(name)],
-            vmax=self.window[1],
-        )
-        content = BytesIO()
-        axes[0].figure.savefig(content, format="png", dpi=80)
-        plt.close(axes[0].figure)
-        return content.getvalue()
+        shown = [name for name in self.session.objects if not self._look(name)["hidden"]]
+        return {**data, "image/png": picture(self.session, shown, self.cursor_ijk, self.window[1])}, metadata
 
     def _click(self, **place: Any) -> np.ndarray:
+        self._look(self.session.active)["hidden"] = False  # who clicks wants to see what it does
         started = perf_counter()
         mask = self.session.click(**place)
-        milliseconds = 1000 * (self._refreshed - started)  # what comes after is drawing and measuring
-        click = self.session.clicks[-1]
-        sign = "+" if click.foreground else "\u2212"
-        self.status = f"{sign} {self.session.active} at voxel {click.ijk}: {milliseconds:.0f} ms"
+        self.status += f", {1000 * (self._refreshed - started):.0f} ms"  # what comes after is drawing and measuring
         return mask
 
     def _look(self, name: str) -> dict[str, Any]:
@@ -316,9 +336,17 @@ class ClickWidget(anywidget.AnyWidget):
             known = self._drawn[name] = (clicks, {**mask, "version": next(self._versions)})
         return known[1]
 
+    @property
+    def _has_numbers(self) -> bool:
+        return self.session.volume.unit == "SUVbw"
+
+    def _check_shown(self, name: str) -> None:
+        if name not in [drawn["name"] for drawn in self.objects]:
+            raise ClickError(f"no object {name!r}; there are {', '.join(self.session.objects) or 'none yet'}.")
+
     def _numbers(self) -> list[list[str]]:
         volume, active = self.session.volume, self.session.active
-        if volume.unit != "SUVbw" or not any(drawn["name"] == active and drawn["ml"] for drawn in self.objects):
+        if not self._has_numbers or not any(drawn["name"] == active and drawn["ml"] for drawn in self.objects):
             return []
         rows = quantify(volume, {active: self.session.mask_of(active)})
         return [
@@ -326,26 +354,15 @@ class ClickWidget(anywidget.AnyWidget):
             for row in rows.itertuples()
         ]
 
-    def _write(self, path: Path) -> None:
-        session = self.session
-        if path.name == MASK_FILE:
-            session.save(path)
-        elif path.name == JOURNAL_FILE:
-            session.save_journal(path)
-        else:
-            if not session.objects:
-                raise ClickError("no numbers to write: no object was clicked yet.")
-            quantify(session.volume, session.masks).to_csv(path, index=False)
-
     # ---- what the browser says
 
     def _obey(self, _widget: Any, content: Mapping[str, Any], _buffers: Any) -> None:
         """Do what a message says. Whatever goes wrong is shown in the widget; what nobody foresaw is also raised."""
-        said = ""
+        said, self._obeying = "", True
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                self._call(**content)
+                self._call(content)
             said = "\n".join(f"Note: {warning.message}" for warning in caught)
         except SegAnyPETError as error:
             said = str(error)
@@ -353,32 +370,30 @@ class ClickWidget(anywidget.AnyWidget):
             said = f"{type(error).__name__}: {error}"
             raise
         finally:
+            self._obeying = False
             with self.hold_sync():
                 self.error = said
                 self.answered += 1
 
-    def _call(self, call: str, **content: Any) -> None:
+    def _call(self, content: Mapping[str, Any]) -> None:
+        call, fields = read_command(content)
         if call == "click":
-            # The browser moved its crosshair itself, and may have moved on.
-            self._click(ijk=ras_to_ijk(content["ras"], self.session.volume), foreground=content["foreground"])
+            self._click(ijk=ras_to_ijk(fields["ras"], self.session.volume), foreground=fields["foreground"])
         elif call == "load_text":
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / JOURNAL_FILE
-                path.write_text(content["text"])
-                self.load_journal(path)
-        elif call in COMMANDS:
-            getattr(self, call)(**content)
+                path.write_text(fields["text"])
+                try:
+                    self.load_journal(path)
+                except SegAnyPETError as error:
+                    raise type(error)(str(error).replace(str(path), "the chosen file")) from error
         else:
-            raise SegAnyPETError(f"the browser asked for {json.dumps(call)}, which ClickWidget cannot do.")
-
-
-COMMANDS = (
-    "undo", "redo", "reset", "select", "add", "rename", "remove", "recolour", "hide", "show_uncertainty", "save",
-    "download",
-)  # fmt: skip
+            getattr(self, call)(**fields)
 
 
 def _check_ct(ct: Volume, volume: Volume) -> None:
+    if not isinstance(ct, Volume):
+        raise SegAnyPETError(f"ct is a {type(ct).__name__}; needed is a Volume, such as load_volume returns.")
     if ct.unit != "HU":
         raise UnitError(f"ct={ct.source} is in {ct.unit}; the CT layer needs HU.")
     (ct_low, ct_high), (low, high) = extent_mm(ct), extent_mm(volume)
@@ -387,11 +402,3 @@ def _check_ct(ct: Volume, volume: Volume) -> None:
             f"ct={ct.source} (from {ct_low.round()} to {ct_high.round()} mm) does not overlap {volume.source} (from "
             f"{low.round()} to {high.round()} mm). Is it of the same patient and examination?"
         )
-
-
-def _usual_window(volume: Volume) -> tuple[float, float]:
-    if volume.unit == "HU":
-        return -160.0, 240.0
-    if volume.unit == "SUVbw":
-        return 0.0, 7.0
-    return 0.0, float(np.percentile(volume.data, 99.5))

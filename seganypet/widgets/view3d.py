@@ -192,7 +192,7 @@ def _merge(data: np.ndarray, block: np.ndarray) -> np.ndarray:
     import torch
     from torch.nn.functional import max_pool3d
 
-    voxels = torch.from_numpy(np.ascontiguousarray(data))[None]
+    voxels = torch.from_numpy(data.copy())[None]  # ascontiguousarray keeps a negative stride on an axis of one voxel
     return max_pool3d(voxels, tuple(block.tolist()), ceil_mode=True)[0].numpy()
 
 

@@ -1,0 +1,35 @@
+"""What a browser may ask of a ClickWidget: these calls with these fields, and nothing else. No paths among them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from seganypet.errors import SegAnyPETError
+
+COMMANDS: dict[str, dict[str, type]] = {
+    "click": {"ras": list, "foreground": bool},
+    "undo": {},
+    "redo": {},
+    "reset": {},
+    "select": {"name": str},
+    "add": {},
+    "rename": {"old": str, "new": str},
+    "remove": {"name": str},
+    "recolour": {"name": str, "colour": str},
+    "hide": {"name": str, "hidden": bool},
+    "show_uncertainty": {"shown": bool},
+    "save": {},
+    "download": {"what": str},
+    "load_text": {"text": str},
+}
+
+
+def read_command(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and fields of a command; SegAnyPETError if it is not one of `COMMANDS`, or a field has another type."""
+    fields = dict(content)
+    call = fields.pop("call", None)
+    kinds = COMMANDS.get(call) if isinstance(call, str) else None
+    if kinds is None or {name: type(value) for name, value in fields.items()} != kinds:
+        raise SegAnyPETError(f"the browser asked for {call!r} with {fields}, which ClickWidget cannot do.")
+    if call == "click" and [type(index) for index in fields["ras"]] != [int, int, int]:
+        raise SegAnyPETError(f"a click at {fields['ras']}; needed are three whole numbers.")
+    return call, fields
