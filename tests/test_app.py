@@ -1,5 +1,6 @@
 """The app without a browser: its twins in Python, and the messages by which a browser sends a file."""
 
+import gzip
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -256,6 +257,15 @@ def test_a_page_without_a_browser_shows_its_picture(page):
     bundle = page._repr_mimebundle_()
     assert bundle["image/png"].startswith(b"\x89PNG")
     assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_header_that_says_it_goes_on_for_gigabytes_is_not_read(page, tmp_path, kind):
+    image = kind(np.zeros((4, 4, 4), np.float32), np.eye(4))
+    image.header["vox_offset"] = 2_000_000_000  # where voxels begin; what lies between would be unpacked and kept
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(image.header.binaryblock + bytes(1000)))
+    with pytest.raises(VolumeError, match="2000 MB of header before the first voxel"):
+        page.open_file(tmp_path / "bomb.nii.gz", "SUVbw")
 
 
 def test_the_server_listens_to_this_machine_only_and_its_page_asks_no_other():

@@ -4,6 +4,7 @@ Whatever the page can do is a method here, so a script opens the same scans with
 and so an `App` of its own; nothing is shared between them. `python -m seganypet.widgets.serve` serves it.
 """
 
+import gzip
 import math
 import os
 import re
@@ -32,6 +33,7 @@ NETWORKS = {
 }
 # A gzipped file may grow a thousandfold. Twice the voxels of the finest whole-body scanners; 2.4 GB while it is read.
 MOST_VOXELS = 200_000_000
+MOST_HEADER_BYTES = 10_000_000  # extensions are read whole, too
 PIECE_BYTES = 1_000_000  # Jupyter servers refuse messages of more than 10 MB
 
 
@@ -292,13 +294,22 @@ def _load(path: Path, unit: str, name: str) -> Volume:
 
 
 def _check_voxels(path: Path) -> None:
-    """VolumeError if there are too many; only the header is read."""
+    """VolumeError if the file holds too much; only its first 540 bytes are read, whatever they say of the rest."""
     try:
-        shape = nib.load(path).shape
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            block = file.read(nib.Nifti2Header.sizeof_hdr)
+        kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(block) else nib.Nifti1Header
+        header = kind(block[: kind.sizeof_hdr], check=False)
+        shape, begins = header.get_data_shape(), header.get_data_offset()
     except Exception:
         return  # load_volume says what is wrong with it
     if math.prod(shape) > MOST_VOXELS:
         raise VolumeError(
             f"{path}: {' x '.join(map(str, shape))} voxels; this app takes up to {MOST_VOXELS / 1e6:.0f} million. Crop "
             "or resample it."
+        )
+    if begins > MOST_HEADER_BYTES:
+        raise VolumeError(
+            f"{path}: {begins / 1e6:.0f} MB of header before the first voxel; this app takes up to "
+            f"{MOST_HEADER_BYTES / 1e6:.0f} MB. Save it again without header extensions."
         )

@@ -457,7 +457,7 @@ function render({ model, el }) {
 
   // ---- put together; coronal and sagittal slices at one scale
   const [wide, deep] = [0, 1].map((axis) => shape[axis] * scan.spacing[axis]);
-  const columns = [1.3 * wide, wide, deep, 0.6 * wide].map((mm) => mm / wide);
+  const columns = [1.7 * wide, wide, deep, 0.6 * wide].map((mm) => mm / wide);
   const pane = (name) => h("div", { class: "sap-pane" }, ...[panes[name].canvas, panes[name].slider].filter(Boolean));
   const body = h("div", {
     class: "sap-click", role: "group", "aria-label": "click on the scan", tabindex: "-1",
