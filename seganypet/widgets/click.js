@@ -16,7 +16,8 @@ const WHEEL_STEP_PX = 40; // a mouse's notch is 100 or more, a trackpad sends ma
 
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-const rgba = ([r, g, b], a) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0; // little-endian, as all browsers' machines are
+// Little-endian, as all machines that browsers run on are.
+const rgba = ([r, g, b], a) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
 function h(tag, attributes = {}, ...children) {
@@ -170,8 +171,10 @@ function render({ model, el }) {
   let masks = [];
   const readMasks = () => {
     const objects = model.get("objects").filter((object) => object.bits);
-    for (const version of known.keys()) if (!objects.some((object) => object.version === version)) known.delete(version);
-    masks = objects.filter((object) => !object.hidden).map((object) => ({ ...readMask(object), colour: object.colour }));
+    const versions = objects.map((object) => object.version);
+    for (const version of known.keys()) if (!versions.includes(version)) known.delete(version);
+    const shown = objects.filter((object) => !object.hidden);
+    masks = shown.map((object) => ({ ...readMask(object), colour: object.colour }));
   };
   const outlines = (kind) => masks.map((mask) => ({ ...mask[kind], colour: mask.colour }));
 
@@ -252,7 +255,7 @@ function render({ model, el }) {
   }
   const zoomBy = (factor) => set("zoom", clamp(model.get("zoom") * factor, 1, 10));
 
-  // ---- drawing: at most once a frame while somebody scrolls; a new mask is awaited, and drawn when its traits are in
+  // ---- drawing: at most once a frame while somebody scrolls; a new mask is awaited, and drawn at once
   let stale = { base: true, over: true };
   const redraw = (what = {}, when = requestAnimationFrame) => {
     Object.assign(stale, what);
@@ -360,19 +363,26 @@ function render({ model, el }) {
     save: button("Save", "write mask, journal and table into the output folder", () => command("save")),
     mask: button("Mask", "download the mask as NIfTI", () => command("download", { what: "mask" })),
     journal: button("Journal", "download the clicks as JSON", () => command("download", { what: "journal" })),
-    table: button("Table", "download SUV and volume of all objects as CSV", () => command("download", { what: "table" })),
+    table: button("Table", "download the numbers of all objects as CSV", () => command("download", { what: "table" })),
   };
   const chooser = h("input", {
     type: "file", accept: ".json", hidden: true,
     onchange: async () => { command("load_text", { text: await chooser.files[0].text() }); chooser.value = ""; },
   });
   const load = button("Load journal\u2026", "make the clicks of a journal again", () => chooser.click());
-  const unsure = h("input", { type: "checkbox", onchange: () => command("show_uncertainty", { shown: unsure.checked }) });
+  const unsure = h("input", {
+    type: "checkbox", onchange: () => command("show_uncertainty", { shown: unsure.checked }),
+  });
+  const hesitates = "violet: the network hesitates, up to 1 bit of entropy";
   const range = (label, [min, max, by], read, write) => {
-    const input = h("input", { type: "range", min: String(min), max: String(max), step: String(by), "aria-label": label });
+    const limits = { min: String(min), max: String(max), step: String(by) };
+    const input = h("input", { type: "range", ...limits, "aria-label": label });
     const output = h("span", { class: "sap-value" });
     input.addEventListener("input", () => write(Number(input.value)));
-    const show = () => { input.value = read(); output.textContent = Number(read()).toFixed(by < 0.5 ? 2 : by < 1 ? 1 : 0); };
+    const show = () => {
+      input.value = read();
+      output.textContent = read().toFixed(by < 1 ? 2 : 0);
+    };
     return { row: h("label", { class: "sap-range" }, h("span", {}, label), input, output), show };
   };
   const span = scan.pet.high - scan.pet.low;
@@ -416,6 +426,8 @@ function render({ model, el }) {
       eye(name, hidden),
       button("\u00d7", `remove ${name}`, () => command("remove", { name })),
     ))));
+    const row = list.querySelector("input:checked")?.parentElement;
+    if (row) list.scrollTop = row.offsetTop - list.offsetTop - list.clientHeight / 2;
   };
   const showTable = () => table.replaceChildren(...model.get("table").map(([quantity, value, unitOf]) =>
     h("tr", {}, h("th", { scope: "row" }, quantity), h("td", {}, value), h("td", {}, unitOf))));
@@ -450,14 +462,15 @@ function render({ model, el }) {
   };
   function showBusy() {
     const late = waitingSince !== null && performance.now() - waitingSince > PATIENCE_MS;
-    busy.textContent = waitingSince === null ? "" : late ? "no answer yet: is the kernel busy or stopped?" : "working\u2026";
+    const words = late ? "no answer yet: is the kernel busy or stopped?" : "working\u2026";
+    busy.textContent = waitingSince === null ? "" : words;
     if (waitingSince !== null && !late) setTimeout(showBusy, PATIENCE_MS + 50);
     body.setAttribute("aria-busy", String(waitingSince !== null));
   }
 
   // ---- put together; coronal and sagittal slices at one scale
   const [wide, deep] = [0, 1].map((axis) => shape[axis] * scan.spacing[axis]);
-  const columns = [1.7 * wide, wide, deep, 0.6 * wide].map((mm) => mm / wide);
+  const columns = [1.7 * wide, wide, deep, 0.6 * wide].map((mm) => `minmax(0, ${mm / wide}fr)`);
   const pane = (name) => h("div", { class: "sap-pane" }, ...[panes[name].canvas, panes[name].slider].filter(Boolean));
   const body = h("div", {
     class: "sap-click", role: "group", "aria-label": "click on the scan", tabindex: "-1",
@@ -465,19 +478,19 @@ function render({ model, el }) {
   },
     h("div", { class: "sap-bar" },
       h("span", { role: "radiogroup", "aria-label": "what a click says (x, v)" }, ...tools.map(({ label }) => label)),
-      buttons.undo, buttons.redo, buttons.reset, h("label", { title: "violet: the network hesitates, up to 1 bit of entropy" }, unsure, "uncertainty"), counter, busy),
-    h("div", { class: "sap-views", style: `grid-template-columns: ${columns.map((share) => `minmax(0, ${share}fr)`).join(" ")}` },
+      buttons.undo, buttons.redo, buttons.reset, h("label", { title: hesitates }, unsure, "uncertainty"), counter, busy),
+    h("div", { class: "sap-views", style: `grid-template-columns: ${columns.join(" ")}` },
       h("div", { class: "sap-left" }, pane("axial"), place,
         h("div", { class: "sap-panel" }, list,
           button("Add object", "the next click begins another object", () => command("add")), table)),
       pane("coronal"), pane("sagittal"), pane("mip")),
     error, // below the pictures: above, it would move them under the mouse
     h("div", { class: "sap-bar" }, ...ranges.map(({ row }) => row)),
-    h("div", { class: "sap-bar" }, buttons.save, "Download:", buttons.mask, buttons.journal, buttons.table, load, chooser,
-      status),
-    h("p", { class: "sap-help" }, "Left click: as the tool above says. Right or Shift click: not this. Wheel, arrows, Page keys: "
-      + "slices. Shift and arrows: crosshair; Enter: click there. Pinch on a trackpad, or Control and wheel: zoom. z undo, y redo, "
-      + "x sign, v look."));
+    h("div", { class: "sap-bar" },
+      buttons.save, "Download:", buttons.mask, buttons.journal, buttons.table, load, chooser, status),
+    h("p", { class: "sap-help" }, "Left click: as the tool above says. Right or Shift click: not this. Wheel, arrows, "
+      + "Page keys: slices. Shift and arrows: crosshair; Enter: click there. Pinch on a trackpad, or Control and wheel: "
+      + "zoom. z undo, y redo, x sign, v look."));
   body.addEventListener("keydown", (event) => {
     const { type } = event.target;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -507,7 +520,11 @@ function render({ model, el }) {
     event.preventDefault();
   });
 
-  on("change:objects", () => { readMasks(); redraw({ over: true }, queueMicrotask); showObjects(); });
+  on("change:objects", () => {
+    readMasks();
+    redraw({ over: true }, (act) => act()); // first, and with marks and all: every trait is set before any is told
+    showObjects();
+  });
   on("change:active", showObjects);
   on("change:opacity", () => { showRanges(); redraw({ over: true }); });
   on("change:uncertainty", () => { showWords(); redraw({ over: true }); });
