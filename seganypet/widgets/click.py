@@ -20,18 +20,21 @@ import numpy as np
 import traitlets
 
 from seganypet.clicking import ClickSession
-from seganypet.dicom import resample_to
-from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
+from seganypet.errors import ClickError, SegAnyPETError
 from seganypet.plots import usual_window
 from seganypet.prompts import Click
 from seganypet.quantify import quantify
 from seganypet.stopwatch import Stopwatch
 from seganypet.views import COLOURS, ijk_to_ras, ras_axes, ras_spacing, ras_to_ijk, to_ras
 from seganypet.volume import Volume
-from seganypet.widgets.codes import coded, doubt, packed
+from seganypet.widgets.codes import coded, ct_on_grid, doubt, packed
 from seganypet.widgets.export import JOURNAL_FILE, MASK_FILE, TABLE_FILE, picture, write
 from seganypet.widgets.messages import read_command
-from seganypet.window import extent_mm
+
+CALLS = (
+    "volume", "click", "undo", "redo", "reset", "select", "rename", "remove", "active", "objects", "clicks",
+    "clicks_of", "mask_of", "can_undo", "can_redo", "save", "save_journal", "load_journal", "watchers",
+)  # fmt: skip
 
 
 class ClickWidget(anywidget.AnyWidget):
@@ -85,14 +88,13 @@ class ClickWidget(anywidget.AnyWidget):
         window: tuple[float, float] | None = None,
         stopwatch: Stopwatch | None = None,
     ):
-        missing = [call for call in ("volume", "click", "undo", "objects", "mask_of") if not hasattr(session, call)]
-        if missing:
+        if missing := [call for call in CALLS if not hasattr(session, call)]:
             raise SegAnyPETError(
                 f"ClickWidget needs a session, such as Session(model, volume); {type(session).__name__} has no "
-                f"{', '.join(missing)}."
+                f"{', '.join(missing)}. A new kind of session derives from ClickSession, which has all but the mask."
             )
-        if ct is not None:
-            _check_ct(ct, session.volume)
+        volume = session.volume
+        ct_layer = None if ct is None else coded(ct_on_grid(ct, volume))
         self.session = session
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.stopwatch = stopwatch or Stopwatch()
@@ -100,7 +102,6 @@ class ClickWidget(anywidget.AnyWidget):
         self._looks: dict[str, dict[str, Any]] = {}
         self._drawn: dict[str, tuple[tuple[Click, ...], dict[str, Any]]] = {}
         self._versions = count()
-        volume = session.volume
         super().__init__(
             scan={
                 "shape": list(to_ras(volume.data, volume).shape),
@@ -108,7 +109,7 @@ class ClickWidget(anywidget.AnyWidget):
                 "unit": volume.unit,
                 "axes": ras_axes(volume),
                 "pet": coded(volume),
-                "ct": None if ct is None else coded(resample_to(ct, volume)),
+                "ct": ct_layer,
             },
             cursor=[size // 2 for size in to_ras(volume.data, volume).shape],
             window=list(usual_window(volume.data, volume.unit) if window is None else window),
@@ -389,16 +390,3 @@ class ClickWidget(anywidget.AnyWidget):
                     raise type(error)(str(error).replace(str(path), "the chosen file")) from error
         else:
             getattr(self, call)(**fields)
-
-
-def _check_ct(ct: Volume, volume: Volume) -> None:
-    if not isinstance(ct, Volume):
-        raise SegAnyPETError(f"ct is a {type(ct).__name__}; needed is a Volume, such as load_volume returns.")
-    if ct.unit != "HU":
-        raise UnitError(f"ct={ct.source} is in {ct.unit}; the CT layer needs HU.")
-    (ct_low, ct_high), (low, high) = extent_mm(ct), extent_mm(volume)
-    if (np.minimum(ct_high, high) <= np.maximum(ct_low, low)).any():
-        raise GeometryError(
-            f"ct={ct.source} (from {ct_low.round()} to {ct_high.round()} mm) does not overlap {volume.source} (from "
-            f"{low.round()} to {high.round()} mm). Is it of the same patient and examination?"
-        )

@@ -4,9 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from seganypet.dicom import resample_to
+from seganypet.errors import GeometryError, SegAnyPETError, UnitError
 from seganypet.simulate import bounding_box
 from seganypet.views import ijk_to_ras, to_ras
 from seganypet.volume import Volume
+from seganypet.window import extent_mm
 
 HOTTEST_SUV = 30.0  # above it bladders and brains look alike; 8 bits are better spent below
 HU_RANGE = (-1000.0, 1000.0)
@@ -30,6 +33,27 @@ def coded(volume: Volume) -> dict[str, Any]:
     codes -= _root(np.float32(low))
     codes *= 255 / span
     return {"low": low, "high": high, "voxels": np.rint(codes).astype(np.uint8).tobytes(order="F")}
+
+
+def ct_on_grid(ct: Volume, volume: Volume) -> Volume:
+    """A CT on the grid of a PET.
+
+    Raises:
+        SegAnyPETError: This is no volume.
+        UnitError: It is not in HU.
+        GeometryError: The two do not overlap.
+    """
+    if not isinstance(ct, Volume):
+        raise SegAnyPETError(f"ct is a {type(ct).__name__}; needed is a Volume, such as load_volume returns.")
+    if ct.unit != "HU":
+        raise UnitError(f"ct={ct.source} is in {ct.unit}; the CT layer needs HU.")
+    (ct_low, ct_high), (low, high) = extent_mm(ct), extent_mm(volume)
+    if (np.minimum(ct_high, high) <= np.maximum(ct_low, low)).any():
+        raise GeometryError(
+            f"ct={ct.source} (from {ct_low.round()} to {ct_high.round()} mm) does not overlap {volume.source} (from "
+            f"{low.round()} to {high.round()} mm). Is it of the same patient and examination?"
+        )
+    return resample_to(ct, volume)
 
 
 def packed(mask: np.ndarray, volume: Volume) -> dict[str, Any]:
