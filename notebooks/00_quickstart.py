@@ -127,7 +127,7 @@ print(f"{network.name}: a window of {network.config.window_size} voxels a side, 
 # %% [markdown]
 # ## Click
 #
-# Here is the scan to click on, in a session of its own. It opens with two clicks that were recorded by hand.
+# Here is the scan to click on, in a session of its own. It opens with clicks that were recorded by hand.
 #
 # 1. Press **Reset**. Scroll with the wheel until you see the organ, and click its middle: the outline appears.
 # 2. Where the outline leaves something out, click that. Where it holds too much, choose **− not this** (or use the

@@ -69,8 +69,10 @@ function render({ model, el }) {
     }
   };
   let waitingSince = null;
+  let due = 0; // how many messages Python must have answered before nothing is awaited
   const command = (call, content = {}) => {
     waitingSince = performance.now();
+    due = Math.max(due, model.get("answered")) + 1;
     showBusy();
     model.send({ call, ...content });
   };
@@ -329,21 +331,21 @@ function render({ model, el }) {
     }
   }
   function drawMark(context, x, y, foreground, size) {
-    const shape = new Path2D();
-    if (foreground) shape.arc(x, y, size, 0, 2 * Math.PI);
+    const mark = new Path2D();
+    if (foreground) mark.arc(x, y, size, 0, 2 * Math.PI);
     else {
       for (const slope of [-1, 1]) {
-        shape.moveTo(x - size, y - slope * size);
-        shape.lineTo(x + size, y + slope * size);
+        mark.moveTo(x - size, y - slope * size);
+        mark.lineTo(x + size, y + slope * size);
       }
     }
     context.lineWidth = size * 0.9;
     context.strokeStyle = "black";
-    context.stroke(shape);
+    context.stroke(mark);
     context.lineWidth = size * 0.5;
     context.strokeStyle = context.fillStyle = MARK[foreground];
-    if (foreground) context.fill(shape);
-    else context.stroke(shape);
+    if (foreground) context.fill(mark);
+    else context.stroke(mark);
   }
 
   // ---- controls
@@ -537,7 +539,7 @@ function render({ model, el }) {
   on("change:able", showAble);
   on("change:status change:error change:effort", showWords);
   on("change:answered", () => {
-    waitingSince = null;
+    if (model.get("answered") >= due) waitingSince = null;
     showBusy();
     if (model.get("error")) showObjects(); // what was refused must not stay written there
   });
