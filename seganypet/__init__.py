@@ -22,6 +22,14 @@ _HOME = {
     "lean_body_mass": "suv",
     "quantify": "quantify",
     "threshold_mask": "quantify",
+    "Threshold": "quantify",
+    "sul_factor": "quantify",
+    "liver_reference": "percist",
+    "blood_pool_reference": "percist",
+    "measurability": "percist",
+    "bland_altman": "agreement",
+    "bland_altman_of": "agreement",
+    "compare_suvmax": "agreement",
     "make_phantom": "phantom",
     "low_quality_labels": "phantom.annotators",
     "Click": "prompts",
@@ -30,11 +38,14 @@ _HOME = {
     "save_model": "model.checkpoints",
     "ModelConfig": "model.config",
     "Session": "session",
-    "Case": "cohort",
+    "Case": "case",
     "Cohort": "cohort",
+    "quantify_case": "quantify_cohort",
+    "quantify_cohort": "quantify_cohort",
     "ThresholdSession": "baselines",
     "evaluate": "evaluate",
     "summarise": "evaluate",
+    "published": "published",
     "dice": "metrics",
     "first_click": "simulate",
     "next_click": "simulate",
@@ -42,7 +53,9 @@ _HOME = {
     "train": "train",
     "show_mip": "plots",
     "show_slices": "plots",
+    "show_fused": "plots",
     "plot_dsc": "plots",
+    "plot_bland_altman": "plots",
     "Annotation": "annotation",
     "ClickWidget": "widgets.click",
     "AnnotationWidget": "widgets.annotate",
@@ -50,10 +63,14 @@ _HOME = {
     "SegAnyPETError": "errors",
 }
 
-__all__ = sorted(_HOME)
+_MODULES = ("samples",)
+
+__all__ = sorted((*_HOME, *_MODULES))
 
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"seganypet.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'seganypet' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"seganypet.{_HOME[name]}"), name)
@@ -61,7 +78,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, *_MODULES})
 
 
 class _Package(ModuleType):

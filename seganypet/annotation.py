@@ -40,9 +40,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seganypet import __version__
-from seganypet.cohort import ORGAN_CONVENTIONS, QUALITIES, Case, Cohort
+from seganypet.case import QUALITIES, Case
+from seganypet.cohort import Cohort
 from seganypet.errors import AnnotationError, SegAnyPETError
 from seganypet.files import replace_atomically
+from seganypet.labels import ORGAN_CONVENTIONS
 from seganypet.model.sam3d import Sam3D
 from seganypet.phantom import ORGANS
 from seganypet.progress import CLICKS, PROGRESS, CaseProgress

@@ -1,198 +1,49 @@
 """Cohorts: which scans there are, whose they are, and what is drawn on them.
 
-A cohort is a CSV table, one row per scan. Columns:
+    cohort = Cohort.from_csv("cohort.csv")  # or from_autopet(folder), from_nnunet(folder), from_phantoms(8, seed=0)
+    report = cohort.report()
+    report.problems  # all at once: files that are missing or damaged, other grids, wrong units, strange labels
+    report.cases     # voxel sizes, fields of view, ranges of SUV, numbers of organs and lesions
+    cohort = cohort.split_by_patient(seed=0, fractions={"train": 0.8, "test": 0.2})
 
-    case              name of the scan, unique                                    required
-    patient           whose scan it is; splits and intervals are over patients    required
-    pet               NIfTI file                                                  required
-    pet_unit          "SUVbw" or "Bq/mL"                                          required
-    ct                NIfTI file in HU
-    organs            NIfTI label map on the PET's grid
-    organ_convention  what its labels mean, a key of `ORGAN_CONVENTIONS`; blank: detected, and said in a warning
-    lesions           NIfTI mask or label map on the PET's grid; every label above 0 is lesion
-    quality           of the labels: "HQ" or "LQ"
-    split             any name, such as "train"; one patient is in one split only
-    tracer            such as "FDG"
-
-Paths are relative to the table's folder, or absolute. Optional cells may be blank and optional columns left out.
+`cohort_table.py` says which columns the CSV has. No more than one scan at a time is held in memory by each worker.
 """
 
-import csv
 import os
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
+from seganypet import __version__
+from seganypet.case import Case
+from seganypet.cohort_table import conflicts, read_table, write_table
 from seganypet.errors import CohortError
-from seganypet.files import replace_atomically
-from seganypet.phantom import ORGANS
-from seganypet.simulate import CONNECTED_26
-from seganypet.volume import Volume, load_labels, load_volume
+from seganypet.files import cache_folder, replace_atomically
+from seganypet.inspection import Inspection, Problem, inspect_case, problem_table
+from seganypet.phantom import make_phantom
+from seganypet.phantom_files import CT, LESIONS, ORGAN_LABELS, PET, write_phantom
 
-_LOBES = (
-    "lung_lower_lobe_left",
-    "lung_lower_lobe_right",
-    "lung_upper_lobe_left",
-    "lung_upper_lobe_right",
-    "lung_middle_lobe_right",
-)
-# AutoPET-Organ's files: 1 to 6 are agreed upon. Reported beyond: five lobes from 7 with the middle lobe as 11 or, in
-# about a third of the cases, as 12; and the order of its README, with 7 = prostate, which is ours.
-ORGAN_CONVENTIONS: dict[str, dict[int, str]] = {
-    "seganypet": dict(enumerate(ORGANS, start=1)),
-    "autopet-organ": dict(enumerate((*ORGANS[:6], *_LOBES), start=1)),
-    "autopet-organ-12": dict(zip((*range(1, 11), 12), (*ORGANS[:6], *_LOBES), strict=True)),
-}
-# Larger than any usual prostate (95 % are below 50 mL), smaller than an aerated lower lobe (345 mL and more).
-_PROSTATE_OR_LOBE_ML = 150.0
-
-PET_UNITS = ("SUVbw", "Bq/mL")
-QUALITIES = ("HQ", "LQ")
-_PATHS = ("pet", "ct", "organs", "lesions")
-_REQUIRED = ("case", "patient", "pet", "pet_unit")
+if TYPE_CHECKING:
+    import pandas
 
 
-@dataclass(frozen=True)
-class Case:
-    """One scan and what is drawn on it; the module's docstring says what each field means.
+class CohortReport(NamedTuple):
+    """What the files of a cohort hold.
 
-    Raises:
-        CohortError: Unknown unit, quality or organ convention; blank case or patient.
+    Attributes:
+        cases: One row per case: case, patient, split, quality, tracer, pet_unit, ct (is there one), and the facts of
+            `inspection.inspect_case`; NaN where unknown.
+        problems: One row per problem, with the columns of `inspection.Problem`.
     """
 
-    case: str
-    patient: str
-    pet: Path
-    pet_unit: str
-    ct: Path | None = None
-    organs: Path | None = None
-    organ_convention: str | None = None
-    lesions: Path | None = None
-    quality: str | None = None
-    split: str | None = None
-    tracer: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.case or not self.patient:
-            raise CohortError(f"case {self.case!r} of patient {self.patient!r}: both need a name.")
-        for name, known in (("pet_unit", PET_UNITS), ("quality", QUALITIES), ("organ_convention", ORGAN_CONVENTIONS)):
-            value = getattr(self, name)
-            if value not in known and (value is not None or name == "pet_unit"):
-                raise CohortError(f"case {self.case}: {name}={value!r}; needed is one of {', '.join(known)}.")
-
-    def load_pet(self) -> Volume:
-        """Read the PET, in `pet_unit`."""
-        return load_volume(self.pet, unit=self.pet_unit)
-
-    def load_ct(self) -> Volume:
-        """Read the CT, in HU; CohortError if the case has none."""
-        if self.ct is None:
-            raise CohortError(f"case {self.case}: the cohort names no CT; fill its column 'ct'.")
-        return load_volume(self.ct, unit="HU")
-
-    def targets(self, pet: Volume | None = None, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
-        """What can be segmented, one mask at a time.
-
-        Args:
-            pet: The case's PET if it is loaded already (its grid is needed).
-            only: Names wanted; default all. "lesion" stands for every single lesion.
-
-        Yields:
-            Name and mask (bool, shape of the PET): organs in the order of their labels, also those that are absent
-            from this scan, as empty masks; then "lesions" (all together) and "lesion_01", "lesion_02", ...:
-            26-connected components, the largest first.
-
-        Raises:
-            CohortError: Labels of unknown meaning.
-            GeometryError: Labels that do not lie on the PET's grid.
-        """
-        pet = self.load_pet() if pet is None else pet
-        if self.organs is not None:
-            organs = load_labels(self.organs, like=pet)
-            names = self._organ_names(organs, pet.voxel_volume_ml)
-            yield from organ_targets(organs, names, only)
-        if self.lesions is not None:
-            yield from lesion_targets(load_labels(self.lesions, like=pet), only)
-
-    def _organ_names(self, organs: np.ndarray, voxel_volume_ml: float) -> Mapping[int, str]:
-        sizes = np.bincount(organs.ravel())
-        if self.organ_convention is None:
-            try:
-                convention = detect_organ_convention(np.flatnonzero(sizes), sizes[7:8].sum() * voxel_volume_ml)
-            except CohortError as error:
-                raise CohortError(f"case {self.case}: {self.organs}: {error}") from None
-            warnings.warn(
-                f"case {self.case}: {self.organs} was taken to follow organ_convention={convention!r}; write that "
-                "into the cohort table if it is so.",
-                stacklevel=4,
-            )
-            return ORGAN_CONVENTIONS[convention]
-        names = ORGAN_CONVENTIONS[self.organ_convention]
-        strange = sorted(set(np.flatnonzero(sizes).tolist()) - {0, *names})
-        if strange:
-            raise CohortError(
-                f"case {self.case}: {self.organs} holds labels {strange}, which organ_convention="
-                f"{self.organ_convention!r} does not know (it has {min(names)} to {max(names)})."
-            )
-        return names
-
-
-def detect_organ_convention(labels: Iterable[int], label_7_ml: float) -> str:
-    """Which of `ORGAN_CONVENTIONS` a label map follows, judged by the labels in it and the size of label 7.
-
-    A convention is possible if it knows all labels, and if label 7, where present, has the size of what the convention
-    calls 7: below 150 mL a prostate, else a lung's lower lobe. Possible conventions that mean the same by every label
-    at hand are one.
-
-    Args:
-        labels: Labels in the file; 0 is ignored.
-        label_7_ml: Volume of label 7, in mL; 0.0 if absent.
-
-    Raises:
-        CohortError: None or several remain possible.
-    """
-    present = sorted({int(label) for label in labels} - {0})
-    seven = "prostate" if label_7_ml < _PROSTATE_OR_LOBE_ML else "lung_lower_lobe_left"
-    possible = [
-        convention
-        for convention, names in ORGAN_CONVENTIONS.items()
-        if set(present) <= set(names) and (7 not in present or names[7] == seven)
-    ]
-    meanings = {tuple(ORGAN_CONVENTIONS[convention][label] for label in present) for convention in possible}
-    if len(meanings) != 1:
-        verdict = f"could follow {' or '.join(possible)}" if possible else "follow no known convention"
-        raise CohortError(
-            f"labels {present} (label 7: {label_7_ml:.0f} mL) {verdict}. Look at the labels and say it in the column "
-            f"organ_convention: {', '.join(ORGAN_CONVENTIONS)}."
-        )
-    return possible[0]
-
-
-def organ_targets(
-    organs: np.ndarray, names: Mapping[int, str], only: Sequence[str] | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and mask (bool) of each organ of a label map, in the order of the labels; absent organs are empty."""
-    for label, name in sorted(names.items()):
-        if only is None or name in only:
-            yield name, organs == label
-
-
-def lesion_targets(lesions: np.ndarray, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """"lesions" (all together), then "lesion_01", ...: 26-connected components, the largest first; masks are bool."""
-    mask = lesions > 0
-    if only is None or "lesions" in only:
-        yield "lesions", mask
-    if only is None or any(name.startswith("lesion_") or name == "lesion" for name in only):
-        components, _ = ndimage.label(mask, CONNECTED_26)
-        sizes = np.bincount(components.ravel())[1:]
-        for number, label in enumerate(np.argsort(-sizes, kind="stable") + 1, start=1):
-            name = f"lesion_{number:02d}"
-            if only is None or "lesion" in only or name in only:
-                yield name, components == label
+    cases: "pandas.DataFrame"
+    problems: "pandas.DataFrame"
 
 
 class Cohort:
@@ -208,21 +59,11 @@ class Cohort:
 
     def __init__(self, cases: Iterable[Case], source: str = "cohort") -> None:
         self.source = source
-        self._cases: dict[str, Case] = {}
-        splits: dict[str, Case] = {}
-        for case in cases:
-            if case.case in self._cases:
-                raise CohortError(f"{source}: case {case.case} stands there twice; names of cases must be unique.")
-            self._cases[case.case] = case
-            first = splits.setdefault(case.patient, case)
-            if case.split != first.split:
-                raise CohortError(
-                    f"{source}: patient {case.patient} is in split {first.split!r} (case {first.case}) and in "
-                    f"{case.split!r} (case {case.case}); what was trained on would be tested on. Use "
-                    "split_by_patient."
-                )
-        if not self._cases:
+        cases = list(cases)
+        _raise_first_error(conflicts(cases, source))
+        if not cases:
             raise CohortError(f"{source}: no cases.")
+        self._cases = {case.case: case for case in cases}
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -239,52 +80,30 @@ class Cohort:
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike) -> "Cohort":
-        """Read a cohort table; the module's docstring lists its columns.
+        """Read a cohort table; `cohort_table.py` says which columns it has.
 
         Raises:
-            CohortError: Table missing or without rows, columns missing or unknown, a row of wrong length, a blank
-                required cell, a bad value, a file that does not exist, a case twice, a patient in two splits.
+            CohortError: The first fault: table missing or without rows, columns missing or unknown, a row of wrong
+                length, a blank required cell, a bad value, a file that does not exist, a case twice, a patient in two
+                splits. `validate_csv` lists all.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise CohortError(f"{path}: no such cohort table; needed is a CSV file.")
-        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
-            try:
-                rows = list(csv.reader(file, strict=True))
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise CohortError(f"{path}: not a readable CSV table in UTF-8 ({error}).") from error
-        header = [name.strip() for name in rows[0]] if rows else []
-        known = [field.name for field in fields(Case)]
-        missing = [name for name in _REQUIRED if name not in header]
-        if missing:
-            raise CohortError(f"{path}: columns {missing} are missing; the table has {header}.")
-        unknown = [name for name in header if name not in known]
-        if unknown:
-            raise CohortError(f"{path}: unknown columns {unknown}; known are {known}.")
-        if len(set(header)) < len(header):
-            raise CohortError(f"{path}: a column stands there twice: {header}.")
-        cases = []
-        for line, row in enumerate(rows[1:], start=2):
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(header):
-                raise CohortError(f"{path}, line {line}: {len(row)} cells; the header has {len(header)}.")
-            cells = {name: cell.strip() or None for name, cell in zip(header, row, strict=True)}
-            cases.append(_case_of_row(cells, path, line))
+        cases, problems = read_table(path)
+        _raise_first_error(problems, "Cohort.validate_csv lists all.")
         return cls(cases, source=str(path))
+
+    @classmethod
+    def from_path(cls, path: str | os.PathLike) -> "Cohort":
+        """Whatever `path` is: a table (`from_csv`), an nnU-Net folder (has `imagesTr`), else an AutoPET tree."""
+        path = Path(path)
+        if not path.exists():
+            raise CohortError(f"{path} does not exist; needed is a cohort.csv, an AutoPET tree or an nnU-Net folder.")
+        if path.is_file():
+            return cls.from_csv(path)
+        return cls.from_nnunet(path) if (path / "imagesTr").is_dir() else cls.from_autopet(path)
 
     def to_csv(self, path: str | os.PathLike) -> None:
         """Write the table, with paths relative to its folder; it is complete or absent."""
-        path = Path(path)
-        with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Case)], lineterminator="\n")
-            writer.writeheader()
-            for case in self:
-                row = {field.name: getattr(case, field.name) for field in fields(Case)}
-                for name in _PATHS:
-                    if row[name] is not None:
-                        row[name] = Path(os.path.relpath(row[name], path.resolve().parent)).as_posix()
-                writer.writerow(row)
+        write_table(path, self)
 
     @classmethod
     def from_autopet(cls, folder: str | os.PathLike) -> "Cohort":
@@ -293,26 +112,19 @@ class Cohort:
         A case is named `<patient>_<study>`. PET is SUVbw; the CT is the one resampled to the PET's grid.
 
         Raises:
-            CohortError: No such study, or a study without SUV or SEG.
+            CohortError: No such study, or studies without SUV or SEG, all of which are named.
         """
         folder = Path(folder)
-        cases = []
+        cases, missing = [], []
         for study in sorted({file.parent for file in folder.glob("*/*/*.nii.gz")}):
-            needed = _existing(study / "SUV.nii.gz", study / "SEG.nii.gz", case=study.name)
-            ct = study / "CTres.nii.gz"
-            cases.append(
-                Case(
-                    f"{study.parent.name}_{study.name}",
-                    study.parent.name,
-                    needed[0],
-                    "SUVbw",
-                    ct=ct if ct.is_file() else None,
-                    lesions=needed[1],
-                    tracer="FDG",
-                )
-            )
+            pet, lesions, ct = (study / name for name in ("SUV.nii.gz", "SEG.nii.gz", "CTres.nii.gz"))
+            patient, name = study.parent.name, f"{study.parent.name}_{study.name}"
+            missing += [(name, file) for file in (pet, lesions) if not file.is_file()]
+            ct = ct if ct.is_file() else None
+            cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer="FDG"))
         if not cases:
             raise CohortError(f"{folder}: no <patient>/<study>/SUV.nii.gz in it; for imagesTr use from_nnunet.")
+        _raise_if_missing(missing)
         return cls(cases, source=str(folder))
 
     @classmethod
@@ -323,21 +135,146 @@ class Cohort:
         taken for a patient of its own.
 
         Raises:
-            CohortError: No such image, or a case without CT or label.
+            CohortError: No such image, or cases without CT or label, all of which are named.
         """
         folder = Path(folder)
-        cases = []
+        cases, missing = [], []
         for pet in sorted((folder / "imagesTr").glob("*_0001.nii.gz")):
             name = pet.name.removesuffix("_0001.nii.gz")
-            needed = (pet.with_name(f"{name}_0000.nii.gz"), folder / "labelsTr" / f"{name}.nii.gz")
-            ct, lesions = _existing(*needed, case=name)
+            ct, lesions = pet.with_name(f"{name}_0000.nii.gz"), folder / "labelsTr" / f"{name}.nii.gz"
+            missing += [(name, file) for file in (ct, lesions) if not file.is_file()]
             parts = name.split("_")
             named = len(parts) >= 3 and parts[0] in ("fdg", "psma")
             patient, tracer = (parts[1], parts[0].upper()) if named else (name, None)
             cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer=tracer))
         if not cases:
             raise CohortError(f"{folder}: no imagesTr/<case>_0001.nii.gz in it; for studies use from_autopet.")
+        _raise_if_missing(missing)
         return cls(cases, source=str(folder))
+
+    @classmethod
+    def from_phantoms(
+        cls,
+        n: int,
+        seed: int = 0,
+        *,
+        domain: str = "internal",
+        lesions: bool | str = True,
+        folder: str | os.PathLike | None = None,
+        progress: bool = True,
+    ) -> "Cohort":
+        """Synthetic patients with seeds `seed`, `seed` + 1, ..., as files; a second call takes those that are there.
+
+        Args:
+            n: How many.
+            seed: Of the first. The embedded networks were trained on seeds from 10,000.
+            domain: See `make_phantom`.
+            lesions: See `make_phantom`.
+            folder: Where one folder for each case goes; default: the user's cache.
+            progress: Show a bar; an internal phantom takes 1 to 2 s, an external one 5 s.
+
+        Raises:
+            CohortError: `n` is not a positive integer.
+            SegAnyPETError: Unknown domain or kind of lesions.
+        """
+        from tqdm.auto import tqdm
+
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise CohortError(f"from_phantoms: n={n!r}; needed is an integer of at least 1.")
+        folder = cache_folder() / "phantoms" if folder is None else Path(folder)
+        cases = []
+        for number in tqdm(range(seed, seed + n), desc="phantoms", disable=not progress):
+            name = f"phantom_{domain}_{number}"
+            at = folder / name
+            made_by = f"seganypet {__version__}: make_phantom({number}, {domain!r}, {lesions!r})\n"
+            marker = at / "made_by.txt"  # written last: where it is, all is
+            if not marker.is_file() or marker.read_text() != made_by:
+                marker.unlink(missing_ok=True)
+                write_phantom(make_phantom(number, domain, lesions), at)
+                with replace_atomically(marker) as temporary:
+                    temporary.write_text(made_by)
+            cases.append(
+                Case(
+                    name, name, at / PET, "SUVbw", ct=at / CT, organs=at / ORGAN_LABELS, organ_convention="seganypet",
+                    lesions=at / LESIONS, quality="HQ", tracer="FDG",
+                )
+            )  # fmt: skip
+        return cls(cases, source=str(folder))
+
+    def with_organs(self, folder: str | os.PathLike, convention: str | None = None) -> "Cohort":
+        """The cases for which `folder` holds an organ label map, such as AutoPET-Organ's.
+
+        Args:
+            folder: Files `<name>.nii.gz`, also in subfolders, where name is that of a case, or of a patient with one
+                case. Capitals, separators, and AutoPET's prefixes "PETCT_", "fdg_" and "psma_" make no difference.
+            convention: A key of `ORGAN_CONVENTIONS` that all files follow; None: each is detected when it is read.
+
+        Raises:
+            CohortError: No file fits a case, or a file fits several.
+        """
+        folder = Path(folder)
+        files: dict[str, list[Path]] = {}
+        for path in sorted(folder.glob("**/*.nii.gz")):
+            files.setdefault(_plain(path.name.removesuffix(".nii.gz")), []).append(path)
+        patients = [case.patient for case in self]
+        found = []
+        for case in self:
+            names = {_plain(case.case), *([_plain(case.patient)] if patients.count(case.patient) == 1 else [])}
+            fitting = [path for name in sorted(names) for path in files.get(name, [])]
+            if len(fitting) > 1:
+                raise CohortError(f"case {case.case}: {', '.join(map(str, fitting))} all fit; keep one in {folder}.")
+            if fitting:
+                found.append(replace(case, organs=fitting[0], organ_convention=convention))
+        if not found:
+            there = ", ".join([paths[0].name for paths in files.values()][:3]) or "no .nii.gz"
+            raise CohortError(
+                f"{folder}: none of its files ({there}) is named as a case of {self.source}, such as "
+                f"{next(iter(self)).case}.nii.gz; rename them."
+            )
+        return Cohort(found, self.source)
+
+    def report(self, *, voxels: bool = True, workers: int = 2, progress: bool = True) -> CohortReport:
+        """Read every case, and say what it holds and what is wrong with it.
+
+        Args:
+            voxels: Read voxels too. Headers alone show missing files and wrong grids, and take milliseconds a case;
+                units, NaN and labels need voxels (seconds a case at 400 x 400 x 326).
+            workers: Cases that are read at the same time, each holding one file's voxels.
+            progress: Show a bar.
+        """
+        import pandas
+
+        found = _inspect(self, voxels, workers, progress)
+        rows = [
+            {name: getattr(one.case, name) for name in ("case", "patient", "split", "quality", "tracer", "pet_unit")}
+            | {"ct": one.case.ct is not None, **one.facts}
+            for one in found
+        ]
+        problems = [problem for one in found for problem in one.problems]
+        problems += [*_same_scans(found), *conflicts(self, self.source)]
+        return CohortReport(pandas.DataFrame(rows), problem_table(problems))
+
+    def validate(self, *, voxels: bool = True, workers: int = 2, progress: bool = True) -> "pandas.DataFrame":
+        """Everything that is wrong with the cohort, one row per problem, with the columns of `inspection.Problem`.
+
+        Nothing is raised for what a file holds. No row: nothing was found. Arguments as for `report`.
+        """
+        return self.report(voxels=voxels, workers=workers, progress=progress).problems
+
+    @staticmethod
+    def validate_csv(
+        path: str | os.PathLike, *, voxels: bool = True, workers: int = 2, progress: bool = True
+    ) -> "pandas.DataFrame":
+        """As `validate`, for a table that `from_csv` may refuse: faults of its rows, then problems of the other cases.
+
+        Raises:
+            CohortError: No such file.
+        """
+        cases, problems = read_table(path)
+        found = _inspect(cases, voxels, workers, progress)
+        # That a file is missing was said with its line.
+        problems += [problem for one in found for problem in one.problems if problem.problem != "missing"]
+        return problem_table([*problems, *_same_scans(found), *conflicts(cases, str(path))])
 
     def filter(self, split: str | None = None, quality: str | None = None) -> "Cohort":
         """The cases of one split and/or label quality; CohortError, naming what there is, if there are none."""
@@ -374,24 +311,43 @@ class Cohort:
         return Cohort((replace(case, split=split_of[case.patient]) for case in self), self.source)
 
 
-def _case_of_row(cells: dict[str, str | None], table: Path, line: int) -> Case:
-    where = f"{table}, line {line} (case {cells['case']})"
-    blank = [name for name in _REQUIRED if cells[name] is None]
-    if blank:
-        raise CohortError(f"{where}: {blank} must not be blank.")
-    for name in _PATHS:
-        if cells.get(name) is not None:
-            cells[name] = table.parent / cells[name]
-            if not cells[name].is_file():
-                raise CohortError(f"{where}: {name} file {cells[name]} does not exist.")
-    try:
-        return Case(**cells)
-    except CohortError as error:
-        raise CohortError(f"{table}, line {line}: {error}") from None
+def _inspect(cases: Iterable[Case], voxels: bool, workers: int, progress: bool) -> list[Inspection]:
+    from tqdm.auto import tqdm
+
+    if not isinstance(workers, int) or workers < 1:
+        raise CohortError(f"workers={workers!r}; needed is an integer of at least 1.")
+    cases = list(cases)
+    with ThreadPoolExecutor(workers) as pool:  # unpacking and numpy let other threads run
+        done = pool.map(inspect_case, cases, repeat(voxels))
+        return list(tqdm(done, total=len(cases), desc="cases", disable=not progress))
 
 
-def _existing(*files: Path, case: str) -> tuple[Path, ...]:
-    for file in files:
-        if not file.is_file():
-            raise CohortError(f"case {case}: {file} does not exist; is the download complete?")
-    return files
+def _same_scans(found: Iterable[Inspection]) -> Iterator[Problem]:
+    """Scans that stand in a cohort twice: the same voxels, or, where those were not read, the same file."""
+    first_of: dict[bytes | Path, Case] = {}
+    for one in found:
+        case = one.case
+        first = first_of.setdefault(one.digest or Path(case.pet).absolute(), case)
+        if first is not case:
+            apart = first.patient != case.patient or first.split != case.split
+            message = f"{case.pet}: the scan of case {first.case} (patient {first.patient}, split {first.split}) again."
+            yield Problem(case.case, case.patient, "pet", "same_scan", "error" if apart else "warning", message)
+
+
+def _raise_first_error(problems: Iterable[Problem], hint: str = "") -> None:
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        more = f" {len(errors) - 1} more faults. {hint}".rstrip() if len(errors) > 1 else ""
+        raise CohortError(errors[0].message + more)
+
+
+def _raise_if_missing(missing: list[tuple[str, Path]]) -> None:
+    if missing:
+        listed = "; ".join(f"case {case}: {path}" for case, path in missing[:5])
+        more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise CohortError(f"{listed}{more} does not exist; is the download complete?")
+
+
+def _plain(name: str) -> str:
+    """A name without what file systems, people and AutoPET's editions change."""
+    return re.sub(r"^(petct|fdg|psma)", "", re.sub(r"[\W_]", "", name).casefold())

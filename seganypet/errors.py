@@ -43,3 +43,7 @@ class CohortError(SegAnyPETError):
 
 class AnnotationError(SegAnyPETError):
     """A step of an annotation that cannot be taken, or its folder that must not be touched."""
+
+
+class SampleError(SegAnyPETError):
+    """A public sample that is unknown, cannot be fetched, or is not what it should be."""

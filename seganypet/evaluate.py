@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from seganypet.baselines import RULES, ThresholdSession
-from seganypet.cohort import Cohort, lesion_targets, organ_targets
+from seganypet.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.files import check_place, replace_atomically
+from seganypet.labels import lesion_targets, organ_targets
 from seganypet.metrics import bootstrap_interval, dice, surface_dice
 from seganypet.phantom import ORGANS, SEEN_ORGANS, PhantomCase
 from seganypet.simulate import FIRST, THEN, first_click, next_click

@@ -57,3 +57,16 @@ def check_place(path: str | os.PathLike) -> None:
         raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
     if not path.parent.is_dir():
         raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
+
+
+def cache_folder() -> Path:
+    """Where what can be made or fetched again is kept: `$SEGANYPET_CACHE`, else the user's cache folder.
+
+    The folder may not exist yet.
+    """
+    named = os.environ.get("SEGANYPET_CACHE")
+    if named:
+        return Path(named)
+    import pooch
+
+    return Path(pooch.os_cache("seganypet"))

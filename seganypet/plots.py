@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seganypet.errors import GeometryError, SegAnyPETError
+from seganypet.agreement import BlandAltman
+from seganypet.dicom import resample_to
+from seganypet.errors import GeometryError, SegAnyPETError, UnitError
 from seganypet.prompts import Click
 from seganypet.quantify import Masks
 from seganypet.views import COLOURS, VIEWS, ijk_to_ras, ras_spacing, to_ras
@@ -20,6 +22,7 @@ from seganypet.volume import Volume
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 MARKERS = "osD^vP*X<>hp"  # with twelve organs colours repeat, the pair with its marker does not
 
@@ -57,7 +60,7 @@ def show_mip(
     ax.set_title("maximum intensity projection")
     _legend(ax, outlines)
     if own_figure:
-        _colour_bar([ax], volume)
+        _colour_bar([ax], ax.images[0], volume)
     return ax
 
 
@@ -87,8 +90,6 @@ def show_slices(
         ClickError: If `at_ijk` or a click lies outside the volume.
         GeometryError: If the mask has another shape.
     """
-    import matplotlib.pyplot as plt
-
     outlines = outlines_of(mask, volume)
     if at_ijk is None and clicks:
         at_ijk = clicks[-1].ijk
@@ -103,10 +104,7 @@ def show_slices(
     spacing = np.array(ras_spacing(volume))
     own_figure = axes is None
     if own_figure:
-        size_mm = spacing * to_ras(volume.data, volume).shape
-        widths_mm = size_mm[[0, 0, 1]]  # so that all three have one scale
-        width = np.clip(5.2 * widths_mm.sum() / size_mm[1:].max() + 1.4, 7, 14)
-        _, axes = plt.subplots(1, 3, figsize=(width, 5.6), width_ratios=widths_mm, layout="constrained")
+        axes = _three_axes(volume)
     for ax, (view, (across, up, through, *_)) in zip(axes, VIEWS.items(), strict=True):
         data = to_ras(volume.data, volume).take(at_ras[through], axis=through)
         cut = [(name, colour, voxels.take(at_ras[through], axis=through)) for name, colour, voxels in outlines]
@@ -119,8 +117,67 @@ def show_slices(
         ax.set_title(view)
     _legend(axes[0], outlines)
     if own_figure:
-        _colour_bar(axes, volume)
+        _colour_bar(axes, axes[0].images[0], volume)
     return np.asarray(axes)
+
+
+def show_fused(
+    volume: Volume,
+    ct: Volume,
+    *,
+    at_ijk: tuple[int, int, int] | None = None,
+    axes: Sequence[Axes] | None = None,
+    vmax: float | None = None,
+) -> np.ndarray:
+    """Draw PET in colour over CT in grey: axial, coronal and sagittal slices through one voxel.
+
+    Args:
+        volume: PET, any grid.
+        ct: CT in HU; resampled onto the grid of `volume` if it lies on another.
+        at_ijk: The voxel, of `volume`; None: its middle.
+        axes: Three axes to draw in; a new figure, with a colour bar, if None.
+        vmax: Intensity of the PET drawn brightest, as for `show_mip`.
+
+    Returns:
+        The three axes, shape (3,).
+
+    Raises:
+        UnitError: If `ct` is not in HU.
+        ClickError: If `at_ijk` lies outside the volume.
+    """
+    if ct.unit != "HU":
+        raise UnitError(f"{ct.source} is in {ct.unit}; needed is a CT in HU, as show_fused(pet, ct).")
+    if ct.shape != volume.shape or not np.allclose(ct.affine, volume.affine, atol=1e-3):
+        ct = resample_to(ct, volume)
+    if at_ijk is None:
+        at_ijk = tuple(size // 2 for size in volume.shape)
+    own_figure = axes is None
+    axes = show_slices(ct, at_ijk=at_ijk, axes=_three_axes(volume) if own_figure else axes)
+    at_ras, pet, spacing = ijk_to_ras(at_ijk, volume), to_ras(volume.data, volume), ras_spacing(volume)
+    lowest, highest = usual_window(volume.data, volume.unit)
+    highest = highest if vmax is None else vmax
+    for ax, (across, up, through, *_) in zip(axes, VIEWS.values(), strict=True):
+        data = pet.take(at_ras[through], axis=through).T
+        extent = (0, data.shape[1] * spacing[across], 0, data.shape[0] * spacing[up])
+        alpha = 0.8 * np.clip(data / highest, 0, 1) ** 0.5  # what takes up nothing leaves the CT as it is
+        image = ax.imshow(
+            data, cmap="hot", vmin=lowest, vmax=highest, alpha=alpha, origin="lower", extent=extent,
+            interpolation="nearest",
+        )  # fmt: skip
+        ax.set(xlim=(extent[1], 0), ylim=(0, extent[3]))
+    if own_figure:
+        _colour_bar(axes, image, volume)
+    return axes
+
+
+def _three_axes(volume: Volume) -> np.ndarray:
+    """A new figure for axial, coronal and sagittal slices, all in one scale."""
+    import matplotlib.pyplot as plt
+
+    size_mm = np.array(ras_spacing(volume)) * to_ras(volume.data, volume).shape
+    widths_mm = size_mm[[0, 0, 1]]
+    width = np.clip(5.2 * widths_mm.sum() / size_mm[1:].max() + 1.4, 7, 14)
+    return plt.subplots(1, 3, figsize=(width, 5.6), width_ratios=widths_mm, layout="constrained")[1]
 
 
 def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -160,6 +217,41 @@ def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="clicks", ylabel="DSC", ylim=(-0.02, 1.02), xticks=sorted(results["click"].unique()))
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
+    return ax
+
+
+def plot_bland_altman(agreement: BlandAltman, *, ax: Axes | None = None) -> Axes:
+    """Draw the difference of each pair against its mean, with bias and limits of agreement.
+
+    Args:
+        agreement: From `bland_altman` or `bland_altman_of`.
+        ax: Where to draw; a new figure if None.
+
+    Returns:
+        The axes. Lines are bias and limits, bands their confidence intervals.
+    """
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    ax.plot(agreement.pairs["mean"], agreement.pairs["difference"], "o", color=COLOURS[1], markersize=4, zorder=3)
+    for name, value, interval, style in (
+        ("upper limit", agreement.upper, agreement.upper_interval, "--"),
+        ("bias", agreement.bias, agreement.bias_interval, "-"),
+        ("lower limit", agreement.lower, agreement.lower_interval, "--"),
+    ):
+        ax.axhline(value, linestyle=style, color="black", linewidth=1.2)
+        ax.axhspan(*interval, color="grey", alpha=0.18, linewidth=0)
+        ax.annotate(
+            f"{name} {value:.3g}", (0.99, value), xycoords=("axes fraction", "data"), xytext=(0, 3),
+            textcoords="offset points", ha="right", fontsize="small",
+        )  # fmt: skip
+    ax.axhline(0.0, linestyle=":", color="grey", linewidth=1)
+    ax.set(
+        xlabel=f"mean {agreement.quantity} ({agreement.unit})",
+        ylabel=f"first - second ({agreement.difference_unit}), n = {agreement.n}",
+        title=f"left out: {len(agreement.left_out)}" if len(agreement.left_out) else "",
+    )
     return ax
 
 
@@ -204,10 +296,10 @@ def _legend(ax: Axes, outlines: list[Outline]) -> None:
         ax.legend(handles=named, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.01))
 
 
-def _colour_bar(axes: Sequence[Axes], volume: Volume) -> None:
-    """Say what the greys mean; all axes share them."""
+def _colour_bar(axes: Sequence[Axes], image: AxesImage, volume: Volume) -> None:
+    """Say what the greys or colours of `image` mean; all axes share them."""
     unit = "SUVbw (g/mL)" if volume.unit == "SUVbw" else volume.unit
-    bar = axes[0].figure.colorbar(axes[0].images[0], ax=list(axes), shrink=0.6, aspect=30, pad=0.02, extend="max")
+    bar = axes[0].figure.colorbar(image, ax=list(axes), shrink=0.6, aspect=30, pad=0.02, extend="max")
     bar.set_label(unit)
 
 

@@ -1,11 +1,14 @@
-"""What a mask on a PET says in numbers: SUVmax, SUVmean, SUVpeak, MTV and TLG, with definitions."""
+"""What a mask on a PET says in numbers: SUVmax, SUVmean, SUVpeak, MTV, TLG and SUL, with definitions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seganypet.errors import GeometryError, UnitError, VolumeError
+from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError
+from seganypet.suv import sul_per_suvbw
 from seganypet.volume import Volume
 
 if TYPE_CHECKING:
@@ -18,15 +21,41 @@ Masks = np.ndarray | Mapping[str, np.ndarray]
 Box = tuple[slice, slice, slice]
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """A fixed threshold, and why it is that one.
+
+    Attributes:
+        suvbw: Voxels of at least this SUVbw count, g/mL.
+        meaning: Where the number comes from; stands in the table's definitions.
+
+    Raises:
+        VolumeError: `suvbw` is not a number, or `meaning` is blank.
+    """
+
+    suvbw: float
+    meaning: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.suvbw, Real) or not np.isfinite(self.suvbw):
+            raise VolumeError(f"Threshold of SUVbw {self.suvbw!r}; needed is a finite number, in g/mL.")
+        if not self.meaning.strip():
+            raise VolumeError(f"Threshold of SUVbw {self.suvbw:g} without a meaning; say where it comes from.")
+
+
+Rule = str | Threshold
+
+
 def quantify(
     volume: Volume,
     mask: Masks,
     *,
     names: Mapping[int, str] | None = None,
-    rule: str | None = None,
+    rule: Rule | None = None,
     peak: str = "global",
+    sul: str | Sequence[str] = (),
 ) -> "pandas.DataFrame":
-    """SUVmax, SUVmean, SUVpeak, MTV and TLG of one or several objects.
+    """SUVmax, SUVmean, SUVpeak, MTV and TLG of one or several objects; on request, SULs.
 
     Args:
         volume: PET in SUVbw.
@@ -37,40 +66,47 @@ def quantify(
         rule: If given, each mask is first narrowed to its voxels above a threshold, see `threshold_mask`.
         peak: Where the 1 cm3 sphere of SUVpeak may be centred: "global", on any voxel of the mask, or
             "local", on its hottest voxel.
+        sul: Formulas of lean body mass, "janmahasatian" and "james"; each adds the rows SULmax, SULmean and
+            SULpeak, e.g. "SULpeak_james". Body weight, height and sex are taken from `volume.metadata`.
 
     Returns:
         One row per object and quantity: object, quantity, value, unit, definition, source. An empty
-        mask has MTV 0 and TLG 0; its SUVs are NaN.
+        mask has MTV 0 and TLG 0; its SUVs and SULs are NaN. `rule` compares SUVbw for SULs too.
 
     Raises:
         UnitError: `volume` is not in SUVbw.
         GeometryError: A mask of another shape.
         VolumeError: A mask of fractions; an unknown `rule` or `peak`.
+        SUVError: An SUL is asked for, and `sul_factor` cannot be computed.
 
     Source: Wahl et al., J Nucl Med 2009 (PERCIST; SUVpeak); Boellaard et al., EJNMMI 2015 (EANM 2.0).
     """
     import pandas
 
-    _check_unit(volume)
+    check_suvbw(volume)
     if peak not in ("global", "local"):
         raise VolumeError(f"peak={peak!r}; needed is 'global' or 'local'.")
+    formulas = dict.fromkeys([sul] if isinstance(sul, str) else sul)
+    lean = {formula: sul_factor(volume, formula) for formula in formulas}
     weights = peak_weights(volume.affine)
     rows = []
     for name, box, in_box in _objects(volume, mask, names):
         if rule is not None:
             in_box = in_box & _above(volume.data[box], in_box, rule)
-        for quantity, value, unit, definition in _measure(volume, box, in_box, weights, rule, peak):
-            rows.append((name, quantity, value, unit, definition, volume.source))
+        measured = _measure(volume, box, in_box, weights, rule, peak)
+        for formula, factor in lean.items():
+            measured += _as_sul(measured[:3], formula, factor, factor * volume.metadata["weight_kg"])
+        rows += [(name, *row, volume.source) for row in measured]
     return pandas.DataFrame(rows, columns=["object", "quantity", "value", "unit", "definition", "source"])
 
 
-def threshold_mask(volume: Volume, mask: np.ndarray, rule: str) -> np.ndarray:
+def threshold_mask(volume: Volume, mask: np.ndarray, rule: Rule) -> np.ndarray:
     """Voxels of a mask that count as metabolically active.
 
     Args:
         volume: PET in SUVbw, shape (I, J, K).
         mask: Bool, shape (I, J, K).
-        rule: "fixed4", SUV of at least 4; or "41%", at least 41 % of the SUVmax in the mask.
+        rule: "fixed4", SUV of at least 4; "41%", at least 41 % of the SUVmax in the mask; or a `Threshold`.
 
     Returns:
         Bool, shape (I, J, K).
@@ -78,9 +114,40 @@ def threshold_mask(volume: Volume, mask: np.ndarray, rule: str) -> np.ndarray:
     Raises:
         UnitError, GeometryError, VolumeError: As `quantify`.
     """
-    _check_unit(volume)
-    mask = _check_mask(volume, mask, "mask")
+    check_suvbw(volume)
+    mask = check_mask(volume, mask, "mask")
     return mask & _above(volume.data, mask, rule)
+
+
+def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
+    """SUL / SUVbw of the patient in `volume`, dimensionless: lean body mass over body weight.
+
+    Args:
+        volume: With `weight_kg`, `height_m` and `sex` in its metadata, as load_dicom and make_phantom give it.
+        formula: "janmahasatian" or "james", see `suv.lean_body_mass`.
+
+    Raises:
+        SUVError: One of the three is missing or impossible, or the formula is unknown.
+
+    >>> person = {"weight_kg": 91.0, "height_m": 1.88, "sex": "M"}
+    >>> round(sul_factor(Volume(np.ones((2, 2, 2)), np.eye(4), "SUVbw", metadata=person), "james"), 4)
+    0.7704
+    """
+    person = {key: volume.metadata.get(key) for key in ("weight_kg", "height_m", "sex")}
+    for key in ("weight_kg", "height_m"):
+        value = person[key]
+        if value is not None and not (isinstance(value, Real) and np.isfinite(value)):
+            raise SUVError(f"{volume.source}: {key} in its metadata is {value!r}; a number is needed.")
+    try:
+        return sul_per_suvbw(**person, formula=formula)
+    except SUVError as error:
+        message = f"{volume.source}: {error}"
+        if None in person.values():
+            message += (
+                " A NIfTI file does not hold it. Give it: dataclasses.replace(volume, metadata={**volume.metadata, "
+                "'weight_kg': 70.0, 'height_m': 1.75, 'sex': 'F'}), with this patient's numbers."
+            )
+        raise SUVError(message) from None
 
 
 def peak_weights(affine: np.ndarray) -> np.ndarray:
@@ -110,12 +177,14 @@ def peak_weights(affine: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _above(data: np.ndarray, mask: np.ndarray, rule: str) -> np.ndarray:
+def _above(data: np.ndarray, mask: np.ndarray, rule: Rule) -> np.ndarray:
+    if isinstance(rule, Threshold):
+        return data >= rule.suvbw
     if rule == "fixed4":
         return data >= 4.0
     if rule == "41%":
         return data >= 0.41 * data[mask].max(initial=-np.inf)
-    raise VolumeError(f"threshold rule {rule!r}; needed is 'fixed4' or '41%'.")
+    raise VolumeError(f"threshold rule {rule!r}; needed is 'fixed4' or '41%', or a Threshold.")
 
 
 def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, peak: str) -> float:
@@ -146,18 +215,21 @@ def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, pea
 
 
 def _measure(
-    volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, rule: str | None, peak: str
+    volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, rule: Rule | None, peak: str
 ) -> list[tuple[str, float, str, str]]:
     """(quantity, value, unit, definition) of one object."""
     values = volume.data[box][in_box].astype(float)
     empty = values.size == 0
     mean = float("nan") if empty else float(values.mean())
     volume_ml = values.size * volume.voxel_volume_ml
-    where = {
-        None: "voxels of the mask as given",
-        "fixed4": "voxels of the mask with SUVbw >= 4",
-        "41%": "voxels of the mask with at least 41 % of its SUVmax",
-    }[rule]
+    if isinstance(rule, Threshold):
+        where = f"voxels of the mask with SUVbw >= {rule.suvbw:.4g} ({rule.meaning})"
+    else:
+        where = {
+            None: "voxels of the mask as given",
+            "fixed4": "voxels of the mask with SUVbw >= 4",
+            "41%": "voxels of the mask with at least 41 % of its SUVmax",
+        }[rule]
     centre = "any of these voxels" if peak == "global" else "the hottest of these voxels"
     return [
         ("SUVmax", float("nan") if empty else float(values.max()), "g/mL", f"largest SUVbw; {where}"),
@@ -170,6 +242,17 @@ def _measure(
         ("MTV", volume_ml, "mL", f"metabolic volume: count x voxel volume; {where}"),
         ("TLG", 0.0 if empty else volume_ml * mean, "g", f"total lesion glycolysis: MTV x SUVmean, mL x g/mL; {where}"),
     ]  # fmt: skip
+
+
+def _as_sul(
+    suvs: list[tuple[str, float, str, str]], formula: str, factor: float, lean_kg: float
+) -> list[tuple[str, float, str, str]]:
+    """The rows of SUVmax, SUVmean and SUVpeak as SULs."""
+    how = f"SUL = SUVbw x lean body mass / weight, {formula}'s lean body mass {lean_kg:.2f} kg"
+    return [
+        (f"{quantity.replace('SUV', 'SUL')}_{formula}", value * factor, unit, f"{definition}; {how}")
+        for quantity, value, unit, definition in suvs
+    ]
 
 
 def _objects(volume: Volume, mask: Masks, names: Mapping[int, str] | None) -> list[tuple[str, Box, np.ndarray]]:
@@ -191,13 +274,14 @@ def _objects(volume: Volume, mask: Masks, names: Mapping[int, str] | None) -> li
         mask = {"mask": mask}
     objects = []
     for name, one in mask.items():
-        one = _check_mask(volume, one, "mask" if name == "mask" else f"mask {name!r}")
+        one = check_mask(volume, one, "mask" if name == "mask" else f"mask {name!r}")
         box = (ndimage.find_objects(one.view(np.uint8)) or [nothing])[0]
         objects.append((str(name), box, one[box]))
     return objects
 
 
-def _check_mask(volume: Volume, mask: np.ndarray, what: str) -> np.ndarray:
+def check_mask(volume: Volume, mask: np.ndarray, what: str) -> np.ndarray:
+    """The mask; VolumeError unless it is bool, GeometryError unless it has the shape of `volume`."""
     mask = np.asarray(mask)
     if mask.dtype != bool:
         raise VolumeError(f"{what} is {mask.dtype}; needed is bool (logits > 0, labels == 3) or one integer label map.")
@@ -213,7 +297,8 @@ def _check_shape(volume: Volume, mask: np.ndarray, what: str) -> None:
         )
 
 
-def _check_unit(volume: Volume) -> None:
+def check_suvbw(volume: Volume) -> None:
+    """Raise UnitError unless `volume` is in SUVbw."""
     if volume.unit != "SUVbw":
         raise UnitError(
             f"{volume.source} is in {volume.unit}; SUVmax, MTV and the rest need SUVbw. Load the DICOM series with "

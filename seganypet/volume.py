@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +23,20 @@ from seganypet.files import replace_atomically
 UNITS = ("SUVbw", "Bq/mL", "HU")
 
 Point = tuple[float, float, float]
+
+# What nibabel raises on damaged files.
+_UNREADABLE = (
+    nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, OSError,
+    EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error,
+)  # fmt: skip
+
+
+class Grid(NamedTuple):
+    """Where voxels lie, without them. A `Volume` has these attributes too and can stand for its grid."""
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +67,8 @@ class Volume:
     def __post_init__(self) -> None:
         check_unit(self.unit, self.source)
         data = np.asarray(self.data)
-        _check_array(data, self.source)
+        _check_shape(data.shape, self.source)
+        _check_type(data.dtype, self.source)
         object.__setattr__(self, "data", np.ascontiguousarray(data, np.float32))
         object.__setattr__(self, "affine", check_affine(self.affine, self.source))
         finite = np.isfinite(self.data)
@@ -135,16 +150,47 @@ def check_affine(affine: Any, source: str) -> np.ndarray:
     return affine
 
 
-def _check_array(data: np.ndarray, source: str) -> None:
-    if data.ndim != 3:
+def _check_shape(shape: tuple[int, ...], source: str) -> None:
+    if len(shape) != 3:
         raise VolumeError(
-            f"{source}: {data.ndim}D array of shape {data.shape}; a 3D volume (I, J, K) is needed. "
+            f"{source}: {len(shape)}D array of shape {shape}; a 3D volume (I, J, K) is needed. "
             "Of a dynamic scan choose one frame first, e.g. data[..., 0]."
         )
-    if 0 in data.shape:
-        raise VolumeError(f"{source}: empty volume of shape {data.shape}; every axis needs at least one voxel.")
-    if data.dtype.kind not in "buif":
-        raise VolumeError(f"{source}: voxels of type {data.dtype}; needed are integers or real numbers.")
+    if 0 in shape:
+        raise VolumeError(f"{source}: empty volume of shape {shape}; every axis needs at least one voxel.")
+
+
+def _check_type(dtype: np.dtype, source: str) -> None:
+    if dtype.kind not in "buif":
+        raise VolumeError(f"{source}: voxels of type {dtype}; needed are integers or real numbers.")
+
+
+def check_on_grid(labels: Grid, like: "Grid | Volume") -> None:
+    """Raise GeometryError unless shape and affine are the same, to a hundredth of a voxel."""
+    # Far below anything visible, above float32 rounding of an affine.
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in like.shape])).reshape(3, -1).T
+    apart_mm = 0.0
+    if labels.shape == like.shape:
+        apart = nib.affines.apply_affine(labels.affine, corners) - nib.affines.apply_affine(like.affine, corners)
+        apart_mm = float(np.abs(apart).max())
+    if labels.shape != like.shape or apart_mm > 0.01 * min(nib.affines.voxel_sizes(like.affine)):
+        distance = f" (corners up to {apart_mm:.3g} mm apart)" if labels.shape == like.shape else ""
+        raise GeometryError(
+            f"{labels.source}: labels of shape {labels.shape} do not lie on the grid of {like.source}, shape "
+            f"{like.shape}{distance}. Resample the labels onto that grid with nearest-neighbour interpolation."
+        )
+
+
+def check_labels(data: np.ndarray, source: str) -> np.ndarray:
+    """The label map as int16; VolumeError unless it holds integers from 0 to 32767."""
+    if data.dtype.kind == "f" and not np.array_equal(data, np.rint(data)) or (
+        data.dtype != bool and (data.min() < 0 or data.max() > np.iinfo(np.int16).max)
+    ):
+        raise VolumeError(
+            f"{source}: a label map holds integers from 0 to 32767; got values from {data.min()} to {data.max()}"
+            ", perhaps with fractions. Is it an image, or was it interpolated?"
+        )
+    return data.astype(np.int16)
 
 
 def load_volume(path: str | os.PathLike, unit: str | None = None) -> Volume:
@@ -163,8 +209,9 @@ def load_volume(path: str | os.PathLike, unit: str | None = None) -> Volume:
         UnitError: Unit missing or unknown.
     """
     check_unit(unit, str(path))
-    data, image = _read_nifti(path)
-    return Volume(data.astype(np.float32), image.affine, unit, source=str(path), header=image.header)
+    image = open_nifti(path)
+    data = read_voxels(image, path).astype(np.float32)
+    return Volume(data, image.affine, unit, source=str(path), header=image.header)
 
 
 def load_labels(path: str | os.PathLike, like: Volume) -> np.ndarray:
@@ -177,24 +224,9 @@ def load_labels(path: str | os.PathLike, like: Volume) -> np.ndarray:
         VolumeError: As `load_volume`; or values that are not integers from 0 to 32767.
         GeometryError: If shape or affine differ from those of `like`.
     """
-    data, image = _read_nifti(path)
-    check_affine(image.affine, str(path))
-    # A hundredth of a voxel: far below anything visible, above float32 rounding of an affine.
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in like.shape])).reshape(3, -1).T
-    if data.shape == like.shape:
-        apart_mm = np.abs(nib.affines.apply_affine(image.affine, corners) - like.to_mm(corners)).max()
-    if data.shape != like.shape or apart_mm > 0.01 * min(like.spacing):
-        distance = f" (corners up to {apart_mm:.3g} mm apart)" if data.shape == like.shape else ""
-        raise GeometryError(
-            f"{path}: labels of shape {data.shape} do not lie on the grid of {like.source}, shape {like.shape}"
-            f"{distance}. Resample the labels onto that grid with nearest-neighbour interpolation."
-        )
-    if not np.array_equal(data, np.rint(data)) or data.min() < 0 or data.max() > np.iinfo(np.int16).max:
-        raise VolumeError(
-            f"{path}: a label map holds integers from 0 to 32767; got values from {data.min()} to {data.max()}"
-            ", perhaps with fractions. Is it an image, or was it interpolated?"
-        )
-    return data.astype(np.int16)
+    image = open_nifti(path)
+    check_on_grid(Grid(image.shape, image.affine, str(path)), like)
+    return check_labels(read_voxels(image, path), str(path))
 
 
 def save_mask(path: str | os.PathLike, mask: np.ndarray, like: Volume) -> None:
@@ -226,7 +258,13 @@ def save_volume(path: str | os.PathLike, volume: Volume) -> None:
     _write_nifti(path, volume.data, volume)
 
 
-def _read_nifti(path: str | os.PathLike) -> tuple[np.ndarray, nib.Nifti1Pair]:
+def open_nifti(path: str | os.PathLike) -> nib.Nifti1Pair:
+    """Open a NIfTI file and leave its voxels on disk, see `read_voxels`.
+
+    Raises:
+        VolumeError: Missing file, other suffix, unreadable header; not 3D, or without a voxel.
+        GeometryError: Singular affine.
+    """
     path = Path(path)
     if not path.is_file():
         what = "is a folder (for DICOM use load_dicom)" if path.is_dir() else "does not exist"
@@ -234,12 +272,26 @@ def _read_nifti(path: str | os.PathLike) -> tuple[np.ndarray, nib.Nifti1Pair]:
     _check_suffix(path)
     try:
         image = nib.load(path)
-        raw = np.asanyarray(image.dataobj)
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError,
-            OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error) as error:
+        shape = image.shape
+    except _UNREADABLE as error:
         raise VolumeError(f"{path}: not a readable NIfTI file, or cut short ({error}). Copy it again.") from error
-    _check_array(raw, str(path))
-    return raw, image
+    _check_shape(shape, str(path))
+    check_affine(image.affine, str(path))
+    return image
+
+
+def read_voxels(image: nib.Nifti1Pair, path: str | os.PathLike) -> np.ndarray:
+    """Voxels of an open NIfTI file, scaled by its slope, in a type that holds them: integers or floats.
+
+    Raises:
+        VolumeError: Cut short or damaged; complex numbers, colours, or other things that are no real numbers.
+    """
+    try:
+        data = np.asanyarray(image.dataobj)
+    except _UNREADABLE as error:
+        raise VolumeError(f"{path}: not a readable NIfTI file, or cut short ({error}). Copy it again.") from error
+    _check_type(data.dtype, str(path))
+    return data
 
 
 def _check_suffix(path: Path) -> None:

@@ -17,7 +17,8 @@ from threshold_network import ThresholdNetwork
 
 from seganypet import annotation as annotation_module
 from seganypet.annotation import Annotation, CaseProgress
-from seganypet.cohort import Case, Cohort
+from seganypet.case import Case
+from seganypet.cohort import Cohort
 from seganypet.errors import AnnotationError, ClickError, CohortError, JournalError
 from seganypet.phantom import ORGANS
 from seganypet.volume import Volume, load_labels, save_mask, save_volume

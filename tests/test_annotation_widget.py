@@ -6,7 +6,8 @@ from conftest import oblique
 from threshold_network import ThresholdNetwork
 
 from seganypet.annotation import Annotation
-from seganypet.cohort import Case, Cohort
+from seganypet.case import Case
+from seganypet.cohort import Cohort
 from seganypet.volume import Volume, load_labels, save_volume
 from seganypet.widgets.annotate import AnnotationWidget
 

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from conftest import oblique
 
-from seganypet.cohort import ORGAN_CONVENTIONS, Case, Cohort, detect_organ_convention
+from seganypet.case import Case
+from seganypet.cohort import Cohort
 from seganypet.errors import CohortError, GeometryError
+from seganypet.labels import ORGAN_CONVENTIONS, detect_organ_convention
 from seganypet.phantom import ORGANS
 from seganypet.volume import Volume, save_mask, save_volume
 
@@ -256,3 +258,109 @@ def test_filter_says_what_there_is_when_nothing_fits():
     assert len(many(split="train").filter(split="train", quality="LQ")) == 15
     with pytest.raises(CohortError, match=r"split='tset', quality=None; there are \[\('train', 'HQ'\)"):
         many(split="train").filter(split="tset")
+
+
+def test_every_incomplete_study_is_named_at_once(tmp_path, pet):
+    for number in range(7):
+        study = tmp_path / f"PETCT_{number}" / "01-01-2001-NA-PET-CT"
+        study.mkdir(parents=True)
+        save_volume(study / "SUV.nii.gz", pet)
+    with pytest.raises(CohortError, match=r"PETCT_0.*PETCT_4.*SEG.nii.gz; and 2 more does not exist"):
+        Cohort.from_autopet(tmp_path)
+
+
+# ---- phantoms
+
+
+def test_phantoms_are_a_cohort_of_files_that_are_made_once(tmp_path, monkeypatch):
+    cohort = Cohort.from_phantoms(2, seed=9000, folder=tmp_path, progress=False)
+    assert [case.case for case in cohort] == ["phantom_internal_9000", "phantom_internal_9001"]
+    assert cohort.validate(progress=False).empty
+    names = [name for name, mask in cohort["phantom_internal_9000"].targets(only=["liver", "lesion_01"]) if mask.any()]
+    assert names == ["liver", "lesion_01"]
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")}
+    Cohort.from_phantoms(2, seed=9000, folder=tmp_path, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")} == written
+    # Without lesions, or by another version: other phantoms, although of the same name.
+    Cohort.from_phantoms(1, seed=9000, folder=tmp_path, lesions=False, progress=False)
+    case = Cohort.from_phantoms(1, seed=9000, folder=tmp_path, lesions=False, progress=False)["phantom_internal_9000"]
+    assert not dict(case.targets(only=["lesions"]))["lesions"].any()
+    monkeypatch.setattr("seganypet.cohort.__version__", "0.0.0")
+    Cohort.from_phantoms(1, seed=9000, folder=tmp_path, lesions=False, progress=False)
+    assert case.pet.stat().st_mtime_ns > written[case.pet]
+
+
+def test_a_phantom_that_was_cut_off_while_it_was_written_is_made_again(tmp_path):
+    first = Cohort.from_phantoms(1, seed=9005, folder=tmp_path, progress=False)["phantom_internal_9005"]
+    whole = first.pet.read_bytes()
+    first.pet.write_bytes(whole[:1000])
+    (first.pet.parent / "made_by.txt").unlink()  # written last, so absent after a crash
+    again = Cohort.from_phantoms(1, seed=9005, folder=tmp_path, progress=False)["phantom_internal_9005"]
+    assert again.pet.read_bytes() == whole
+
+
+def test_phantoms_go_to_the_cache_if_no_folder_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGANYPET_CACHE", str(tmp_path))
+    case = next(iter(Cohort.from_phantoms(1, seed=9005, progress=False)))
+    assert case.pet == tmp_path / "phantoms" / "phantom_internal_9005" / "SUV.nii.gz"
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, "3"])
+def test_a_number_of_phantoms_that_is_none_is_refused(n):
+    with pytest.raises(CohortError, match="n=.*integer of at least 1"):
+        Cohort.from_phantoms(n)
+
+
+# ---- organ labels from elsewhere
+
+
+def autopet(folder: Path, pet: Volume, *studies: str) -> Cohort:
+    for study in studies:
+        (folder / "autopet" / study).mkdir(parents=True)
+        save_volume(folder / "autopet" / study / "SUV.nii.gz", pet)
+        save_mask(folder / "autopet" / study / "SEG.nii.gz", pet.data > 0.9, like=pet)
+    return Cohort.from_autopet(folder / "autopet")
+
+
+@pytest.mark.parametrize(
+    "name", ["PETCT_0a1b", "petct_0A1B_03-23-2003-NA-PET-CT", "fdg_0a1b_03-23-2003-NA-PET-CT", "sub/PETCT_0a1b"]
+)
+def test_organ_labels_find_their_case_by_its_name(tmp_path, pet, name):
+    cohort = autopet(tmp_path, pet, "PETCT_0a1b/03-23-2003-NA-PET-CT", "PETCT_1b/01-01-2001-NA-PET-CT")
+    path = tmp_path / "organs" / f"{name}.nii.gz"
+    path.parent.mkdir(parents=True)
+    organs = np.zeros(SHAPE, np.uint8)
+    organs[1:3, 1, 1] = 1
+    save_mask(path, organs, like=pet)
+    labelled = cohort.with_organs(tmp_path / "organs", "autopet-organ")
+    assert [case.patient for case in labelled] == ["PETCT_0a1b"]
+    sizes = {name: int(mask.sum()) for name, mask in next(iter(labelled)).targets(only=["liver", "lesions"])}
+    assert sizes["liver"] == 2 and sizes["lesions"] > 0  # the lesions stay
+
+
+def test_organ_labels_of_a_patient_with_two_scans_need_the_scan(tmp_path, pet):
+    cohort = autopet(tmp_path, pet, "PETCT_0a1b/03-23-2003-NA-PET-CT", "PETCT_0a1b/07-01-2004-NA-PET-CT")
+    (tmp_path / "organs").mkdir()
+    save_mask(tmp_path / "organs" / "PETCT_0a1b.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
+    with pytest.raises(CohortError, match=r"none of its files \(PETCT_0a1b.nii.gz\).*such as PETCT_0a1b_03-23"):
+        cohort.with_organs(tmp_path / "organs")
+
+
+def test_two_files_for_one_case_are_a_question(tmp_path, pet):
+    cohort = autopet(tmp_path, pet, "PETCT_0a1b/03-23-2003-NA-PET-CT")
+    (tmp_path / "organs").mkdir()
+    for name in ("PETCT_0a1b", "PETCT-0a1b"):
+        save_mask(tmp_path / "organs" / f"{name}.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
+    with pytest.raises(CohortError, match="all fit; keep one"):
+        cohort.with_organs(tmp_path / "organs")
+
+
+def test_any_path_is_opened_as_what_it_is(folder, tmp_path, pet):
+    assert Cohort.from_path(table(folder, ROW))["a"].patient == "p1"
+    assert [case.patient for case in autopet(tmp_path / "new", pet, "PETCT_0/1")] == ["PETCT_0"]
+    assert [case.patient for case in Cohort.from_path(tmp_path / "new" / "autopet")] == ["PETCT_0"]
+    (tmp_path / "nnunet" / "imagesTr").mkdir(parents=True)
+    with pytest.raises(CohortError, match="no imagesTr/<case>_0001"):
+        Cohort.from_path(tmp_path / "nnunet")
+    with pytest.raises(CohortError, match="does not exist; needed is a cohort.csv, an AutoPET tree or an nnU-Net"):
+        Cohort.from_path(tmp_path / "none")

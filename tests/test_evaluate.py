@@ -9,7 +9,8 @@ import pytest
 from conftest import REPOSITORY, oblique
 
 from seganypet.baselines import RULES
-from seganypet.cohort import Case, Cohort
+from seganypet.case import Case
+from seganypet.cohort import Cohort
 from seganypet.errors import CohortError, SegAnyPETError
 from seganypet.evaluate import COLUMNS, MemoryCase, evaluate, main, summarise
 from seganypet.metrics import dice, surface_dice

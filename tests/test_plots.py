@@ -7,7 +7,8 @@ import pytest
 from conftest import oblique
 
 from seganypet import plots
-from seganypet.errors import ClickError, GeometryError, SegAnyPETError
+from seganypet.agreement import bland_altman_of
+from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
 from seganypet.prompts import Click
 from seganypet.volume import Volume
 
@@ -271,3 +272,42 @@ def test_a_table_without_dsc_or_rows_is_refused():
         plots.plot_dsc(results().drop(columns="dsc"))
     with pytest.raises(SegAnyPETError, match="has no rows"):
         plots.plot_dsc(results().iloc[:0])
+
+
+# ---- PET over CT
+
+
+@every_grid
+def test_fused_pet_lies_on_the_ct_at_the_same_place(affine):
+    volume, hot_ijk = volume_with_spot(affine, (1, 0, 1))
+    # A CT on a grid of its own: finer, and not oblique.
+    at_mm = volume.to_mm(hot_ijk)
+    grid = np.diag([2.0, 2.0, 2.0, 1.0])
+    grid[:3, 3] = at_mm - 150
+    data = np.full((151, 151, 151), -1000.0)
+    data[72:79, 72:79, 72:79] = 900.0  # bone where the spot is
+    axes = plots.show_fused(volume, Volume(data, grid, "HU"), at_ijk=hot_ijk)
+    for ax in axes:
+        ct, pet = ax.images
+        hottest = np.unravel_index(np.argmax(pet.get_array()), pet.get_array().shape)
+        assert ct.get_array()[hottest] > -500
+        assert pet.get_extent() == ct.get_extent()
+        assert ax.get_xlim()[0] > ax.get_xlim()[1]  # the patient's right stays on the left
+        alpha = np.asarray(pet.get_alpha())
+        assert alpha[hottest] > 0.5 and alpha.min() < 0.2  # cold tissue lets the CT through
+
+
+def test_fused_needs_a_ct():
+    volume, _ = volume_with_spot(GRIDS["oblique left-handed"], (0, 0, 0))
+    with pytest.raises(UnitError, match="is in SUVbw; needed is a CT in HU"):
+        plots.show_fused(volume, volume)
+
+
+def test_bias_and_limits_stand_where_they_were_computed():
+    agreement = bland_altman_of([10, 12, 14, 16], [9, 12, 12, 15], quantity="MTV", unit="mL")
+    ax = plots.plot_bland_altman(agreement)
+    heights = {round(float(line.get_ydata()[0]), 6) for line in ax.lines[1:]}
+    assert heights == {0.0, round(agreement.bias, 6), round(agreement.lower, 6), round(agreement.upper, 6)}
+    drawn = np.column_stack([ax.lines[0].get_xdata(), ax.lines[0].get_ydata()])
+    assert drawn.tolist() == [[9.5, 1], [12, 0], [13, 2], [15.5, 1]]
+    assert "MTV (mL)" in ax.get_xlabel() and "n = 4" in ax.get_ylabel()

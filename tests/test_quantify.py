@@ -1,11 +1,15 @@
-"""SUV tables: SUVpeak against brute-force integration, volumes by counting, refusals."""
+"""SUV tables: SUVpeak against brute-force integration, volumes by counting, SUL by arithmetic, refusals."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import oblique
 
-from seganypet.errors import GeometryError, UnitError, VolumeError
-from seganypet.quantify import PEAK_RADIUS_MM, peak_weights, quantify, threshold_mask
+from seganypet.dicom import load_dicom
+from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError
+from seganypet.phantom import make_phantom
+from seganypet.quantify import PEAK_RADIUS_MM, Threshold, peak_weights, quantify, sul_factor, threshold_mask
 from seganypet.volume import Volume
 
 AFFINE = oblique((4.07, 4.07, 3.0), left_handed=True)
@@ -65,6 +69,26 @@ def test_peak_of_a_noisy_sphere_agrees_with_brute_force(radius_mm):
     hottest = np.argwhere(mask & (volume.data == volume.data[mask].max()))
     expected = _peak_by_brute_force(volume, hottest)
     assert _values(quantify(volume, mask, peak="local")).SUVpeak == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("spacing", [(4.07, 4.07, 3.0), (2.0, 5.0, 1.6)])
+def test_peak_is_the_largest_weighted_sum_over_every_centre(spacing):
+    """Sums one by one, with the sphere's part outside the scan left out, on grids that it leaves on all sides."""
+    shape = (8, 7, 9)
+    volume = Volume(np.random.default_rng(3).gamma(2.0, 2.0, shape), oblique(spacing, left_handed=True), "SUVbw")
+    weights = peak_weights(volume.affine)
+    half = np.array(weights.shape) // 2
+    means = np.empty(shape)
+    for centre in np.ndindex(shape):
+        total = weight = 0.0
+        for at in np.ndindex(weights.shape):
+            voxel = tuple(np.array(centre) + at - half)
+            if all(0 <= one < size for one, size in zip(voxel, shape, strict=True)):
+                total += weights[at] * float(volume.data[voxel])
+                weight += weights[at]
+        means[centre] = total / weight
+    for mask in (np.ones(shape, bool), np.random.default_rng(4).random(shape) < 0.1):
+        assert _values(quantify(volume, mask)).SUVpeak == pytest.approx(means[mask].max(), rel=1e-9)
 
 
 def test_large_uniform_sphere_has_one_suv():
@@ -147,6 +171,103 @@ def test_thresholds_keep_what_their_definition_says():
     assert _values(table)["TLG"] == pytest.approx(14.2 * voxel_ml)
     assert table.definition.str.contains("41 %").all()
 
+
+def test_a_threshold_of_ones_own_narrows_the_mask_and_says_why():
+    data = np.zeros(SHAPE)
+    data[10, 10, 10:15] = (10.0, 4.2, 2.5, 2.4, 2.6)
+    volume, mask = Volume(data, AFFINE, "SUVbw"), np.ones(SHAPE, bool)
+    rule = Threshold(2.5, "half of the spleen")
+    assert threshold_mask(volume, mask, rule).sum() == 4
+    table = quantify(volume, mask, rule=rule)
+    assert _values(table)["MTV"] == pytest.approx(4 * 4.07 * 4.07 * 3.0 / 1000.0)
+    assert table.definition.str.contains(r"SUVbw >= 2\.5 \(half of the spleen\)").all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((float("nan"), "why"), "SUVbw nan; needed is a finite number"),
+        (("4", "why"), "SUVbw '4'; needed is a finite number"),
+        ((4.0, " "), "without a meaning"),
+    ],
+)
+def test_a_threshold_needs_a_number_and_a_meaning(arguments, message):
+    with pytest.raises(VolumeError, match=message):
+        Threshold(*arguments)
+
+
+# ---- SUL
+
+PERSON = {"weight_kg": 80.0, "height_m": 1.60, "sex": "F"}  # BMI 31.25
+LEAN_KG = {"janmahasatian": 9270 * 80 / (8780 + 244 * 31.25), "james": 1.07 * 80 - 148 * 0.5**2}
+
+
+def test_suls_are_suvs_times_lean_mass_over_weight_and_say_so():
+    volume = Volume(np.random.default_rng(5).uniform(0, 9, SHAPE), AFFINE, "SUVbw", metadata=PERSON)
+    mask = _ball(14.0)
+    plain, table = quantify(volume, mask), quantify(volume, mask, sul=("james", "janmahasatian", "james"))
+    assert table[:5].equals(plain)
+    assert len(table) == 5 + 2 * 3
+    values = _values(table)
+    for formula, lean_kg in LEAN_KG.items():
+        for kind in ("max", "mean", "peak"):
+            assert values[f"SUL{kind}_{formula}"] == pytest.approx(values[f"SUV{kind}"] * lean_kg / 80.0, rel=1e-12)
+        rows = table[table.quantity.str.endswith(formula)]
+        assert set(rows.unit) == {"g/mL"}
+        assert rows.definition.str.contains(f"{formula}'s lean body mass {lean_kg:.2f} kg").all()
+    assert _values(quantify(volume, mask, sul="james"))["SULmax_james"] == values["SULmax_james"]
+
+
+def test_sul_of_an_empty_mask_is_not_a_number():
+    volume = Volume(np.ones(SHAPE), AFFINE, "SUVbw", metadata=PERSON)
+    values = _values(quantify(volume, np.zeros(SHAPE, bool), sul="james"))
+    assert np.isnan(values[["SULmax_james", "SULmean_james", "SULpeak_james"]]).all()
+
+
+def test_sul_of_a_real_scan_is_that_of_the_workstation(real_data):
+    """The scanner's own real world value mapping: SUVbw 0.00042111, SUL 0.00032444 per Bq/mL, of five digits."""
+    volume = load_dicom(real_data / "acrin042" / "PET_AC")
+    values = _values(quantify(volume, volume.data > 5.0, sul="james"))
+    for kind in ("max", "mean", "peak"):
+        assert values[f"SUL{kind}_james"] / values[f"SUV{kind}"] == pytest.approx(0.00032444 / 0.00042111, rel=3e-5)
+
+
+def test_phantoms_know_their_lean_mass():
+    metadata = make_phantom(1).pet.metadata
+    assert 1.4 < metadata["height_m"] < 2.1
+    assert 0.5 < sul_factor(make_phantom(1).pet) < 0.95
+
+
+@pytest.mark.parametrize(
+    ("missing", "tag"), [("weight_kg", "0010,1030"), ("height_m", "0010,1020"), ("sex", "0010,0040")]
+)
+def test_sul_without_the_person_names_scan_and_header_and_its_advice_works(missing, tag):
+    known = {key: value for key, value in PERSON.items() if key != missing}
+    volume = Volume(np.ones(SHAPE), AFFINE, "SUVbw", source="scan 9", metadata=known)
+    with pytest.raises(SUVError, match=rf"scan 9: .*{missing} is None.*\({tag}\).*dataclasses\.replace"):
+        quantify(volume, _ball(9.0), sul="janmahasatian")
+    told = replace(volume, metadata={**volume.metadata, missing: PERSON[missing]})
+    assert sul_factor(told) == pytest.approx(LEAN_KG["janmahasatian"] / 80.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("person", "formula", "message"),
+    [
+        ({"weight_kg": "80"}, "james", "scan 9: weight_kg in its metadata is '80'"),
+        ({"height_m": float("nan")}, "james", "scan 9: height_m in its metadata is nan"),
+        ({"height_m": 160.0}, "james", "scan 9: .*metres"),
+        ({"sex": "O"}, "james", "scan 9: .*'O'"),
+        ({}, "hume", "scan 9: .*unknown formula 'hume'"),
+    ],
+)
+def test_sul_of_an_impossible_person_or_formula_is_refused(person, formula, message):
+    volume = Volume(np.ones(SHAPE), AFFINE, "SUVbw", source="scan 9", metadata={**PERSON, **person})
+    with pytest.raises(SUVError, match=message) as caught:
+        quantify(volume, _ball(9.0), sul=formula)
+    assert "dataclasses.replace" not in str(caught.value)
+
+
+# ---- refusals
 
 @pytest.mark.parametrize("unit", ["Bq/mL", "HU"])
 def test_other_units_are_refused_with_the_way_out(unit):

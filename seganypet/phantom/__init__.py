@@ -111,7 +111,8 @@ def _draw(
 
     metadata = {
         "seed": seed, "domain": domain, "lesion_kind": kind or "none", "seganypet_version": __version__,
-        "sex": patient.sex, "height_cm": patient.height_cm, "weight_kg": patient.weight_kg, "arms_up": patient.arms_up,
+        "sex": patient.sex, "height_m": patient.height_cm / 100, "weight_kg": patient.weight_kg,
+        "arms_up": patient.arms_up,
         "suv_drawn": dict(patient.suv), "organ_volumes_drawn_ml": dict(patient.volumes_ml),
         "imaging": {name: getattr(imaging, name) for name in imaging.__dataclass_fields__},
     }  # fmt: skip

@@ -7,8 +7,8 @@ from typing import Any
 import ipywidgets
 
 from seganypet.annotation import Annotation
+from seganypet.case import Case
 from seganypet.clicking import ClickSession
-from seganypet.cohort import Case
 from seganypet.errors import SegAnyPETError
 from seganypet.widgets.click import ClickWidget
 

@@ -1,0 +1,114 @@
+"""The organs and lesions of a whole cohort in numbers, case after case."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seganypet.case import Case
+from seganypet.cohort import Cohort
+from seganypet.errors import SegAnyPETError
+from seganypet.files import check_place, replace_atomically
+from seganypet.labels import lesion_instances, lesion_name
+from seganypet.quantify import Threshold, quantify
+from seganypet.volume import Volume
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def quantify_cohort(
+    cohort: Cohort,
+    *,
+    rule: str | Threshold | None = None,
+    peak: str = "global",
+    output: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> "pandas.DataFrame":
+    """`quantify` for every organ and every lesion of every case.
+
+    Args:
+        cohort: Its PETs are in SUVbw. Never more than a PET and one label map are in memory.
+        rule: Narrows the lesions' masks, see `quantify`; organs are measured as drawn.
+        peak: See `quantify`.
+        output: CSV that is written after every case; cases that stand there already are not measured again, so that
+            a killed run goes on. A new name for other cases, labels or rules.
+        progress: Show a bar.
+
+    Returns:
+        The columns of `quantify` after case, patient and kind: "organ" (absent ones are left out), "lesion"
+        ("lesion_01", ...: 26-connected components, the largest first) or "lesions" (all together).
+
+    Raises:
+        SegAnyPETError: `output` cannot be written, or holds another table.
+
+    Warns:
+        UserWarning: Cases that cannot be measured, with the reason; the others are.
+    """
+    import pandas
+    from tqdm.auto import tqdm
+
+    output = None if output is None else Path(output)
+    tables = [] if output is None else _finished(output)
+    done = {name for table in tables for name in table["case"]}
+    for case in tqdm(cohort, desc="cases", disable=not progress):
+        if case.case in done:
+            continue
+        try:
+            tables.append(quantify_case(case, rule=rule, peak=peak))
+        except SegAnyPETError as error:
+            warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
+            continue
+        if output is not None:
+            with replace_atomically(output) as temporary:
+                pandas.concat(tables, ignore_index=True).to_csv(temporary, index=False)
+    return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame(columns=COLUMNS)
+
+
+COLUMNS = ("case", "patient", "kind", "object", "quantity", "value", "unit", "definition", "source")
+
+
+def quantify_case(
+    case: Case, pet: Volume | None = None, *, rule: str | Threshold | None = None, peak: str = "global"
+) -> "pandas.DataFrame":
+    """As `quantify_cohort`, for one case, whose PET may be given if it is loaded.
+
+    Raises:
+        SegAnyPETError: Files that cannot be read, labels on another grid or of unknown meaning, a PET in Bq/mL.
+    """
+    import pandas
+
+    pet = case.load_pet() if pet is None else pet
+    tables = []
+    if case.organs is not None:
+        organs, names = case.load_organs(pet)
+        there = set(np.flatnonzero(np.bincount(organs.ravel())).tolist())
+        names = {label: name for label, name in names.items() if label in there}
+        tables.append(quantify(pet, organs, names=names, peak=peak).assign(kind="organ"))
+        del organs
+    if case.lesions is not None:
+        lesions = lesion_instances(case.load_lesions(pet))
+        names = {number: lesion_name(number) for number in range(1, int(lesions.max()) + 1)}
+        tables.append(quantify(pet, lesions, names=names, rule=rule, peak=peak).assign(kind="lesion"))
+        tables.append(quantify(pet, {"lesions": lesions > 0}, rule=rule, peak=peak).assign(kind="lesions"))
+    if not tables:
+        raise SegAnyPETError(f"case {case.case}: neither organs nor lesions are drawn, so there is nothing to measure.")
+    table = pandas.concat(tables, ignore_index=True).assign(case=case.case, patient=case.patient)
+    return table[list(COLUMNS)]
+
+
+def _finished(output: Path) -> list["pandas.DataFrame"]:
+    import pandas
+
+    check_place(output)
+    if not output.exists():
+        return []
+    try:
+        table = pandas.read_csv(output, dtype={"case": str, "patient": str})
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise SegAnyPETError(f"{output} is no table of quantify_cohort ({error}); give another name.") from error
+    if tuple(table.columns) != COLUMNS:
+        raise SegAnyPETError(f"{output} has columns {list(table.columns)}, not {list(COLUMNS)}; give another name.")
+    return [table]
