@@ -91,7 +91,8 @@ def quantify_case(
     if case.lesions is not None:
         lesions = lesion_instances(case.load_lesions(pet))
         names = {number: lesion_name(number) for number in range(1, int(lesions.max()) + 1)}
-        tables.append(quantify(pet, lesions, names=names, rule=rule, peak=peak).assign(kind="lesion"))
+        if names:
+            tables.append(quantify(pet, lesions, names=names, rule=rule, peak=peak).assign(kind="lesion"))
         tables.append(quantify(pet, {"lesions": lesions > 0}, rule=rule, peak=peak).assign(kind="lesions"))
     if not tables:
         raise SegAnyPETError(f"case {case.case}: neither organs nor lesions are drawn, so there is nothing to measure.")

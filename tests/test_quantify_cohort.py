@@ -111,4 +111,5 @@ def test_a_healthy_case_has_a_volume_of_zero(cohort, tmp_path):
     case = cohort["b"]
     save_mask(tmp_path / "none.nii.gz", np.zeros(SHAPE, bool), like=case.load_pet())
     table = quantify_case(replace(case, lesions=tmp_path / "none.nii.gz"))
+    assert table["value"].dtype == float
     assert values(table, "MTV") == {"lesions": 0.0} and np.isnan(values(table, "SUVmax")["lesions"])
