@@ -7,7 +7,9 @@
 # make train    tiny from tiny-base (15 minutes on two cores); make train-base: tiny-base from nothing (2.5 hours)
 # make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods)
 # make networks which of its parts the network needs (15 minutes)
-# make notebooks, make clean
+# make notebooks  each notebook from its script, and the student edition; make student: the latter only
+# make lessons  run every lesson, and write pages to read without Python into out/lessons (5 to 10 minutes)
+# make clean
 # All need only Python 3.11 with venv; a second run reuses .venv.
 
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
@@ -17,7 +19,7 @@ NOTEBOOKS := $(wildcard notebooks/*.py)
 PROCESSES ?= 2
 PORT ?= 8866
 
-.PHONY: demo test lab app notebooks bench bench-clicks accuracy train train-base ablation networks clean
+.PHONY: demo test lab app notebooks student lessons bench bench-clicks accuracy train train-base ablation networks clean
 
 REAL_DATA ?= ../shared/data
 
@@ -45,13 +47,20 @@ app: $(READY)
 
 # The scripts are the source. --update keeps cell ids, so that a twin changes only where its script did;
 # it also keeps outputs and the times of a run, which go here.
-notebooks: $(READY)
+notebooks: $(READY) student
 	$(BIN)/jupytext --quiet --to ipynb --update $(NOTEBOOKS)
 	$(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace \
 		--ClearMetadataPreprocessor.enabled=True \
 		--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags \
 		--ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec \
 		$(NOTEBOOKS:.py=.ipynb)
+
+# Exercises without their solutions.
+student: $(READY)
+	$(BIN)/python tests/student_edition.py
+
+lessons: $(READY)
+	$(BIN)/python tests/lesson_pages.py out/lessons
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run

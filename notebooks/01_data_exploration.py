@@ -29,7 +29,7 @@
 #
 # **Before you start:** the quickstart.
 #
-# **Time:** about 2 minutes to run on two cores of a laptop, an hour to read; 2 GB of memory. No GPU, no internet. Words
+# **Time:** about 1 minute to run on two cores of a laptop, an hour to read; 2 GB of memory. No GPU, no internet. Words
 # are explained in the [glossary](glossary.md).
 #
 # *For research and teaching. Not a medical device, not for clinical use.*

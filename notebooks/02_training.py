@@ -14,8 +14,9 @@
 # # Training: learning from few good labels and many doubtful ones
 #
 # An expert draws the organs of a PET scan well, and slowly. A program and a tired assistant are quick, and err. So a
-# hospital may have a few scans with labels to trust, and thousands with labels to doubt. Here you will open the
-# network, look at doubtful labels, and train on both, by the three strategies that the SegAnyPET article compares.
+# hospital may have a few scans with labels to trust, and thousands with labels to doubt
+# ([HQ and LQ](glossary.md#hq-and-lq)). Here you will open the network, look at doubtful labels, and train on both, by
+# the three strategies that the SegAnyPET article compares.
 #
 # **You will learn**
 #
@@ -26,7 +27,8 @@
 # - to train, to read a log, to go on after an interruption, and to use what you trained;
 # - to compare strategies without being fooled: by chance, or by a weight that came along with the idea.
 #
-# **Before you start:** the quickstart, and what a gradient step is.
+# **Before you start:** the [quickstart](00_quickstart.ipynb), and what a gradient step is. Words of the field are in
+# the [glossary](glossary.md).
 #
 # **Time:** about 3 minutes to run on two cores of a laptop, an hour to read; 2 GB of memory. With `full=True` it trains
 # as the ablation in `benchmarks` does, which takes (an estimate) a quarter of an hour more. No GPU, no internet.
@@ -89,8 +91,9 @@ organ_id = ORGANS.index(organ) + 1
 # %% [markdown]
 # ## Load, and look
 #
-# A phantom, so that the truth is known. Five of its organs are *seen*: training has labels of them. The other seven
-# are *unseen*, kept to test whether the network learned organs or learned to follow clicks.
+# A [phantom](glossary.md#phantom), so that the truth is known. Five of its organs are
+# [seen](glossary.md#seen-and-unseen-organ): training has labels of them. The other seven are *unseen*, kept to test
+# whether the network learned organs or learned to follow clicks.
 
 # %%
 case = sap.make_phantom(phantom, "internal")
@@ -100,7 +103,7 @@ _ = sap.show_mip(case.pet, {name: case.organs == ORGANS.index(name) + 1 for name
 # %% [markdown]
 # ## The network, opened
 #
-# The network never sees the whole scan. It sees a *window*, a cube of voxels around a click.
+# The network never sees the whole scan. It sees a [window](glossary.md#window), a cube of voxels around a click.
 
 # %%
 network = sap.load_model("tiny-base")
@@ -113,8 +116,9 @@ print(f"{network.name} sees {tuple(suv.shape[2:])} voxels of {config.spacing_mm:
 
 # %% [markdown]
 # Three parts follow each other. The **image encoder** turns the window into tokens, lets them attend to each other,
-# and narrows them (the *neck*). The **prompt encoder** turns a click into *sparse* tokens, and the previous mask into
-# a *dense* prompt. In the **mask decoder** tokens look at image and image at tokens, then the image is enlarged twice.
+# and narrows them (the *neck*): the [embedding](glossary.md#embedding). The **prompt encoder** turns a click into
+# *sparse* tokens, and the previous mask into a *dense* [prompt](glossary.md#prompt). In the **mask decoder** tokens
+# look at image and image at tokens, then the image is enlarged twice.
 #
 # A *hook* is called whenever a part has done its work. These note the shape of what came out.
 
@@ -150,7 +154,7 @@ for name, result in made.items():
 # - One click makes *two* sparse tokens: the click, and one that says "no more".
 # - The decoder's other tokens are one for the predicted quality (IoU) and four for masks; a mask token becomes a
 #   filter over the enlarged image.
-# - Logits come on every second voxel. `network.upscale` interpolates them; above 0 is inside.
+# - [Logits](glossary.md#logits) come on every second voxel. `network.upscale` interpolates them; above 0 is inside.
 #
 # Where are the parameters, and how does the published network compare? On the device `meta` tensors have a shape
 # and no memory, so we can count a large network on a small machine.
@@ -278,13 +282,15 @@ for column, (name, label) in zip(axes.T, drawn.items(), strict=True):
 _ = figure.suptitle(f"{organ}: label (orange) and truth (blue) in axial, coronal and sagittal slices")
 
 # %% [markdown]
-# - `boundary` draws too large, along a contour that wanders, as PET's blur tempts one to.
+# - `boundary` draws too large, along a contour that wanders, as PET's [blur](glossary.md#partial-volume-effect) tempts
+#   one to.
 # - `threshold41` follows 41 % of the organ's maximum, near the surface.
 # - `missed_slices` stops early at both ends and forgets slices between.
 # - `z_shift` copies from a CT taken in another breath: nearly always too far to the feet.
 # - `leak` runs over into a neighbour that is as hot. Where none touches, it changes nothing.
 #
-# `low_quality_labels` lets them loose on every organ, one or two after another, until a chosen mean DSC is reached.
+# `low_quality_labels` lets them loose on every organ, one or two after another, until a chosen mean
+# [DSC](glossary.md#dsc) is reached.
 
 # %%
 doubted = sap.low_quality_labels(case, doubtful_dsc, seed=seed, organs=SEEN_ORGANS)
@@ -314,8 +320,8 @@ for name, labels in groups.items():
 
 # %% [markdown]
 # Random errors cancel: more scans, better training. Systematic ones are what everybody agrees on, and ten thousand
-# scans more would only confirm them. Something else has to contradict such a label. CPCL's idea is that the network
-# itself may, where it is in doubt.
+# scans more would only confirm them. Something else has to contradict such a label. [CPCL](glossary.md#cpcl)'s idea is
+# that the network itself may, where it is in doubt.
 #
 # ## The loss
 #
@@ -326,7 +332,7 @@ for name, labels in groups.items():
 # $L_\text{trusted}$ and $L_\text{doubtful}$ are **DiceCE**, *from the release*: with the probability $p$ and the
 # label $y$ of each voxel,
 #
-# $$1 - \frac{2 \sum p \, y}{\sum p^2 + \sum y^2} \;-\; \text{mean}\,\big(y \ln p + (1 - y) \ln (1 - p)\big)$$
+# $$1 - \frac{2 \sum p \, y}{\sum p^2 + \sum y^2} \;-\; \text{mean}\,(y \ln p + (1 - y) \ln (1 - p))$$
 #
 # The Dice part asks for overlap, however small the organ. Cross-entropy gives every voxel a say. Both are taken after
 # the first click and after the last of a simulated dialogue.
@@ -508,8 +514,8 @@ with warnings.catch_warnings():
 #
 # $$L_\text{consistency} = \text{mean}_k \, (p_k - p)^2$$
 #
-# *Published* is that there is such a term. Its form is *reconstructed here* (`mse`; or `kl`, a symmetric divergence).
-# It needs no label: wherever a user clicks in an organ, the answer should be the same organ.
+# *Published* is that there is such a [term](glossary.md#consistency). Its form is *reconstructed here* (`mse`; or `kl`,
+# a symmetric divergence). It needs no label: wherever a user clicks in an organ, the answer should be the same organ.
 
 # %%
 for kind in ("mse", "kl"):
@@ -708,21 +714,21 @@ sap.ClickWidget(sessions["cpcl"], output_dir=output / "by_hand")
 # that were not.
 
 # %%
-published = pd.DataFrame(
-    [
-        ("finetune", 1, 87.61, 62.74), ("finetune", 3, 88.02, 63.65), ("finetune", 5, 88.13, 63.94),
-        ("consistency", 1, 89.28, 67.52), ("consistency", 3, 89.46, 70.46), ("consistency", 5, 89.49, 70.97),
-        ("cpcl", 1, 90.49, 73.96), ("cpcl", 3, 90.90, 77.09), ("cpcl", 5, 91.05, 77.87),
-    ],
-    columns=["arm", "click", "seen", "unseen"],
-)  # fmt: skip
-print(published.pivot_table(index="arm", columns="click", values=["seen", "unseen"], sort=False).to_string())
+arms = {"Fine-Tuning": "finetune", "Consistency": "consistency", "CPCL": "cpcl"}
+published = sap.published(table=4)
+published = published.assign(
+    arm=published["strategy"].map(arms),
+    targets=published["seen"].map({True: "seen", False: "unseen"}),
+    percent=100 * published["dsc"],
+)
+by_arm = published.pivot_table(index="arm", columns=["targets", "click"], values="percent", sort=False)
+print(by_arm.round(2).to_string())
 
 # %% [markdown]
 # *Measured here*: `python -m benchmarks.ablation strategies` trains `tiny-base` by each strategy, with three seeds, 8
 # trusted and 200 doubtful phantoms, and evaluates on phantoms that no run has seen, in the scanner they trained on
-# (internal) and another one (external). In our study "unseen" is weaker than in the article: `tiny-base` met those
-# organs as targets before.
+# ([internal](glossary.md#internal-and-external-test)) and another one (external). In our
+# study "unseen" is weaker than in the article: `tiny-base` met those organs as targets before.
 
 # %%
 summary = pd.read_csv(ablation_file) if Path(ablation_file).exists() else None
@@ -735,7 +741,8 @@ else:
 # %% [markdown]
 # Do not compare columns across the two tables: organs, scans, network and length of training differ. Compare the
 # *orders*. The article says: consistency above fine-tuning, CPCL above both. Does that hold here? A difference from
-# fine-tuning counts if its 95 % interval, over patients and training seeds together, excludes 0.
+# fine-tuning counts if its 95 % [interval](glossary.md#bootstrap-interval), over patients and training seeds together,
+# excludes 0.
 
 # %%
 if summary is not None:
@@ -759,7 +766,7 @@ if summary is not None:
 # %% [markdown]
 # ## The confounder
 #
-# Read the weights printed above again. As published, doubtful labels weigh $\lambda \le 0.1$ in CPCL, and (as we take
+# Read the weights printed above again. As published, doubtful labels weigh $\lambda \leq 0.1$ in CPCL, and (as we take
 # it) 1 in fine-tuning. So going from one to the other changes *two* things: labels are rectified, and bad labels
 # count less. If CPCL gains, which of the two was it? Arms that change one thing at a time can tell:
 #

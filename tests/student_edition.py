@@ -1,0 +1,201 @@
+"""Write the student edition of every lesson: `python tests/student_edition.py`, or `make student`.
+
+A lesson is a notebook script with exercises: a code cell tagged `solution`, and after it the cell that checks it. In
+the student edition solutions are empty, and checks say "Your turn" where nothing has been answered yet.
+"""
+
+import ast
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+STUDENT = NOTEBOOKS / "student"
+
+HOLDS_SOLUTIONS = re.compile(r"This edition holds the solutions:\s+cover\s+them\s+first\.")
+LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^]]*)\]\((?P<target>[^)\s]+)\)")
+HOW_TO_GO_ON = """
+
+**This is the student edition:** its exercises are yours to solve. *Run All* stops at the first one without an answer.
+Write the answer, run its cell and its check, and go on from there with *Run > Run Selected Cell and All Below*. To
+leave an exercise out, do the same from the cell below its check."""
+SET_UP = """\
+import os
+from pathlib import Path
+
+if Path.cwd().name == "student":  # paths count from the folder above; running this twice does no harm
+    os.chdir("..")"""
+
+
+class Exercise(NamedTuple):
+    """A solution, the check behind it, and what the check wants to know.
+
+    Attributes:
+        place: Index of the solution's cell; the check is the next cell of code.
+        check_place: Index of the check's cell.
+        values: Names that the solution assigns and the check reads, in the solution's order.
+        functions: Functions that the solution defines and the check calls, in order.
+    """
+
+    place: int
+    check_place: int
+    values: tuple[str, ...]
+    functions: tuple[str, ...]
+
+
+def lessons() -> list[Path]:
+    """Scripts of the notebooks that have exercises, in the order of their numbers."""
+    return [script for script in sorted(NOTEBOOKS.glob("*.py")) if any(exercises(jupytext.read(script)))]
+
+
+def exercises(notebook: NotebookNode) -> Iterator[Exercise]:
+    """The exercises of a lesson, in order.
+
+    Raises:
+        ValueError: A solution without a cell of code behind it that checks it.
+    """
+    code = [place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    for place, following in zip(code, [*code[1:], None], strict=True):
+        if not has_tag(notebook.cells[place], "solution"):
+            continue
+        if following is None or "assert" not in notebook.cells[following].source:
+            raise ValueError(f"cell {place} is a solution; the next cell of code must check it with asserts.")
+        solution, check = (ast.parse(notebook.cells[cell].source) for cell in (place, following))
+        wanted = names(check, ast.Load) - names(check, ast.Store)
+        values = [name for node in solution.body for name in assigned(node) if name in wanted]
+        functions = [node.name for node in solution.body if isinstance(node, ast.FunctionDef) and node.name in wanted]
+        yield Exercise(place, following, tuple(dict.fromkeys(values)), tuple(functions))
+
+
+def student_edition(lesson: NotebookNode, name: str, siblings: list[str]) -> NotebookNode:
+    """A lesson with its solutions taken out.
+
+    Args:
+        lesson: The lesson as its script says it; stays as it is.
+        name: Of the lesson, such as "00_quickstart".
+        siblings: Names of all lessons: links between them stay within the student edition.
+
+    Returns:
+        A notebook without outputs, made to run in a folder below the lesson's. Ids of cells follow from what they
+        say, so that a lesson that changes in one cell changes the edition in one cell.
+    """
+    there = {exercise.check_place: exercise for exercise in exercises(lesson)}
+    solutions = {exercise.place: exercise for exercise in there.values()}
+    cells = []
+    for place, cell in enumerate(lesson.cells):
+        tags = list(cell.metadata.get("tags", []))
+        source = cell.source
+        if cell.cell_type == "markdown":
+            source = HOLDS_SOLUTIONS.sub(f"Solutions are in [{name}](../{name}.ipynb).", down(source, siblings))
+            cells.append(nbformat.v4.new_markdown_cell(source))
+        else:
+            if place in solutions:
+                source = emptied(source, solutions[place])
+                tags = ["exercise"]
+            elif place in there:
+                source = guarded(source, there[place])
+            cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": tags} if tags else {}))
+    cells[0].source += HOW_TO_GO_ON
+    cells.insert(1, nbformat.v4.new_code_cell(SET_UP))
+    met = Counter()
+    for cell in cells:
+        digest = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:8]
+        met[digest] += 1
+        cell.id = digest if met[digest] == 1 else f"{digest}-{met[digest]}"
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": dict(lesson.metadata.kernelspec)})
+
+
+def emptied(solution: str, exercise: Exercise) -> str:
+    """What remains of a solution: names without their values, and functions without their bodies."""
+    kept = []
+    for node in ast.parse(solution).body:
+        if isinstance(node, ast.FunctionDef) and node.name in exercise.functions:
+            kept.append("\n\n" + without_body(node, solution.splitlines()) + "\n")
+        new = [name for name in assigned(node) if name in exercise.values]
+        kept += [line for name in new if (line := f"{name} = ...  # your answer") not in kept]
+    return "\n".join(kept).strip() or "# Your answer here."
+
+
+def without_body(function: ast.FunctionDef, lines: list[str]) -> str:
+    """A function's signature and docstring, and a reminder in the place of the rest."""
+    first, *rest = function.body
+    documented = ast.get_docstring(function) is not None
+    start = min(node.lineno for node in (function, *function.decorator_list)) - 1
+    end = first.end_lineno if documented else first.lineno - 1
+    reminder = f'raise NotImplementedError("Your turn: write {function.name} in the exercise\'s cell, and run it.")'
+    return "\n".join([*lines[start:end], " " * first.col_offset + reminder])
+
+
+def guarded(check: str, exercise: Exercise) -> str:
+    """A check that first asks whether there is an answer: `...` would fail with an error that says little."""
+    hint = "Your turn: give {0} its value in the exercise's cell, and run it."
+    guards = [f'assert {name} is not ..., "{hint.format(name)}"' for name in exercise.values]
+    return "\n".join([*guards, check])
+
+
+def down(markdown: str, siblings: list[str]) -> str:
+    """Relative links as they must be one folder deeper."""
+    return relinked(markdown, lambda path: path if Path(path).stem in siblings and "/" not in path else f"../{path}")
+
+
+def relinked(markdown: str, change: Callable[[str], str | None]) -> str:
+    """Markdown with other targets of its relative links and images; None keeps a link's text only."""
+
+    def one(match: re.Match) -> str:
+        if re.match(r"[a-z]+:|[#/]", match["target"]):
+            return match[0]
+        path, mark, fragment = match["target"].partition("#")
+        target = change(path)
+        return match["text"] if target is None else f"{match['image']}[{match['text']}]({target}{mark}{fragment})"
+
+    return LINK.sub(one, markdown)
+
+
+def has_tag(cell: NotebookNode, tag: str) -> bool:
+    return tag in cell.metadata.get("tags", [])
+
+
+def names(tree: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    """Names that are read (ast.Load) or bound (ast.Store) anywhere in a piece of code."""
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
+
+
+def assigned(statement: ast.stmt) -> list[str]:
+    """Names that a statement of a cell gives a value by `=`, in loops and conditions too, but not inside functions."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return []
+    targets = []
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Assign):
+            targets += node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets.append(node.target)
+    found = [node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+    return [node.id for node in found if isinstance(node.ctx, ast.Store)]
+
+
+def editions() -> dict[Path, str]:
+    """Each file of the student edition, and what it must hold."""
+    scripts = lessons()
+    siblings = [script.stem for script in scripts]
+    files = {}
+    for script in scripts:
+        edition = student_edition(jupytext.read(script), script.stem, siblings)
+        files[STUDENT / f"{script.stem}.ipynb"] = nbformat.writes(edition) + "\n"
+    return files
+
+
+if __name__ == "__main__":
+    STUDENT.mkdir(exist_ok=True)
+    files = editions()
+    for path, text in files.items():
+        path.write_text(text)
+    for path in set(STUDENT.glob("*.ipynb")) - set(files):
+        path.unlink()  # of a lesson that is no more
