@@ -143,6 +143,22 @@ def wrong(answer: object) -> object:
     return 2 * answer + 1
 
 
+def test_the_lesson_on_data_opens_a_folder_of_autopet(tmp_path: Path):
+    # As downloaded: PET, CT and lesions of two studies of one patient, and no organs.
+    samples = REPOSITORY / "data_samples"
+    for year, sample in ((2001, "phantom_internal_9000"), (2002, "phantom_internal_9005")):
+        study = f"01-01-{year}-NA-PET-CT"
+        folder = tmp_path / "autopet" / "PETCT_0a1b" / study
+        folder.mkdir(parents=True)
+        for name in ("SUV", "CTres", "SEG"):
+            (folder / f"{name}.nii.gz").symlink_to(samples / sample / f"{name}.nii.gz")
+    parameters = {"data": str(tmp_path / "autopet"), "n_phantoms": 3, "output_dir": str(tmp_path)}
+    executed = run_notebook(NOTEBOOKS / "01_data_exploration.py", tmp_path / "run", parameters)
+    text = "\n".join(printed(executed))
+    assert "2 cases, 1 patients; looking at PETCT_0a1b_01-01-2001-NA-PET-CT" in text
+    assert re.search(r"with organs +0\nwith lesions +1\n", text)
+
+
 # ---- what every lesson has
 
 def test_lessons_are_the_notebooks_with_numbers():
