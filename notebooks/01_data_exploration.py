@@ -36,6 +36,7 @@
 
 # %%
 import os
+import shutil
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from pydicom.dataset import Dataset
+from scipy.ndimage import gaussian_filter
 
 import seganypet as sap
 from seganypet.phantom import ORGANS, SEEN_ORGANS
@@ -72,8 +74,9 @@ output.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## From counts to SUV, by hand
 #
-# A PET scanner counts decays. Corrected for attenuation, scatter and decay they become an *activity concentration*, in
-# becquerel per millilitre. That number depends on how much was injected, how long ago, and into how large a person. The
+# A PET scanner counts pairs of photons from decays of the tracer. Corrected (for attenuation, scatter, chance pairs,
+# dead time, decay) and calibrated, the counts become an *activity concentration*, in [becquerel](glossary.md#becquerel)
+# per millilitre. That number depends on how much was injected, how long ago, and into how large a person. The
 # standardised uptake value takes these out:
 #
 # $$\text{SUV}_\text{bw} = \frac{\text{activity concentration [Bq/mL]} \times \text{weight [g]}}
@@ -96,8 +99,8 @@ drug.RadionuclideTotalDose, drug.RadionuclideHalfLife = "303000000", "6586.2"  #
 header.RadiopharmaceuticalInformationSequence = [drug]
 
 # %% [markdown]
-# **Predict, then run:** an hour has passed, and the half-life is 110 minutes. Is more or less than 70 % of the activity
-# left?
+# **Predict, then run:** an hour has passed, and the [half-life](glossary.md#half-life) is 110 minutes. After half of a
+# half-life 71 % are left. Is it more or less here?
 
 # %%
 waited_s = (datetime(2024, 1, 18, 12, 1, 10) - datetime(2024, 1, 18, 11, 2, 30)).total_seconds()
@@ -113,8 +116,9 @@ print(factor.how)
 assert np.isclose(by_hand, factor.suv_per_stored_unit)
 
 # %% [markdown]
-# The last line is what makes SUV hard: "START" says that the scanner has corrected all slices back to *one moment*, and
-# each vendor says in its own way which one. `suv_factor` knows these ways, and refuses where a header leaves it open.
+# The last line is what makes SUV hard. DecayCorrection "START" says that the scanner has corrected all slices back to
+# *one moment*; each vendor says in its own way which one. The line means: here it is the series time. `suv_factor`
+# knows the ways of the vendors, and refuses where a header leaves it open.
 #
 # ### Three mistakes to make once
 #
@@ -164,17 +168,20 @@ has_series = series.is_dir()
 if has_series:
     real = sap.load_dicom(series)
     facts = real.metadata
-    print({name: facts[name] for name in ("weight_kg", "height_m", "sex", "dose_bq", "half_life_s", "decay_s")})
+    print(f"sex {facts['sex']}, {facts['weight_kg']} kg, {facts['height_m'] or float('nan'):.2f} m")
     if facts["dose_bq"]:
+        print(f"{facts['dose_bq'] / 1e6:.0f} MBq, {facts['decay_s'] / 60:.0f} min before the images' moment")
         real_by_hand = facts["weight_kg"] * 1000 / (facts["dose_bq"] * 2 ** (-facts["decay_s"] / facts["half_life_s"]))
         print(f"by hand {real_by_hand:.4e}, by the library {facts['suv_per_stored_unit']:.4e} ({facts['how']})")
-    print(f"largest SUV {real.data.max():.2f}; slopes of its slices {facts['rescale_slope_range']}")
+    slopes = facts["rescale_slope_range"]
+    print(f"largest SUV {real.data.max():.2f}; slopes of its slices from {slopes[0]:.3f} to {slopes[1]:.3f}")
 else:
     print("Skipped: no folder acrin042/PET_AC; set SEGANYPET_REAL_DATA, or dicom_folder to a series of your own.")
 
 # %% [markdown]
-# Look at the slopes: each slice has its own scale. Whoever reads the stored numbers and forgets the slope of each slice
-# gets stripes instead of a patient.
+# For `acrin042`, look at the slopes: each slice has its own scale. Whoever reads the stored numbers and forgets the
+# [slope](glossary.md#rescale-slope) of each slice gets stripes instead of a patient. And look at the time: most centres
+# wait about an hour, and tumours go on filling after that. Compare SUVs only of scans that waited alike.
 
 # %%
 if has_series:
@@ -183,11 +190,12 @@ if has_series:
 # %% [markdown]
 # ## Look
 #
-# We made `n_phantoms` patients above the first one's seed; they are files, laid out like AutoPET's. If you gave `data`,
-# that is the cohort from here on.
+# We make `n_phantoms` patients, with seeds from `seed` on; they are files, laid out like AutoPET's. If you gave `data`,
+# that is the *cohort* of the next sections. Where a lesson needs the truth, it goes back to `phantom`, the first
+# patient.
 
 # %%
-phantoms = sap.Cohort.from_phantoms(n_phantoms, seed, folder=output / "phantoms")
+phantoms = sap.Cohort.from_phantoms(n_phantoms, seed, folder=output / "phantoms", progress=False)
 cohort = sap.Cohort.from_path(data) if data else phantoms
 if organ_labels:
     cohort = cohort.with_organs(organ_labels)
@@ -206,8 +214,16 @@ sap.view3d(pet)
 # What to notice, in nearly every FDG-PET: the **brain** burns sugar all the time. The **kidneys** filter the tracer and
 # the **bladder** collects it. The **heart** is hot in some people and cold in others, depending on what they ate.
 # Bowel, muscle and brown fat can light up. All that is [physiological uptake](glossary.md#physiological-uptake). A
-# lesion is what is hot *for where it lies*.
-#
+# lesion is what is hot *for where it lies*. On the phantom we know which is which:
+
+# %%
+tissue_of = {name: label for label, name in phantom.anatomy_names.items()}
+hot_places = {name: phantom.anatomy == tissue_of[name] for name in ("brain", "bladder") if name in tissue_of}
+hot_places |= {name: phantom.organs == ORGANS.index(name) + 1 for name in ("heart", "kidney_left", "kidney_right")}
+hot_places["lesions"] = phantom.lesions > 0
+_ = sap.show_mip(phantom.pet, {name: mask for name, mask in hot_places.items() if mask.any()})
+
+# %% [markdown]
 # Where does it lie? PET alone says little about anatomy; the CT of the same session says more.
 
 # %%
@@ -221,8 +237,8 @@ if has_series and (series.parent / "CT").is_dir():
     _ = sap.show_fused(real, sap.load_dicom(series.parent / "CT"))
 
 # %% [markdown]
-# The CT was taken in one breath, the PET over many: near the diaphragm they do not fit, and no software error is to
-# blame. On the phantom you can see it at the top of the liver, which the breathing blurs in the PET only.
+# The CT was taken in one breath, the PET over many. On a real scan they do not fit near the diaphragm: a band above the
+# liver belongs to the lung on one and to the liver on the other, and no software error is to blame.
 #
 # ## Twelve organs
 #
@@ -237,7 +253,8 @@ if len(organ_table):
     print(wide[["MTV", "SUVmean", "SUVmax", "SUVpeak"]].rename(columns={"MTV": "volume, mL"}).round(2).to_string())
 
 # %% [markdown]
-# A mean hides how uptake is *distributed*. Each box spans the middle half of an organ's voxels, whiskers 5 to 95 %.
+# (Women have no prostate: then there are eleven.) A mean hides how uptake is *distributed*. Each box spans the middle
+# half of an organ's voxels, whiskers 5 to 95 %.
 
 # %%
 if len(organ_table):
@@ -248,7 +265,7 @@ if len(organ_table):
     _ = ax.set(xlabel=f"{case.pet_unit}", title=case.case)
 
 # %% [markdown]
-# - The **liver** is even: that is why it serves as a yardstick.
+# - The **liver** is large and even, and much alike between healthy people: that is why it serves as a yardstick.
 # - A **kidney** is a shell of moderate uptake around a hot pelvis; its mean says little.
 # - **Lungs** are mostly air: little tissue, little uptake.
 # - A **prostate** touches the bladder; its upper whisker may be the bladder's blur, not the prostate's. Its SUVpeak can
@@ -258,10 +275,13 @@ if len(organ_table):
 #
 # *Published:* the supplement names comparing SUVmax between organs and patients as the purpose. A kidney with four
 # times the liver's uptake is usual, a spleen with four times is not. So: measure all cases, and ask where each organ
-# stands among the same organ of the others.
+# stands among the same organ of the others. The columns: the organ's SUVmax; its ratio to the same case's liver; the
+# median of the other cases; the percentage of them that lie below; a [robust z](glossary.md#robust-z); and, for paired
+# organs, left against right.
 
 # %%
-measured = sap.quantify_cohort(cohort, output=output / f"quantities_{'own' if data else seed}_{len(cohort)}.csv")
+own_table = f"quantities_{len(cohort)}.csv" if data else f"quantities_of_phantoms_{seed}.csv"
+measured = sap.quantify_cohort(cohort, output=output / own_table, progress=bool(data))
 compared = sap.compare_suvmax(measured[measured["kind"] == "organ"]) if (measured["kind"] == "organ").any() else None
 if compared is not None:
     shown = ["object", "value", "ratio_to_liver", "reference_median", "percentile", "robust_z", "asymmetry_percent"]
@@ -269,8 +289,10 @@ if compared is not None:
     print(compared.loc[compared["case"] == case.case, shown].round(2).to_string(index=False))
 
 # %% [markdown]
-# With a handful of cases a percentile is coarse, and the column of z-scores stays empty where fewer than five others
-# remain. With a hundred it becomes a tool.
+# A high z is a question, not an answer. A lesion in the organ is one reason; a hot neighbour whose blur reaches into
+# the mask (the heart beside the left lung, the bladder above the prostate) is another. Look before you conclude. With a
+# handful of cases a percentile is coarse, and z stays empty where fewer than five others remain; with a hundred it
+# becomes a tool.
 #
 # ## Lesions: how large, how hot
 #
@@ -288,15 +310,39 @@ if len(lesions):
     _, ax = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
     for (name, rows), colour in zip(size_and_uptake.groupby("case"), COLOURS * len(cohort), strict=False):
         ax.scatter(rows["MTV"], rows["SUVmax"], label=name, color=colour, edgecolor="black", linewidth=0.4)
-    ax.set(xscale="log", yscale="log", xlabel="volume, mL", ylabel="SUVmax", title="every lesion of the cohort")
-    ax.axvline(1, color="grey", linestyle=":")
+    ax.set(xscale="log", xlabel="volume, mL", ylabel="SUVmax", title="every lesion of the cohort")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.legend(fontsize="x-small")
 
 # %% [markdown]
-# In patients, small lesions tend to look cooler. In part they are; in part the scanner makes them so: with a resolution
-# of 5 to 7 mm a lesion of 1 mL (dotted line; 12 mm across) is blurred into its surroundings. This [partial-volume
-# effect](glossary.md#partial-volume-effect) is also why a fixed threshold misses small lesions. Do you see it in the
-# picture? With few lesions chance may be stronger.
+# ### Why small things look cold
+#
+# A scanner blurs: a point becomes a blob of 5 to 7 mm ([FWHM](glossary.md#resolution)). What is not much larger loses
+# its heat to its surroundings. (In the picture above you cannot see it: the phantoms' lesions are drawn so that their
+# SUVmax *in the image* follows published tables.) So let us watch it happen, on balls of the same true SUV.
+
+# %%
+diameters_mm = np.array([8, 10, 13, 17, 22, 28, 37])
+true_suv, background, fwhm_mm = 8.0, 1.0, 6.0
+axis_mm = np.arange(-30, 31)
+from_centre_mm = np.sqrt(sum(axis**2 for axis in np.meshgrid(axis_mm, axis_mm, axis_mm, indexing="ij")))
+peaks, volumes = [], []
+for diameter in diameters_mm:
+    ball = np.where(from_centre_mm < diameter / 2, true_suv, background)
+    seen = gaussian_filter(ball, fwhm_mm / 2.355)
+    peaks.append(seen.max() / true_suv)
+    volumes.append((seen >= 6).sum() / (ball == true_suv).sum())
+
+# %%
+_, ax = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
+ax.plot(diameters_mm, peaks, "o-", color=COLOURS[0], label="SUVmax")
+ax.plot(diameters_mm, volumes, "s--", color=COLOURS[1], label="volume with SUV of at least 6")
+ax.set(xlabel="diameter, mm", ylabel="share of the truth", ylim=(0, 1.1), title=f"what a blur of {fwhm_mm:g} mm leaves")
+_ = ax.legend()
+
+# %% [markdown]
+# That is the [partial-volume effect](glossary.md#partial-volume-effect). It is also why a fixed threshold misses small
+# lesions: what crosses it is no longer the lesion that is there.
 #
 # How large is a lesion, then? It depends on the rule. The same masks, measured as drawn and by two thresholds:
 
@@ -315,16 +361,23 @@ if len(lesions):
 # ### Hot enough to be measured? PERCIST
 #
 # To compare a tumour before and after treatment one must first agree which tumours count. PERCIST asks the patient's
-# own liver: a lesion is *measurable* if its SUVpeak is at least 1.5 times the liver's mean plus two standard
-# deviations, all in [SUL](glossary.md#sul): SUV by lean body mass instead of weight, because fat takes up little and
-# heavy people would otherwise look hot. Lean body mass is estimated from weight, height and sex, so it needs a header;
-# two formulas are in use, and they disagree.
+# own liver: a lesion is *measurable* if its SUVpeak is at least 1.5 x mean + 2 SD of a 3 cm ball in the right lobe. All
+# of it is in [SUL](glossary.md#sul), SUV by lean body mass instead of weight, because fat takes up little and heavy
+# people would otherwise look hot. Lean body mass is estimated from weight, height and sex, so it needs a header.
 
 # %%
 sul = sap.quantify(phantom.pet, {"liver": liver}, sul=("janmahasatian", "james"))
-print({name: phantom.pet.metadata[name] for name in ("weight_kg", "height_m", "sex")})
+person = phantom.pet.metadata
+print(f"{person['weight_kg']:.0f} kg, {person['height_m']:.2f} m, {person['sex']}")
 for row in sul[sul["quantity"].str.contains("mean")].itertuples():
-    print(f"{row.quantity:22s}{row.value:6.3f} {row.unit}   {row.definition}")
+    print(f"{row.quantity:22s}{row.value:6.3f} {row.unit}")
+for kg in (70, 110, 150, 190):
+    lean = [sap.lean_body_mass(kg, 1.70, "M", formula) for formula in ("janmahasatian", "james")]
+    print(f"a man of 1.70 m and {kg} kg: lean {lean[0]:.0f} kg by Janmahasatian, {lean[1]:.0f} kg by James")
+
+# %% [markdown]
+# For usual people the two formulas agree. James's turns downwards for very heavy ones, whose SUL it then makes too
+# small: write down which formula you used.
 
 # %%
 reference = sap.liver_reference(phantom.pet, liver, exclude=phantom.lesions > 0)
@@ -333,6 +386,10 @@ if phantom.lesions.any():
     lesion_names = {label: f"lesion {label}" for label in range(1, phantom.lesions.max() + 1)}
     hot_enough = sap.measurability(phantom.pet, phantom.lesions, reference, names=lesion_names)
     print(hot_enough[["object", "SULpeak", "threshold", "measurable", "target"]].round(2).to_string(index=False))
+
+# %% [markdown]
+# `target` is the hottest of the measurable ones, the one that PERCIST follows. These are lesions as they were drawn;
+# where two touch, the tables above count one connected piece.
 
 # %% [markdown]
 # ## Good labels, doubtful labels
@@ -363,16 +420,17 @@ shown = {
 _ = sap.show_slices(phantom.pet, shown, at_ijk=first_click(liver, spacing=phantom.pet.spacing).ijk)
 
 # %% [markdown]
-# The same DSC can leave a mean untouched and ruin a maximum. So before you ask "how good is the mask?", ask "for which
+# Labels of similar DSC can leave a mean nearly as it was and ruin a maximum, or the other way round: a missed hot spot
+# costs SUVmax, a leak into something cool costs the mean. So before you ask "how good is the mask?", ask "for which
 # number?".
 #
 # ### Bland and Altman: do two sets of masks measure the same?
 #
 # A correlation would hide a bias. Plot, for each organ, the difference of the two measurements against their mean: the
-# line in the middle is the bias, and 95 % of differences are expected between the outer two. Here the difference is
-# truth minus label, in percent of their mean; three patients, five organs each. (Organs of one patient are not
-# independent, so the grey bands, confidence intervals, are narrower than they should be: `by_patient=True` averages
-# first.)
+# line in the middle is the bias, and 95 % of differences are expected between the outer two, if they are spread like a
+# bell. Here the difference is truth minus label (`first - second`), in percent of their mean. (Organs of one patient
+# are not independent, so the grey bands, confidence intervals, are narrower than they should be: `by_patient=True`
+# averages first.)
 
 # %%
 tables = {"truth": [], "doubtful": []}
@@ -385,7 +443,7 @@ for number in range(seed, seed + 3):
 truth_table, doubtful_table = (pd.concat(tables[name], ignore_index=True) for name in ("truth", "doubtful"))
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", sharey=True)
 for ax, quantity in zip(axes, ("SUVmean", "MTV"), strict=True):
     agreement = sap.bland_altman(truth_table, doubtful_table, quantity=quantity, relative=True)
     sap.plot_bland_altman(agreement, ax=ax)
@@ -393,10 +451,10 @@ for ax, quantity in zip(axes, ("SUVmean", "MTV"), strict=True):
     print(agreement.text)
 
 # %% [markdown]
-# What is left out is said: an organ that the annotator forgot has a volume, zero, and no mean. A mean forgives, and a
-# volume does not: compare the widths of the two.
-
-# %% [markdown]
+# A point at 200 % is an organ that the annotator forgot: its volume is zero. It has no mean, so the left plot leaves it
+# out and says so. Such a point is no bell: look at the points before you quote limits. Even without it, a volume
+# suffers more than a mean.
+#
 # ### Make labels yourself: the workflow of Fig. 1
 #
 # *Published:* a model proposes, a junior corrects, a senior refines. `sap.Annotation` is that workflow: it goes through
@@ -409,7 +467,7 @@ one_case = sap.Cohort([next(iter(phantoms))])
 name = next(iter(one_case)).case
 junior = sap.Annotation(one_case, network, output / "junior", annotator="J. Junior", targets=SEEN_ORGANS)
 junior_session = junior.reopen(name)
-print(junior.proposal)
+print("proposed by", junior.proposal)
 
 # %% [markdown]
 # Now you are the junior. Pick an organ in the row of buttons, look where the outline is wrong, and click. When you like
@@ -420,12 +478,13 @@ sap.AnnotationWidget(junior)
 
 # %% [markdown]
 # The senior opens the junior's clicks and goes on from there. A program clicks in the senior's place, so that the
-# lesson runs by itself: for each organ, up to three clicks in what is most wrong. It sees the truth, which no senior
-# does.
+# lesson runs by itself: for each organ, three clicks in what is most wrong. It sees the truth, which no senior does.
+# Your clicks as junior are kept when you run this again; the program's, as senior, begin anew.
 
 # %%
 if junior.session is not None:
     junior.finish()
+shutil.rmtree(output / "senior", ignore_errors=True)
 senior = sap.Annotation(one_case, network, output / "senior", annotator="S. Senior", targets=SEEN_ORGANS,
                         refine=output / "junior")  # fmt: skip
 session = senior.reopen(name)
@@ -455,7 +514,7 @@ for annotation in (junior, senior):
 # can be what the table says. `report` does: facts of each case, and every problem in one table.
 
 # %%
-report = cohort.report(voxels=voxels)
+report = cohort.report(voxels=voxels, progress=bool(data))
 columns = ["case", "shape", "spacing_mm", "field_of_view_mm", "orientation", "pet_p99", "pet_max", "organs", "lesions"]
 print(report.cases[[column for column in columns if column in report.cases]].to_string(index=False))
 print(f"\n{len(report.problems)} problems")
@@ -463,9 +522,9 @@ if len(report.problems):
     print(report.problems["problem"].value_counts().to_string())
 
 # %% [markdown]
-# Orientation `LAS` means that the first axis runs to the patient's Left, the second to the front (Anterior), the third
-# to the head (Superior). Scanners and converters differ. This package reads all of them; a program that assumes one of
-# them will exchange left and right.
+# Orientation `LAS`, say, means that the first axis runs to the patient's Left, the second to the front (Anterior), the
+# third to the head (Superior). Scanners and converters differ. This package reads all of them; a program that assumes
+# one of them will exchange left and right.
 #
 # **Now a cohort with mistakes in it.** We take sound phantoms and break four things that really happen:
 
@@ -483,17 +542,17 @@ sap.save_mask(broken / "b_organs.nii.gz", exchanged, like=b.load_pet())
 suspects = [
     replace(a, case="unit", patient="A", pet=broken / "a_activity.nii.gz", split="train"),
     replace(b, case="kidneys", patient="B", organs=broken / "b_organs.nii.gz", split="train"),
-    replace(c, case="labels", patient="C", lesions=b.lesions, split="train"),
+    replace(c, case="other_labels", patient="C", lesions=b.lesions, split="train"),
     replace(c, case="again", patient="C2", split="test"),
 ]
 problems = sap.Cohort(suspects, "broken cohort").validate(progress=False)
 for row in problems.itertuples():
-    print(f"{row.severity:8s}{row.case:8s} {row.problem:12s} {row.message.replace(str(output), '...')}\n")
+    print(f"{row.severity:8s}{row.case:14s}{row.problem:12s} {row.message.replace(str(output), '...')}\n")
 
 # %% [markdown]
-# Nothing was raised: you get all of it at once, sorted by case. The exchanged kidneys are a *warning*, because a person
-# may really have them on unusual sides; the others are *errors*. The last one is the mistake that makes results too
-# good: one scan under two names, trained on and tested on.
+# Nothing was raised: you get all of it at once. The exchanged kidneys are a *warning*: a rare kidney crosses over, or
+# the affine is mirrored and the labels are right, so somebody has to look. The others are *errors*. The last one is the
+# mistake that makes results too good: one scan under two names, trained on and tested on.
 #
 # ### Split by patient
 #
@@ -524,9 +583,10 @@ here = pd.Series({
 print("\nthe cohort at hand\n" + here.to_string())
 
 # %% [markdown]
-# What the table does not say: PETS-5k is private, from one hospital and one scanner model. AutoPET is public and from
-# several scanners; AutoPET-Organ is 100 of its scans with organs drawn. A phantom is neither: it has the voxels of the
-# former (or, `domain="external"`, of the latter), published volumes and uptakes, and shapes simpler than anatomy.
+# What the table does not say: PETS-5k is private, from one hospital. AutoPET is public; the supplement names several
+# scanners for it, the publishers of the data one, in another hospital, for these FDG scans. AutoPET-Organ is 100 of
+# them with organs drawn. A phantom is neither: it has the voxels of the former (or, with `domain="external"`, of the
+# latter), published volumes and uptakes, and shapes simpler than anatomy.
 #
 # ## Your turn
 #
@@ -541,10 +601,14 @@ my_suv = 9000 * 64_000 / (250e6 * 2 ** (-75 * 60 / 6586.2))
 # %%
 undecayed = 9000 * 64_000 / 250e6
 right_suv = undecayed * 2 ** (75 * 60 / 6586.2)
-assert not np.isclose(my_suv, undecayed, rtol=1e-3), "Hint: how much of the 250 MBq is left after 75 minutes?"
-assert not np.isclose(my_suv, right_suv / 1000, rtol=1e-3), "Hint: weight in grams."
-assert not np.isclose(my_suv, undecayed**2 / right_suv, rtol=1e-3), "Hint: less activity left, higher SUV."
-assert np.isclose(my_suv, right_suv, rtol=1e-3), "Hint: Bq/mL x g / (Bq at injection x 2^(-t / half-life))."
+assert isinstance(my_suv, int | float | np.number), "Hint: one number, such as my_suv = 4.2."
+assert not np.isclose(my_suv, undecayed * 2 ** (75 / 6586.2), rtol=2e-3), "Hint: 75 minutes are how many seconds?"
+assert not np.isclose(my_suv, undecayed, rtol=3e-3), "Hint: how much of the 250 MBq is left after 75 minutes?"
+assert not np.isclose(1000 * my_suv, right_suv, rtol=1e-2), "Hint: weight in grams."
+assert not np.isclose(my_suv, 1e6 * right_suv, rtol=1e-2), "Hint: the dose in becquerel; 1 MBq is a million."
+assert not np.isclose(my_suv, undecayed * np.exp(75 * 60 / 6586.2), rtol=1e-2), "Hint: 2^(-t / half-life), not e^."
+assert not np.isclose(my_suv, undecayed**2 / right_suv, rtol=1e-2), "Hint: less activity left, higher SUV."
+assert np.isclose(my_suv, right_suv, rtol=3e-3), "Hint: Bq/mL x g / (Bq at injection x 2^(-t / half-life))."
 print(f"Right: SUV {my_suv:.2f}")
 
 # %% [markdown]
@@ -559,15 +623,21 @@ my_mtv_ml = hot.sum() * np.prod(phantom.pet.spacing) / 1000
 right_ml = sap.quantify(phantom.pet, {"liver": liver}, rule="41%").query("quantity == 'MTV'")["value"].item()
 whole_ml = liver.sum() * phantom.pet.voxel_volume_ml
 everywhere = (phantom.pet.data >= 0.41 * phantom.pet.data[liver].max()).sum() * phantom.pet.voxel_volume_ml
-assert not np.isclose(my_mtv_ml, whole_ml, rtol=1e-3), "Hint: that is all of the liver; which of it is hot enough?"
+of_all = (liver & (phantom.pet.data >= 0.41 * phantom.pet.data.max())).sum() * phantom.pet.voxel_volume_ml
+assert isinstance(my_mtv_ml, int | float | np.number), "Hint: one number, in mL."
+assert not np.isclose(my_mtv_ml, whole_ml, rtol=5e-3), "Hint: (nearly) all of the liver; 41 % of which number?"
 assert not np.isclose(my_mtv_ml, everywhere, rtol=1e-3), "Hint: hot voxels outside the liver do not count."
+assert not np.isclose(my_mtv_ml, of_all, rtol=1e-3), "Hint: of the liver's own maximum, not of the whole scan's."
+assert not np.isclose(my_mtv_ml, 0.41 * whole_ml, rtol=1e-3), "Hint: the threshold is on SUV, not on the volume."
 assert not np.isclose(my_mtv_ml, 1000 * right_ml, rtol=1e-3), "Hint: these are mm3."
-assert np.isclose(my_mtv_ml, right_ml, rtol=1e-3), f"Hint: 41 % of the liver's own maximum; expected {right_ml:.1f} mL."
+assert not np.isclose(1000 * my_mtv_ml, right_ml, rtol=1e-3), "Hint: these are litres."
+assert np.isclose(my_mtv_ml, right_ml, rtol=1e-3), "Hint: count voxels of the liver with SUV >= 0.41 x its SUVmax."
 print(f"Right: {my_mtv_ml:.1f} of {whole_ml:.1f} mL")
 
 # %% [markdown]
-# **3. Mend the broken cohort.** Make a list `mended` of the four `suspects`, changed by `replace(...)` so that nothing
-# is left for `validate` to find, and as many scans as possible are kept.
+# **3. Mend the broken cohort.** Make a list `mended` of cases from `suspects`, changed by `replace(...)`, so that
+# nothing is left for `validate` to find. Keep as many different scans as possible, each with its organs and its own
+# lesions.
 
 # %% tags=["solution"]
 unit, sides, labels_of_b, again = suspects
@@ -578,30 +648,45 @@ mended = [
 ]
 
 # %%
-assert isinstance(mended, list) and mended, "Hint: a list of cases, [replace(suspects[0], ...), ...]."
+is_list = isinstance(mended, list) and mended and all(isinstance(one, sap.Case) for one in mended)
+assert is_list, "Hint: a list of cases, [replace(suspects[0], ...), ...]."
 left_over = sap.Cohort(mended, "mended").validate(progress=False)
 assert left_over.empty, f"Hint: still wrong:\n{left_over[['case', 'part', 'problem']].to_string(index=False)}"
 assert len({one.load_pet().fingerprint() for one in mended}) == 3, "Hint: three different scans can be kept."
+assert all(one.organs and one.lesions for one in mended), "Hint: mend labels, do not drop them."
+assert {one.case for one in mended} <= {one.case for one in suspects}, "Hint: replace(...) the suspects themselves."
 print("Right: the cohort is sound.")
 
 # %% [markdown]
-# **4. A suspicious number.** Which case of `phantoms` has the hottest spleen, by SUVmean in relation to its own liver?
-# Give its name. `measured_phantoms` has all you need.
+# **4. A suspicious spleen.** In which case of `phantoms` is the spleen's SUVmax highest in relation to the same case's
+# liver's SUVmax? Give the case's name. `measured_phantoms` has all you need.
 
 # %%
 measured_phantoms = sap.quantify_cohort(phantoms, progress=False)
 print(measured_phantoms[["case", "object", "quantity", "value"]].head(3).to_string(index=False))
 
 # %% tags=["solution"]
-means = measured_phantoms.query("quantity == 'SUVmean'").pivot_table(index="case", columns="object", values="value")
-my_case = (means["spleen"] / means["liver"]).idxmax()
+maxima = measured_phantoms.query("quantity == 'SUVmax'").pivot_table(index="case", columns="object", values="value")
+my_case = (maxima["spleen"] / maxima["liver"]).idxmax()
 
 # %%
-by_case = measured_phantoms.query("quantity == 'SUVmean'").set_index(["case", "object"])["value"].unstack()
+by_case = measured_phantoms.query("quantity == 'SUVmax'").set_index(["case", "object"])["value"].unstack()
 ratios = by_case["spleen"] / by_case["liver"]
-assert my_case in ratios.index, f"Hint: a case's name, one of {', '.join(ratios.index)}."
-assert my_case == ratios.idxmax(), "Hint: divide each case's spleen by the same case's liver, then take the largest."
+assert isinstance(my_case, str) and my_case in ratios.index, f"Hint: one name, of {', '.join(ratios.index)}."
+assert my_case == ratios.idxmax(), "Hint: by SUVmax; divide each case's spleen by the same case's liver."
 print(f"Right: {my_case}, spleen at {ratios.max():.2f} times its liver")
+
+# %% [markdown]
+# What makes it so hot? Look at its hottest voxel, with the truth drawn around it.
+
+# %%
+spleen_to_liver = measured_phantoms.query("quantity == 'SUVmax'").set_index(["case", "object"])["value"].unstack()
+suspicious = phantoms[(spleen_to_liver["spleen"] / spleen_to_liver["liver"]).idxmax()]
+suspicious_pet = suspicious.load_pet()
+spleen = suspicious.load_organs(suspicious_pet)[0] == ORGANS.index("spleen") + 1
+hottest_ijk = np.unravel_index(np.where(spleen, suspicious_pet.data, 0).argmax(), spleen.shape)
+around = {"spleen": spleen, "lesions": suspicious.load_lesions(suspicious_pet) > 0}
+_ = sap.show_slices(suspicious_pet, {name: mask for name, mask in around.items() if mask.any()}, at_ijk=hottest_ijk)
 
 # %% [markdown]
 # ## Your own AutoPET
@@ -612,7 +697,7 @@ print(f"Right: {my_case}, spleen at {ratios.max():.2f} times its liver")
 # table:
 #
 # ```python
-# cohort = sap.Cohort.from_autopet("/path/to/FDG-PET-CT-Lesions")
+# cohort = sap.Cohort.from_path("/path/to/FDG-PET-CT-Lesions")
 # cohort = cohort.with_organs("/path/to/AutoPET-Organ")   # the cases that it has
 # cohort.report(voxels=False).problems
 # cohort.split_by_patient(0, {"train": 0.8, "test": 0.2}).to_csv("cohort.csv")

@@ -8,6 +8,7 @@ Tables of several cases are those of single ones, each with a column `case`, one
 
 import re
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,7 +117,6 @@ def bland_altman(
     two, other_unit = _rows(second, quantity, keys, "second table")
     if unit != other_unit:
         raise UnitError(f"{quantity} is in {unit} in the first table, in {other_unit} in the second; convert one.")
-    one, two = (rows.astype(dict.fromkeys(keys, str)) for rows in (one, two))  # a CSV turns case "7" into the number
     both = one.rename(columns={"value": "first"}).merge(
         two.rename(columns={"value": "second"}), on=keys, how="outer", indicator="found"
     )
@@ -266,11 +266,16 @@ def _rows(table: "pandas.DataFrame", quantity: str, keys: list[str], what: str) 
     units = list(rows["unit"].unique())
     if len(units) > 1:
         raise UnitError(f"{quantity} is in {' and '.join(map(str, units))} in the {what}; convert to one unit.")
+    # A CSV turns case "7" into the number; a case or patient that is not there has no name.
+    rows = rows.assign(**{key: rows[key].where(rows[key].isna(), rows[key].astype(str)) for key in keys})
     again = rows[rows.duplicated(keys)]
     if len(again):
         first = ", ".join(f"{key} {again.iloc[0][key]}" for key in keys)
         raise SegAnyPETError(f"the {what} has {quantity} of {first} twice; each object of a case may be there once.")
-    return rows[[*keys, "value"]].astype({"value": float}), units[0]
+    try:
+        return rows[[*keys, "value"]].astype({"value": float}), units[0]
+    except (ValueError, TypeError) as error:
+        raise SegAnyPETError(f"the {what} has values of {quantity} that are no numbers ({error}).") from error
 
 
 def _agreement(
@@ -285,7 +290,7 @@ def _agreement(
 ) -> BlandAltman:
     from scipy import stats
 
-    if not 0 < level < 1:
+    if not isinstance(level, Real) or not 0 < level < 1:
         raise SegAnyPETError(f"level={level!r}; needed is a share between 0 and 1, such as 0.95.")
     both["mean"] = both[["first", "second"]].mean(axis=1, skipna=False)
     both["difference"] = both["first"] - both["second"]
@@ -293,6 +298,8 @@ def _agreement(
         both["difference"] = _relative_percent(both["first"], both["second"])
     unknown = ~np.isfinite(both[["first", "second"]]).all(axis=1)
     why = why.mask((why == "") & unknown, "not a number").mask((why == "") & (both["mean"] == 0) & relative, "mean 0")
+    if by_patient:
+        why = why.mask((why == "") & both["patient"].isna(), "no patient")
     pairs = both[why == ""].reset_index(drop=True)
     left_out = both[[*keys, "first", "second"]].assign(why=why)[why != ""].reset_index(drop=True)
     if by_patient:

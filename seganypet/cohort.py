@@ -116,7 +116,7 @@ class Cohort:
         """
         folder = Path(folder)
         cases, missing = [], []
-        for study in sorted({file.parent for file in folder.glob("*/*/*.nii.gz")}):
+        for study in sorted({file.parent for file in _files(folder, "*/*/*.nii.gz")}):
             pet, lesions, ct = (study / name for name in ("SUV.nii.gz", "SEG.nii.gz", "CTres.nii.gz"))
             patient, name = study.parent.name, f"{study.parent.name}_{study.name}"
             missing += [(name, file) for file in (pet, lesions) if not file.is_file()]
@@ -139,12 +139,13 @@ class Cohort:
         """
         folder = Path(folder)
         cases, missing = [], []
-        for pet in sorted((folder / "imagesTr").glob("*_0001.nii.gz")):
-            name = pet.name.removesuffix("_0001.nii.gz")
-            ct, lesions = pet.with_name(f"{name}_0000.nii.gz"), folder / "labelsTr" / f"{name}.nii.gz"
-            missing += [(name, file) for file in (ct, lesions) if not file.is_file()]
+        images = _files(folder, "imagesTr/*_000[01].nii.gz")
+        for name in sorted({file.name.removesuffix(".nii.gz")[:-5] for file in images}):
+            ct, pet = (folder / "imagesTr" / f"{name}_{channel}.nii.gz" for channel in ("0000", "0001"))
+            lesions = folder / "labelsTr" / f"{name}.nii.gz"
+            missing += [(name, file) for file in (ct, pet, lesions) if not file.is_file()]
             parts = name.split("_")
-            named = len(parts) >= 3 and parts[0] in ("fdg", "psma")
+            named = len(parts) >= 3 and parts[0].lower() in ("fdg", "psma")
             patient, tracer = (parts[1], parts[0].upper()) if named else (name, None)
             cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer=tracer))
         if not cases:
@@ -179,20 +180,26 @@ class Cohort:
         """
         from tqdm.auto import tqdm
 
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise CohortError(f"from_phantoms: n={n!r}; needed is an integer of at least 1.")
+        for argument, value, least in (("n", n, 1), ("seed", seed, 0)):
+            if not isinstance(value, int | np.integer) or value < least:
+                raise CohortError(f"from_phantoms: {argument}={value!r}; needed is an integer of at least {least}.")
         folder = cache_folder() / "phantoms" if folder is None else Path(folder)
         cases = []
         for number in tqdm(range(seed, seed + n), desc="phantoms", disable=not progress):
-            name = f"phantom_{domain}_{number}"
+            kind = {True: "", False: "_healthy"}.get(lesions, f"_{lesions}")
+            name = f"phantom_{domain}_{number}{kind}"
             at = folder / name
-            made_by = f"seganypet {__version__}: make_phantom({number}, {domain!r}, {lesions!r})\n"
-            marker = at / "made_by.txt"  # written last: where it is, all is
-            if not marker.is_file() or marker.read_text() != made_by:
-                marker.unlink(missing_ok=True)
-                write_phantom(make_phantom(number, domain, lesions), at)
-                with replace_atomically(marker) as temporary:
-                    temporary.write_text(made_by)
+            made_by = f"seganypet {__version__}: make_phantom({number}, {domain!r}, {lesions!r})\n".encode()
+            marker = at / "made_by.txt"  # written last: where it is, all was
+            whole = all((at / file).is_file() for file in (marker.name, PET, CT, ORGAN_LABELS, LESIONS))
+            try:
+                if not whole or marker.read_bytes() != made_by:
+                    marker.unlink(missing_ok=True)
+                    write_phantom(make_phantom(number, domain, lesions), at)
+                    with replace_atomically(marker) as temporary:
+                        temporary.write_bytes(made_by)
+            except OSError as error:
+                raise CohortError(f"cannot write phantoms to {at} ({error.strerror}); give another folder=.") from error
             cases.append(
                 Case(
                     name, name, at / PET, "SUVbw", ct=at / CT, organs=at / ORGAN_LABELS, organ_convention="seganypet",
@@ -213,20 +220,24 @@ class Cohort:
             CohortError: No file fits a case, or a file fits several.
         """
         folder = Path(folder)
-        files: dict[str, list[Path]] = {}
-        for path in sorted(folder.glob("**/*.nii.gz")):
-            files.setdefault(_plain(path.name.removesuffix(".nii.gz")), []).append(path)
+        if not folder.is_dir():
+            raise CohortError(f"{folder} is no folder; needed is one with <case>.nii.gz.")
+        files = {path: path.name.removesuffix(".nii.gz") for path in _files(folder, "**/*.nii.gz")}
         patients = [case.patient for case in self]
-        found = []
+        found, owner = [], {}
         for case in self:
-            names = {_plain(case.case), *([_plain(case.patient)] if patients.count(case.patient) == 1 else [])}
-            fitting = [path for name in sorted(names) for path in files.get(name, [])]
+            names = [case.case, *([case.patient] if patients.count(case.patient) == 1 else [])]
+            fitting = [path for path, name in files.items() if name in names]  # exactly so, if there is such a file
+            plain = {_plain(name) for name in names}
+            fitting = fitting or [path for path, name in files.items() if _plain(name) in plain]
             if len(fitting) > 1:
                 raise CohortError(f"case {case.case}: {', '.join(map(str, fitting))} all fit; keep one in {folder}.")
-            if fitting:
-                found.append(replace(case, organs=fitting[0], organ_convention=convention))
+            for path in fitting:
+                if (first := owner.setdefault(path, case.case)) != case.case:
+                    raise CohortError(f"{path} fits case {first} and case {case.case}; name it exactly as one of them.")
+                found.append(replace(case, organs=path, organ_convention=convention))
         if not found:
-            there = ", ".join([paths[0].name for paths in files.values()][:3]) or "no .nii.gz"
+            there = ", ".join(list(files.values())[:3]) or "no .nii.gz"
             raise CohortError(
                 f"{folder}: none of its files ({there}) is named as a case of {self.source}, such as "
                 f"{next(iter(self)).case}.nii.gz; rename them."
@@ -324,10 +335,10 @@ def _inspect(cases: Iterable[Case], voxels: bool, workers: int, progress: bool) 
 
 def _same_scans(found: Iterable[Inspection]) -> Iterator[Problem]:
     """Scans that stand in a cohort twice: the same voxels, or, where those were not read, the same file."""
-    first_of: dict[bytes | Path, Case] = {}
+    first_of: dict[bytes | str, Case] = {}
     for one in found:
         case = one.case
-        first = first_of.setdefault(one.digest or Path(case.pet).absolute(), case)
+        first = first_of.setdefault(one.digest or os.path.realpath(case.pet), case)
         if first is not case:
             apart = first.patient != case.patient or first.split != case.split
             message = f"{case.pet}: the scan of case {first.case} (patient {first.patient}, split {first.split}) again."
@@ -337,7 +348,7 @@ def _same_scans(found: Iterable[Inspection]) -> Iterator[Problem]:
 def _raise_first_error(problems: Iterable[Problem], hint: str = "") -> None:
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
-        more = f" {len(errors) - 1} more faults. {hint}".rstrip() if len(errors) > 1 else ""
+        more = f" {len(errors) - 1} more fault(s). {hint}".rstrip() if len(errors) > 1 else ""
         raise CohortError(errors[0].message + more)
 
 
@@ -345,7 +356,13 @@ def _raise_if_missing(missing: list[tuple[str, Path]]) -> None:
     if missing:
         listed = "; ".join(f"case {case}: {path}" for case, path in missing[:5])
         more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise CohortError(f"{listed}{more} does not exist; is the download complete?")
+        raise CohortError(f"missing are {listed}{more}. Is the download complete, and named in these very letters?")
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Files that fit, sorted, without hidden ones such as those that macOS leaves."""
+    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def _plain(name: str) -> str:

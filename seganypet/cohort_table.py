@@ -48,14 +48,15 @@ def read_table(path: str | os.PathLike) -> tuple[list[Case], list[Problem]]:
         CohortError: No such file.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder; use from_autopet or from_nnunet" if path.is_dir() else "no such cohort table"
+    if not os.path.isfile(path):
+        what = "is a folder; use from_autopet or from_nnunet" if os.path.isdir(path) else "no such cohort table"
         raise CohortError(f"{path}: {what}; needed is a CSV file.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
             rows = list(csv.reader(file, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        return [], [_of_table("not_a_table", f"{path}: not a readable CSV table in UTF-8 ({error}).")]
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        message = f"{path}: not a readable CSV table in UTF-8 ({error}). From a spreadsheet, save as 'CSV UTF-8'."
+        return [], [_of_table("not_a_table", message)]
     header = [name.strip() for name in rows[0]] if rows else []
     faults = list(_faults_of_header(header))
     if faults:
@@ -121,7 +122,8 @@ def _of_table(problem: str, message: str, severity: str = "error") -> Problem:
 def _faults_of_header(header: Sequence[str]) -> Iterator[str]:
     missing = [name for name in REQUIRED if name not in header]
     if missing:
-        yield f"columns {missing} are missing; the table has {list(header)}."
+        advice = " Separate cells by commas." if len(header) == 1 else ""
+        yield f"columns {missing} are missing; the table has {list(header)}.{advice}"
     unknown = [name for name in header if name not in COLUMNS]
     if unknown and not missing:  # a table with semicolons has one unknown column, which is not its fault
         yield f"unknown columns {unknown}; known are {list(COLUMNS)}."
@@ -146,8 +148,8 @@ def _case_of_row(
     for part in PARTS:
         if cells.get(part) is not None:
             cells[part] = table.parent / cells[part]
-            if not cells[part].is_file():
-                what = "is a folder" if cells[part].is_dir() else "does not exist"
+            if not os.path.isfile(cells[part]):
+                what = "is a folder" if os.path.isdir(cells[part]) else "does not exist"
                 message = f"{where}: {part} file {cells[part]} {what}."
                 problems.append(Problem(*who, part, "missing", "error", message))
     try:

@@ -7,7 +7,7 @@ An *error* means that the case cannot be used as it stands; a *warning*, that so
     nan, empty, unit_range               error    of PET and CT: not a number; all the same; numbers that cannot be in
                                                   the unit that is claimed (of a CT a warning: it may show no air)
     negative                             warning  PET far below 0, as after a normalisation
-    qform_sform                          warning  the header's two affines differ, so programs may disagree
+    qform_sform, no_affine               warning  the header's two affines differ, so programs may disagree; none at all
     voxel_size, field_of_view            warning  not a scanner's: is the header in millimetres?
     ct_elsewhere                         warning  the CT covers less than half of the PET
     not_labels, empty                    error    fractions or negative labels; an organ map without an organ
@@ -19,6 +19,7 @@ An *error* means that the case cannot be used as it stands; a *warning*, that so
     lesions_everywhere                   warning  more than a fifth of the scan is lesion
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,10 +140,10 @@ def inspect_case(case: Case, voxels: bool = True) -> Inspection:
 
 
 def _check_roles(found: Inspection) -> None:
-    roles: dict[Path, str] = {}
+    roles: dict[str, str] = {}
     for part in PARTS:
         path = getattr(found.case, part)
-        if path is not None and (first := roles.setdefault(Path(path).absolute(), part)) != part:
+        if path is not None and (first := roles.setdefault(os.path.realpath(path), part)) != part:
             found.note(part, "same_file", f"is also this case's {first}; name another file or leave the cell blank.")
 
 
@@ -151,8 +152,8 @@ def _open(found: Inspection, part: str) -> nib.Nifti1Pair | None:
     path = getattr(found.case, part)
     if path is None:
         return None
-    if not Path(path).is_file():
-        what = "is a folder" if Path(path).is_dir() else "does not exist"
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist, or you may not enter its folder"
         found.note(part, "missing", f"{what}; correct the path, or bring the file back.")
         return None
     try:
@@ -165,6 +166,11 @@ def _open(found: Inspection, part: str) -> nib.Nifti1Pair | None:
         listed = " x ".join(f"{size:.3g}" for size in sizes)
         found.note(part, "voxel_size", f"voxels of {listed} mm; is the header in millimetres?", "warning")
     header = image.header
+    if header["qform_code"] == header["sform_code"] == 0:
+        found.note(
+            part, "no_affine", "the header does not say where the voxels lie (both codes are 0), so left and right are "
+            "a guess; write the file again with its affine.", "warning",
+        )  # fmt: skip
     if header["qform_code"] > 0 and header["sform_code"] > 0:
         try:
             apart_mm = _farthest_corner_mm(header.get_qform(), header.get_sform(), image.shape)
@@ -236,15 +242,19 @@ def _check_image(found: Inspection, part: str, data: np.ndarray) -> None:
 
         found.digest = hashlib.sha256(np.ascontiguousarray(data).view(np.uint8).data).digest()
     lowest, highest = float(data.min()), float(data.max())
-    if not np.isfinite(lowest + highest):
-        bad = int((~np.isfinite(data)).sum())
+    most = np.finfo(np.float32).max  # volumes are held in float32
+    if not (np.isfinite(lowest + highest) and max(-lowest, highest) < most):
+        bad = int((~np.isfinite(data) | (np.abs(data) >= most)).sum())
         found.note(part, "nan", f"{bad} of {data.size} voxels are NaN or infinite; every voxel needs a number.")
         return
     if lowest == highest:
         found.note(part, "empty", f"every voxel is {lowest:g}; is it a mask, or did the export fail?")
         return
     stride = max(1, data.size // _SAMPLED)
-    p99 = float(np.percentile(data.ravel(order="K")[::stride], 99))
+    sampled = data.ravel(order="K")[::stride]
+    p99 = float(np.percentile(sampled, 99))
+    inside = sampled[sampled > 0.1]
+    middle = float(np.median(inside)) if inside.size else 0.0
     if part == "ct":
         if lowest > -500:
             found.note(
@@ -254,16 +264,16 @@ def _check_image(found: Inspection, part: str, data: np.ndarray) -> None:
         return
     found.facts |= {"pet_min": round(lowest, 3), "pet_p99": round(p99, 3), "pet_max": round(highest, 3)}
     unit = found.case.pet_unit
-    # By definition the body's mean SUV is about 1: 99 % of a scan never lie above 100, nor all of it below 0.5.
-    if unit == "SUVbw" and (p99 > 100 or highest < 0.5):
+    # By definition the body's mean SUV is about 1: half of a body is never above 20, nor all of it below 1.
+    if unit == "SUVbw" and (middle > 20 or highest <= 1):
         found.note(
-            part, "unit_range", f"99 % lie below {p99:.4g}, the largest is {highest:.4g}, which is no SUVbw of a body; "
-            "is it in Bq/mL, 8 bits, or normalised? Correct pet_unit or convert.",
+            part, "unit_range", f"half of what is not 0 lies above {middle:.4g}, the largest is {highest:.4g}: that is "
+            "no SUVbw of a body; is it in Bq/mL, 8 bits, or normalised? Correct pet_unit or convert.",
         )  # fmt: skip
     if unit == "Bq/mL" and highest < 200:
         found.note(
-            part, "unit_range", f"the largest is {highest:.4g} Bq/mL, less than the noise of a scanner; "
-            "is it SUVbw already?",
+            part, "unit_range", f"the largest is {highest:.4g} Bq/mL, which is very little; is it SUVbw already?",
+            "warning",
         )  # fmt: skip
     if lowest < -0.05 * highest:
         found.note(
@@ -314,11 +324,18 @@ def _check_organs(found: Inspection, labels: np.ndarray, affine: np.ndarray) -> 
             found.note("organs", "organ_size", f"{name} has {size_ml:.0f} mL; {limit}.", "warning")
     boxes = ndimage.find_objects(labels)
     centres_mm = {
-        names[label]: nib.affines.apply_affine(affine, [(part.start + part.stop - 1) / 2 for part in boxes[label - 1]])
+        names[label]: nib.affines.apply_affine(affine, _centre(labels, label, boxes[label - 1]))
         for label in present
         if label in names
     }
     _check_places(found, centres_mm)
+
+
+def _centre(labels: np.ndarray, label: int, box: tuple[slice, ...]) -> list[float]:
+    """Centre of mass of a label in voxels: a stray voxel far away moves it little."""
+    mask = labels[box] == label
+    along = [mask.sum(tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    return [part.start + float(np.average(np.arange(n.size), weights=n)) for part, n in zip(box, along, strict=True)]
 
 
 def _check_places(found: Inspection, centres_mm: dict[str, np.ndarray]) -> None:

@@ -84,8 +84,7 @@ def quantify(
     import pandas
 
     check_suvbw(volume)
-    if peak not in ("global", "local"):
-        raise VolumeError(f"peak={peak!r}; needed is 'global' or 'local'.")
+    check_rule(rule, peak)
     formulas = dict.fromkeys([sul] if isinstance(sul, str) else sul)
     lean = {formula: sul_factor(volume, formula) for formula in formulas}
     weights = peak_weights(volume.affine)
@@ -115,6 +114,7 @@ def threshold_mask(volume: Volume, mask: np.ndarray, rule: Rule) -> np.ndarray:
         UnitError, GeometryError, VolumeError: As `quantify`.
     """
     check_suvbw(volume)
+    check_rule(rule)
     mask = check_mask(volume, mask, "mask")
     return mask & _above(volume.data, mask, rule)
 
@@ -177,14 +177,18 @@ def peak_weights(affine: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
+def check_rule(rule: Rule | None, peak: str = "global") -> None:
+    """Raise VolumeError unless `quantify` knows this rule and this kind of peak."""
+    if not (rule is None or isinstance(rule, Threshold) or rule in ("fixed4", "41%")):
+        raise VolumeError(f"threshold rule {rule!r}; needed is 'fixed4' or '41%', or a Threshold.")
+    if peak not in ("global", "local"):
+        raise VolumeError(f"peak={peak!r}; needed is 'global' or 'local'.")
+
+
 def _above(data: np.ndarray, mask: np.ndarray, rule: Rule) -> np.ndarray:
     if isinstance(rule, Threshold):
         return data >= rule.suvbw
-    if rule == "fixed4":
-        return data >= 4.0
-    if rule == "41%":
-        return data >= 0.41 * data[mask].max(initial=-np.inf)
-    raise VolumeError(f"threshold rule {rule!r}; needed is 'fixed4' or '41%', or a Threshold.")
+    return data >= (4.0 if rule == "fixed4" else 0.41 * data[mask].max(initial=-np.inf))
 
 
 def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, peak: str) -> float:

@@ -1,5 +1,6 @@
 """The organs and lesions of a whole cohort in numbers, case after case."""
 
+import json
 import os
 import warnings
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seganypet import __version__
 from seganypet.case import Case
 from seganypet.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.files import check_place, replace_atomically
 from seganypet.labels import lesion_instances, lesion_name
-from seganypet.quantify import Threshold, quantify
+from seganypet.quantify import Rule, check_rule, quantify
 from seganypet.volume import Volume
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 def quantify_cohort(
     cohort: Cohort,
     *,
-    rule: str | Threshold | None = None,
+    rule: Rule | None = None,
     peak: str = "global",
     output: str | os.PathLike | None = None,
     progress: bool = True,
@@ -33,8 +35,9 @@ def quantify_cohort(
         cohort: Its PETs are in SUVbw. Never more than a PET and one label map are in memory.
         rule: Narrows the lesions' masks, see `quantify`; organs are measured as drawn.
         peak: See `quantify`.
-        output: CSV that is written after every case; cases that stand there already are not measured again, so that
-            a killed run goes on. A new name for other cases, labels or rules.
+        output: CSV that is written after every case, so that a killed run goes on. Cases that stand there are not
+            measured again unless their files have changed since (`<output>.json` remembers them); other cases in it
+            stay.
         progress: Show a bar.
 
     Returns:
@@ -42,7 +45,8 @@ def quantify_cohort(
         ("lesion_01", ...: 26-connected components, the largest first) or "lesions" (all together).
 
     Raises:
-        SegAnyPETError: `output` cannot be written, or holds another table.
+        VolumeError: An unknown `rule` or `peak`.
+        SegAnyPETError: `output` cannot be written, holds another table, or was made with another rule or peak.
 
     Warns:
         UserWarning: Cases that cannot be measured, with the reason; the others are.
@@ -50,20 +54,19 @@ def quantify_cohort(
     import pandas
     from tqdm.auto import tqdm
 
-    output = None if output is None else Path(output)
-    tables = [] if output is None else _finished(output)
-    done = {name for table in tables for name in table["case"]}
+    check_rule(rule, peak)
+    kept = Kept(None if output is None else Path(output), f"rule {rule}, peak {peak}, seganypet {__version__}")
+    tables = []
     for case in tqdm(cohort, desc="cases", disable=not progress):
-        if case.case in done:
-            continue
-        try:
-            tables.append(quantify_case(case, rule=rule, peak=peak))
-        except SegAnyPETError as error:
-            warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
-            continue
-        if output is not None:
-            with replace_atomically(output) as temporary:
-                pandas.concat(tables, ignore_index=True).to_csv(temporary, index=False)
+        table = kept.table(case)
+        if table is None:
+            try:
+                table = quantify_case(case, rule=rule, peak=peak)
+            except SegAnyPETError as error:
+                warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
+                continue
+            kept.add(case, table)
+        tables.append(table)
     return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame(columns=COLUMNS)
 
 
@@ -71,7 +74,7 @@ COLUMNS = ("case", "patient", "kind", "object", "quantity", "value", "unit", "de
 
 
 def quantify_case(
-    case: Case, pet: Volume | None = None, *, rule: str | Threshold | None = None, peak: str = "global"
+    case: Case, pet: Volume | None = None, *, rule: Rule | None = None, peak: str = "global"
 ) -> "pandas.DataFrame":
     """As `quantify_cohort`, for one case, whose PET may be given if it is loaded.
 
@@ -90,6 +93,8 @@ def quantify_case(
         del organs
     if case.lesions is not None:
         lesions = lesion_instances(case.load_lesions(pet))
+        if lesions.max() > np.iinfo(np.int16).max:
+            raise SegAnyPETError(f"case {case.case}: {lesions.max()} separate lesions; is {case.lesions} a mask?")
         names = {number: lesion_name(number) for number in range(1, int(lesions.max()) + 1)}
         if names:
             tables.append(quantify(pet, lesions, names=names, rule=rule, peak=peak).assign(kind="lesion"))
@@ -100,16 +105,77 @@ def quantify_case(
     return table[list(COLUMNS)]
 
 
-def _finished(output: Path) -> list["pandas.DataFrame"]:
+class Kept:
+    """The tables of finished cases, in a CSV, and beside it in JSON which files they were measured on.
+
+    Args:
+        path: Of the CSV; None: nothing is kept.
+        settings: What else the numbers depend on.
+
+    Raises:
+        SegAnyPETError: No such folder, another table, or other settings.
+    """
+
+    def __init__(self, path: Path | None, settings: str):
+        self.path, self.settings = path, settings
+        self.tables: dict[str, pandas.DataFrame] = {}
+        self.files: dict[str, list] = {}
+        if path is None:
+            return
+        check_place(path)
+        self.notes = path.with_name(f"{path.name}.json")
+        if not path.exists():
+            return
+        table, notes = _read(path, self.notes)
+        if notes["settings"] != settings:
+            raise SegAnyPETError(f"{path} was made with {notes['settings']}, not {settings}; give another name.")
+        self.tables = {str(case): rows.reset_index(drop=True) for case, rows in table.groupby("case", sort=False)}
+        self.files = notes["files"]
+
+    def table(self, case: Case) -> "pandas.DataFrame | None":
+        """The case's rows if it was measured on the very files that it has now."""
+        return self.tables.get(case.case) if self.files.get(case.case) == _identity(case) else None
+
+    def add(self, case: Case, table: "pandas.DataFrame") -> None:
+        """Keep the rows of a case. A death between the two files costs this case's measurement, no more."""
+        import pandas
+
+        if self.path is None:
+            return
+        self.files.pop(case.case, None)
+        self._write_notes()
+        self.tables[case.case] = table
+        with replace_atomically(self.path) as temporary:
+            pandas.concat(self.tables.values(), ignore_index=True).to_csv(temporary, index=False)
+        self.files[case.case] = _identity(case)
+        self._write_notes()
+
+    def _write_notes(self) -> None:
+        with replace_atomically(self.notes) as temporary:
+            temporary.write_text(json.dumps({"settings": self.settings, "files": self.files}, indent=1))
+
+
+def _identity(case: Case) -> list:
+    """What tells the files of a case from others: where they lie, how large, how old; and what labels mean."""
+    found = [case.patient, case.pet_unit, case.organ_convention]
+    for path in (case.pet, case.organs, case.lesions):
+        known = path is not None and os.path.isfile(path)
+        found.append([os.path.abspath(path), os.path.getsize(path), os.path.getmtime(path)] if known else None)
+    return found
+
+
+def _read(path: Path, notes: Path) -> tuple["pandas.DataFrame", dict]:
     import pandas
 
-    check_place(output)
-    if not output.exists():
-        return []
     try:
-        table = pandas.read_csv(output, dtype={"case": str, "patient": str})
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise SegAnyPETError(f"{output} is no table of quantify_cohort ({error}); give another name.") from error
-    if tuple(table.columns) != COLUMNS:
-        raise SegAnyPETError(f"{output} has columns {list(table.columns)}, not {list(COLUMNS)}; give another name.")
-    return [table]
+        # Only numbers may be missing: a patient may be called NA.
+        table = pandas.read_csv(
+            path, dtype={"case": str, "patient": str, "value": float}, keep_default_na=False, na_values={"value": [""]}
+        )
+        if tuple(table.columns) != COLUMNS:
+            raise ValueError(f"columns {list(table.columns)}")
+        return table, json.loads(notes.read_text())
+    except (OSError, ValueError, pandas.errors.ParserError) as error:
+        raise SegAnyPETError(
+            f"{path} with {notes.name} is no table that quantify_cohort wrote ({error}); give another name."
+        ) from error

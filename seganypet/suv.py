@@ -142,6 +142,10 @@ def lean_body_mass(weight_kg: float, height_m: float, sex: str, formula: str = "
         raise SUVError(f"lean body mass: weight_kg is {weight_kg}; a positive weight (0010,1030) is needed.")
     if not height_m or height_m <= 0:
         raise SUVError(f"lean body mass: height_m is {height_m}; a positive height (0010,1020) is needed.")
+    if not 0.5 <= weight_kg <= 400:
+        raise SUVError(f"lean body mass: weight_kg is {weight_kg:g}; give kilograms.")
+    if height_m < 0.3:
+        raise SUVError(f"lean body mass: height_m is {height_m:g}; give metres.")
     if height_m > 3:
         raise SUVError(f"lean body mass: height_m is {height_m:g}; give metres, not centimetres.")
     if sex not in ("M", "F"):

@@ -7,6 +7,7 @@ oblique, anisotropic or left-handed.
 """
 
 import hashlib
+import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -266,15 +267,27 @@ def open_nifti(path: str | os.PathLike) -> nib.Nifti1Pair:
         GeometryError: Singular affine.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder (for DICOM use load_dicom)" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):  # unlike Path.is_file, False also where one may not look
+        what = "is a folder (for DICOM use load_dicom)" if os.path.isdir(path) else "does not exist"
         raise VolumeError(f"{path} {what}; needed is a NIfTI file.")
     _check_suffix(path)
     try:
         image = nib.load(path)
         shape = image.shape
+    except PermissionError as error:
+        raise VolumeError(f"{path}: you may not read this file; change its permissions.") from error
     except _UNREADABLE as error:
         raise VolumeError(f"{path}: not a readable NIfTI file, or cut short ({error}). Copy it again.") from error
+    if not isinstance(image, nib.Nifti1Pair):
+        raise VolumeError(f"{path}: a {type(image).__name__}; a plain NIfTI volume is needed.")
+    # A damaged header may claim more than any memory holds. gzip shrinks by at most a factor of 1032.
+    claimed = math.prod(map(int, shape)) * image.get_data_dtype().itemsize
+    possible = path.stat().st_size * (1100 if path.name.endswith(".gz") else 1)
+    if claimed > possible:
+        raise VolumeError(
+            f"{path}: its header claims {shape}, {claimed / 1e6:.3g} MB, more than a file of {path.stat().st_size} "
+            "bytes can hold: cut short, or the header is damaged. Copy it again."
+        )
     _check_shape(shape, str(path))
     check_affine(image.affine, str(path))
     return image

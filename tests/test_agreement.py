@@ -214,3 +214,26 @@ def test_what_is_missing_is_not_a_number():
 def test_bad_tables_are_refused(change, arguments, error, message):
     with pytest.raises(error, match=message):
         compare_suvmax(change(_organs()), **arguments)
+
+
+def test_a_pair_without_a_patient_is_left_out_aloud():
+    rows = [{"case": f"c{n}", "patient": f"p{n}" if n else None, "object": "liver", "quantity": "MTV", "unit": "mL",
+             "value": 100.0 + n} for n in range(5)]  # fmt: skip
+    table = pd.DataFrame(rows)
+    other = table.assign(value=table["value"] - [50, 1, 1, 1, 1])
+    agreement = bland_altman(table, other, quantity="MTV", by_patient=True)
+    assert (agreement.n, agreement.bias) == (4, 1.0)
+    assert agreement.left_out["why"].tolist() == ["no patient"]
+
+
+def test_a_case_is_not_compared_with_itself_if_its_name_became_a_number():
+    table = pd.DataFrame([{"case": n, "object": "liver", "quantity": "SUVmax", "unit": "g/mL", "value": float(n)}
+                          for n in range(6)])  # fmt: skip
+    compared = compare_suvmax(table, reference=table.astype({"case": str}))
+    assert set(compared["n_reference"]) == {5}
+
+
+def test_values_that_are_no_numbers_are_named():
+    table = pd.DataFrame([{"case": "a", "object": "liver", "quantity": "MTV", "unit": "mL", "value": "x"}])
+    with pytest.raises(SegAnyPETError, match="values of MTV that are no numbers"):
+        bland_altman(table, table, quantity="MTV")

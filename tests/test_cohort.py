@@ -200,7 +200,7 @@ def test_autopet_tree_is_read(tmp_path, pet):
     assert (case.pet_unit, case.tracer, case.ct.name) == ("SUVbw", "FDG", "CTres.nii.gz")
     assert dict(case.targets(only=["lesions"]))["lesions"].sum() == (pet.data > 0.9).sum()
     (tmp_path / study / "SEG.nii.gz").unlink()
-    with pytest.raises(CohortError, match=r"SEG.nii.gz does not exist; is the download complete"):
+    with pytest.raises(CohortError, match=r"missing are case PETCT_1b.*SEG.nii.gz. Is the download complete"):
         Cohort.from_autopet(tmp_path)
 
 
@@ -216,7 +216,8 @@ def test_nnunet_folder_is_read(tmp_path, pet):
     assert found == {("0a1b", "FDG"), ("95b8", "PSMA"), ("hospital7", None)}
     assert cohort["hospital7"].load_pet().unit == "SUVbw" and cohort["hospital7"].load_ct().unit == "HU"
     (tmp_path / "labelsTr" / "hospital7.nii.gz").unlink()
-    with pytest.raises(CohortError, match="case hospital7: .*does not exist"):
+    (tmp_path / "imagesTr" / "psma_95b8_2018-04-16_0001.nii.gz").unlink()
+    with pytest.raises(CohortError, match="case hospital7: .*labelsTr.*; case psma_95b8_2018-04-16: .*_0001.nii.gz"):
         Cohort.from_nnunet(tmp_path)
 
 
@@ -265,7 +266,7 @@ def test_every_incomplete_study_is_named_at_once(tmp_path, pet):
         study = tmp_path / f"PETCT_{number}" / "01-01-2001-NA-PET-CT"
         study.mkdir(parents=True)
         save_volume(study / "SUV.nii.gz", pet)
-    with pytest.raises(CohortError, match=r"PETCT_0.*PETCT_4.*SEG.nii.gz; and 2 more does not exist"):
+    with pytest.raises(CohortError, match=r"PETCT_0.*PETCT_4.*SEG.nii.gz; and 2 more. Is the download"):
         Cohort.from_autopet(tmp_path)
 
 
@@ -281,13 +282,15 @@ def test_phantoms_are_a_cohort_of_files_that_are_made_once(tmp_path, monkeypatch
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")}
     Cohort.from_phantoms(2, seed=9000, folder=tmp_path, progress=False)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")} == written
-    # Without lesions, or by another version: other phantoms, although of the same name.
-    Cohort.from_phantoms(1, seed=9000, folder=tmp_path, lesions=False, progress=False)
-    case = Cohort.from_phantoms(1, seed=9000, folder=tmp_path, lesions=False, progress=False)["phantom_internal_9000"]
-    assert not dict(case.targets(only=["lesions"]))["lesions"].any()
+    # Without lesions: other phantoms, beside the first. By another version: made again.
+    (healthy,) = Cohort.from_phantoms(1, seed=9000, folder=tmp_path, lesions=False, progress=False)
+    assert healthy.case == "phantom_internal_9000_healthy"
+    assert not dict(healthy.targets(only=["lesions"]))["lesions"].any()
+    assert cohort["phantom_internal_9000"].load_lesions(cohort["phantom_internal_9000"].load_pet()).any()
+    made = healthy.pet.stat().st_mtime_ns
     monkeypatch.setattr("seganypet.cohort.__version__", "0.0.0")
     Cohort.from_phantoms(1, seed=9000, folder=tmp_path, lesions=False, progress=False)
-    assert case.pet.stat().st_mtime_ns > written[case.pet]
+    assert healthy.pet.stat().st_mtime_ns > made
 
 
 def test_a_phantom_that_was_cut_off_while_it_was_written_is_made_again(tmp_path):
@@ -297,6 +300,9 @@ def test_a_phantom_that_was_cut_off_while_it_was_written_is_made_again(tmp_path)
     (first.pet.parent / "made_by.txt").unlink()  # written last, so absent after a crash
     again = Cohort.from_phantoms(1, seed=9005, folder=tmp_path, progress=False)["phantom_internal_9005"]
     assert again.pet.read_bytes() == whole
+    again.lesions.unlink()
+    (again,) = Cohort.from_phantoms(1, seed=9005, folder=tmp_path, progress=False)
+    assert again.lesions.is_file()
 
 
 def test_phantoms_go_to_the_cache_if_no_folder_is_given(tmp_path, monkeypatch):
@@ -305,10 +311,16 @@ def test_phantoms_go_to_the_cache_if_no_folder_is_given(tmp_path, monkeypatch):
     assert case.pet == tmp_path / "phantoms" / "phantom_internal_9005" / "SUV.nii.gz"
 
 
-@pytest.mark.parametrize("n", [0, -1, 2.5, "3"])
-def test_a_number_of_phantoms_that_is_none_is_refused(n):
-    with pytest.raises(CohortError, match="n=.*integer of at least 1"):
-        Cohort.from_phantoms(n)
+@pytest.mark.parametrize(("n", "seed"), [(0, 0), (-1, 0), (2.5, 0), ("3", 0), (1, -1), (1, 1.5), (1, None)])
+def test_a_number_of_phantoms_that_is_none_is_refused(n, seed):
+    with pytest.raises(CohortError, match="(n|seed)=.*integer of at least [01]"):
+        Cohort.from_phantoms(n, seed)
+
+
+def test_phantoms_need_a_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CohortError, match="cannot write phantoms .*another folder"):
+        Cohort.from_phantoms(1, folder=tmp_path / "file", progress=False)
 
 
 # ---- organ labels from elsewhere
@@ -342,14 +354,14 @@ def test_organ_labels_of_a_patient_with_two_scans_need_the_scan(tmp_path, pet):
     cohort = autopet(tmp_path, pet, "PETCT_0a1b/03-23-2003-NA-PET-CT", "PETCT_0a1b/07-01-2004-NA-PET-CT")
     (tmp_path / "organs").mkdir()
     save_mask(tmp_path / "organs" / "PETCT_0a1b.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
-    with pytest.raises(CohortError, match=r"none of its files \(PETCT_0a1b.nii.gz\).*such as PETCT_0a1b_03-23"):
+    with pytest.raises(CohortError, match=r"none of its files \(PETCT_0a1b\).*such as PETCT_0a1b_03-23"):
         cohort.with_organs(tmp_path / "organs")
 
 
 def test_two_files_for_one_case_are_a_question(tmp_path, pet):
     cohort = autopet(tmp_path, pet, "PETCT_0a1b/03-23-2003-NA-PET-CT")
     (tmp_path / "organs").mkdir()
-    for name in ("PETCT_0a1b", "PETCT-0a1b"):
+    for name in ("petct_0a1b", "PETCT-0a1b"):
         save_mask(tmp_path / "organs" / f"{name}.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
     with pytest.raises(CohortError, match="all fit; keep one"):
         cohort.with_organs(tmp_path / "organs")
@@ -364,3 +376,31 @@ def test_any_path_is_opened_as_what_it_is(folder, tmp_path, pet):
         Cohort.from_path(tmp_path / "nnunet")
     with pytest.raises(CohortError, match="does not exist; needed is a cohort.csv, an AutoPET tree or an nnU-Net"):
         Cohort.from_path(tmp_path / "none")
+
+
+def test_a_file_that_is_named_exactly_is_taken_and_none_serves_two_cases(tmp_path, pet):
+    (tmp_path / "pet.nii.gz").write_bytes(b"")
+    cases = [Case(f"{tracer}_x1_2020", f"{tracer} x1", tmp_path / "pet.nii.gz", "SUVbw") for tracer in ("fdg", "psma")]
+    (tmp_path / "organs").mkdir()
+    for tracer in ("fdg", "psma"):
+        save_mask(tmp_path / "organs" / f"{tracer}_x1_2020.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
+    labelled = Cohort(cases).with_organs(tmp_path / "organs")
+    assert [case.organs.name for case in labelled] == ["fdg_x1_2020.nii.gz", "psma_x1_2020.nii.gz"]
+    (tmp_path / "organs" / "psma_x1_2020.nii.gz").unlink()
+    with pytest.raises(CohortError, match="fits case fdg_x1_2020 and case psma_x1_2020; name it exactly"):
+        Cohort(cases).with_organs(tmp_path / "organs")
+    with pytest.raises(CohortError, match="none is no folder"):
+        Cohort(cases).with_organs(tmp_path / "none")
+
+
+def test_files_that_macos_leaves_behind_are_passed_over(tmp_path, pet):
+    cohort = autopet(tmp_path, pet, "PETCT_0a1b/03-23-2003-NA-PET-CT")
+    study = tmp_path / "autopet" / "PETCT_0a1b" / "03-23-2003-NA-PET-CT"
+    (study / "._SUV.nii.gz").write_bytes(b"x")
+    (tmp_path / "autopet" / ".trash" / "1").mkdir(parents=True)
+    (tmp_path / "autopet" / ".trash" / "1" / "SUV.nii.gz").write_bytes(b"x")
+    assert [case.case for case in Cohort.from_autopet(tmp_path / "autopet")] == [case.case for case in cohort]
+    (tmp_path / "organs").mkdir()
+    save_mask(tmp_path / "organs" / "PETCT_0a1b.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
+    (tmp_path / "organs" / "._PETCT_0a1b.nii.gz").write_bytes(b"x")
+    assert len(cohort.with_organs(tmp_path / "organs")) == 1

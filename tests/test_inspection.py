@@ -193,11 +193,15 @@ FILES = {
     "a folder": ("lesions.nii.gz", lambda path: (path.unlink(), path.mkdir()), "missing"),
     "one slice more": ("organs.nii.gz", lambda path: rewrite(path, lambda d, a: (d[..., 1:], a)), "other_grid"),
     "half a voxel aside": ("lesions.nii.gz", shifted(4.0), "other_grid"),
+    "a header that claims terabytes": ("pet.nii.gz", lambda path: set_header(path, dim=[3, *[9999] * 3, *[1] * 4]),
+                                       "unreadable"),
+    "no affine at all": ("pet.nii.gz", lambda path: set_header(path, qform_code=0, sform_code=0), "no_affine"),
     "NaN": ("pet.nii.gz", with_voxel(np.nan), "nan"),
+    "beyond float32": ("pet.nii.gz", lambda path: rewrite(path, lambda d, a: (d.astype(float) * 1e39, a)), "nan"),
     "infinity": ("ct.nii.gz", with_voxel(np.inf), "nan"),
     "the same everywhere": ("pet.nii.gz", scaled(0.0), "empty"),
     "Bq/mL called SUVbw": ("pet.nii.gz", scaled(5000.0), "unit_range"),
-    "0 to 1 called SUVbw": ("pet.nii.gz", scaled(0.01), "unit_range"),
+    "0 to 1 called SUVbw": ("pet.nii.gz", lambda path: rewrite(path, lambda d, a: (d / d.max(), a)), "unit_range"),
     "z-scores": ("pet.nii.gz", scaled(1.0, -1.0), "negative"),
     "a CT without its intercept": ("ct.nii.gz", scaled(1.0, 1024.0), "unit_range"),
     "a CT of another patient": ("ct.nii.gz", shifted(900.0), "ct_elsewhere"),
@@ -254,7 +258,7 @@ def test_labels_that_fit_two_conventions_are_unclear(folder):
 def test_twenty_faults_are_said_at_once_and_the_sound_case_among_them_is_silent(folder):
     rows = [ROW, *(ROW.replace("a,p1,pet", f"case{n},patient{n},gone{n}") for n in range(20))]
     (folder / "cohort.csv").write_text("\n".join([HEADER, *rows]) + "\n")
-    with pytest.raises(CohortError, match=r"line 3 .*gone0.* 19 more faults. Cohort.validate_csv lists all"):
+    with pytest.raises(CohortError, match=r"line 3 .*gone0.* 19 more fault\(s\). Cohort.validate_csv lists all"):
         Cohort.from_csv(folder / "cohort.csv")
     found = problems(folder, workers=4)
     assert found["problem"].tolist() == ["missing"] * 20 and "a" not in set(found["case"])
@@ -285,8 +289,9 @@ def test_the_same_voxels_under_another_file_name_are_found(folder):
     assert "case a (patient p1, split train)" in found["message"][0]
 
 
-def test_two_voxels_at_most_are_in_memory(tmp_path):
+def test_two_volumes_at_most_are_in_memory(tmp_path, monkeypatch):
     # Two workers, each with one file at a time: the peak of 6 cases is that of 2.
+    monkeypatch.setattr("seganypet.inspection._SAMPLED", 10_000)
     size = (64, 64, 128)
     pet = Volume(np.random.default_rng(0).gamma(2, 0.5, size), np.diag([4, 4, 4, 1.0]), "SUVbw")
     for part in ("pet", "ct", "lesions"):
@@ -302,7 +307,8 @@ def test_two_voxels_at_most_are_in_memory(tmp_path):
         tracemalloc.stop()
         return peak / pet.data.nbytes
 
-    assert peak_volumes(6) < peak_volumes(2) + 0.5 < 6
+    # Unpacking a file holds its bytes beside the array for a moment.
+    assert peak_volumes(6) < peak_volumes(2) + 0.5 < 5
 
 
 def test_an_inspection_of_nothing_is_one_problem(tmp_path):

@@ -9,7 +9,7 @@ from conftest import oblique
 
 from seganypet.case import Case
 from seganypet.cohort import Cohort
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.quantify_cohort import COLUMNS, quantify_case, quantify_cohort
 from seganypet.volume import Volume, save_mask, save_volume
 
@@ -99,12 +99,53 @@ def test_a_killed_run_goes_on_where_it_stopped(cohort, tmp_path, monkeypatch):
     assert asked == ["b"] and len(again) == len(both)
 
 
+def test_a_case_whose_files_changed_is_measured_again(cohort, tmp_path):
+    output = tmp_path / "table.csv"
+    before = values(quantify_cohort(cohort, output=output, progress=False), "SUVmax")
+    pet = cohort["a"].load_pet()
+    save_volume(cohort["a"].pet, Volume(2 * pet.data, AFFINE, "SUVbw"))
+    after = values(quantify_cohort(cohort, output=output, progress=False), "SUVmax")
+    assert after == {name: 2 * value for name, value in before.items()}
+    assert len(pd.read_csv(output)) == 8 * 5  # replaced, not added
+    # Organs were drawn for the second case since.
+    drawn = Cohort([cohort["a"], replace(cohort["b"], organs=cohort["a"].organs, organ_convention="seganypet")])
+    assert quantify_cohort(drawn, output=output, progress=False).groupby("case")["object"].nunique()["b"] == 5
+
+
+def test_other_cases_in_the_file_stay_and_are_not_returned(cohort, tmp_path):
+    output = tmp_path / "table.csv"
+    quantify_cohort(cohort, output=output, progress=False)
+    table = quantify_cohort(Cohort([cohort["b"]]), output=output, progress=False)
+    assert set(table["case"]) == {"b"} and set(pd.read_csv(output)["case"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "None", "007", "1e5", "a, b"])
+def test_any_name_survives_the_file(cohort, tmp_path, name):
+    odd = Cohort([replace(cohort["b"], case=name, patient=name)])
+    first = quantify_cohort(odd, output=tmp_path / "table.csv", progress=False)
+    again = quantify_cohort(odd, output=tmp_path / "table.csv", progress=False)
+    pd.testing.assert_frame_equal(first, again, check_dtype=False)
+    assert set(again["case"]) == set(again["patient"]) == {name}
+
+
 @pytest.mark.parametrize("content", ["", "case,dsc\na,0.5\n", '"a\n'])
 def test_another_table_is_not_overwritten(cohort, tmp_path, content):
     (tmp_path / "table.csv").write_text(content)
     with pytest.raises(SegAnyPETError, match="table.csv .*give another name"):
         quantify_cohort(cohort, output=tmp_path / "table.csv", progress=False)
     assert (tmp_path / "table.csv").read_text() == content
+
+
+def test_a_table_of_another_rule_is_not_mixed_in(cohort, tmp_path):
+    quantify_cohort(cohort, rule="41%", output=tmp_path / "table.csv", progress=False)
+    with pytest.raises(SegAnyPETError, match="made with rule 41%.* not rule fixed4"):
+        quantify_cohort(cohort, rule="fixed4", output=tmp_path / "table.csv", progress=False)
+
+
+@pytest.mark.parametrize("wrong", [{"rule": "42%"}, {"rule": 5}, {"peak": "x"}])
+def test_a_wrong_rule_is_refused_before_any_case_is_read(cohort, wrong):
+    with pytest.raises(VolumeError, match="needed is"):
+        quantify_cohort(Cohort([replace(cohort["a"], pet=Path("none.nii.gz"))]), **wrong, progress=False)
 
 
 def test_a_healthy_case_has_a_volume_of_zero(cohort, tmp_path):

@@ -312,3 +312,10 @@ def test_lean_body_mass_by_arithmetic(formula, sex, expected_kg):
 def test_lean_body_mass_says_what_it_lacks(arguments, message):
     with pytest.raises(SUVError, match=message):
         lean_body_mass(*arguments)
+
+
+@pytest.mark.parametrize(("weight_kg", "height_m", "word"), [(70_000, 1.75, "kilograms"), (0.07, 1.75, "kilograms"),
+                                                             (70, 0.175, "metres"), (70, 175, "metres")])  # fmt: skip
+def test_weights_and_heights_in_other_units_are_refused(weight_kg, height_m, word):
+    with pytest.raises(SUVError, match=word):
+        lean_body_mass(weight_kg, height_m, "M")
