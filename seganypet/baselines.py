@@ -14,6 +14,7 @@ from seganypet.clicking import ClickSession
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
 from seganypet.metrics import dice
 from seganypet.prompts import Click
+from seganypet.random_walker import RANDOM_WALKER, RandomWalkerSession
 from seganypet.simulate import CONNECTED_26, bounding_box
 from seganypet.volume import Volume
 
@@ -138,6 +139,16 @@ class ThresholdSession(ClickSession):
         slope = 2 * metric @ (a - b)
         i, j, k = (slope[axis] * np.arange(size) for axis, size in enumerate(shape))
         return i[:, None, None] + j[:, None] + k > a @ metric @ a - b @ metric @ b
+
+
+def baseline_session(volume: Volume, rule: str) -> ClickSession:
+    """A session of any classical baseline by name: "random_walker", or a rule of `ThresholdSession`.
+
+    Raises:
+        SegAnyPETError: Another name.
+        UnitError: A volume in a unit that the baseline cannot use.
+    """
+    return RandomWalkerSession(volume) if rule == RANDOM_WALKER else ThresholdSession(volume, rule)
 
 
 class BestThreshold(NamedTuple):

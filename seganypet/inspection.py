@@ -242,7 +242,7 @@ def _check_image(found: Inspection, part: str, data: np.ndarray) -> None:
 
         found.digest = hashlib.sha256(np.ascontiguousarray(data).view(np.uint8).data).digest()
     lowest, highest = float(data.min()), float(data.max())
-    most = np.finfo(np.float32).max  # volumes are held in float32
+    most = float(np.finfo(np.float32).max)  # volumes are held in float32
     if not (np.isfinite(lowest + highest) and max(-lowest, highest) < most):
         bad = int((~np.isfinite(data) | (np.abs(data) >= most)).sum())
         found.note(part, "nan", f"{bad} of {data.size} voxels are NaN or infinite; every voxel needs a number.")

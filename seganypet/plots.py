@@ -208,7 +208,7 @@ def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     by = "target" if results["target"].nunique() > 1 else "model"  # one target needs no colour of its own
     looks = dict(zip(results[by].unique(), zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
     styles = dict(zip(results["model"].unique(), cycle(["-", "--", ":", "-."]), strict=False))
-    for (target, model), rows in results.groupby(["target", "model"], sort=False):
+    for (target, model), rows in results[results["dsc"].notna()].groupby(["target", "model"], sort=False):
         by_click = rows.groupby("click")["dsc"]
         mean = by_click.mean()
         colour, marker = looks[target if by == "target" else model]

@@ -63,7 +63,7 @@ class Session(ClickSession):
     def __init__(self, model: Sam3D, volume: Volume, *, spacing_mm: float | None = None, precision: str = "auto"):
         if not hasattr(model, "config") or not isinstance(volume, Volume):
             raise SegAnyPETError(
-                "Session(model, volume) needs what load_model and load_volume return; "
+                "Session(model, volume) needs a 3D network of load_model and a volume (2D ones go into SliceSession); "
                 f"got {type(model).__name__} and {type(volume).__name__}."
             )
         if model.config.intensity == "log_suv" and volume.unit == "HU":

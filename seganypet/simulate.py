@@ -2,9 +2,12 @@
 
 The simulator sees the truth and the mask it corrects, nothing else. All strategies work inside the bounding box of
 what they look at, so that a click on an organ of a whole-body scan costs milliseconds.
+
+For networks that work slice by slice there is one click in each slice that holds the target, by the same rules within
+the slice. Which slices these are only the truth can tell: an oracle that 3D networks are not given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -92,28 +95,93 @@ def next_click(
     if box is None:
         return None
     error, truth = error[box], truth[box]
-    if strategy == "random_error":
-        ijk = _random_voxel(error, rng)
-    else:
-        region, region_box = max(
-            (_largest_component(error & truth), _largest_component(error & ~truth)), key=lambda found: found[0].sum()
-        )
-        ijk = _shifted(deepest_voxel(region, spacing), region_box)
+    ijk = _in_the_error(error, truth, strategy, spacing, rng)
     return Click(_shifted(ijk, box), foreground=bool(truth[ijk]))
 
 
-def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
+def first_clicks_by_slice(
+    truth: np.ndarray,
+    axis_of_array: int,
+    spacing: Sequence[float],
+    strategy: str = "deepest",
+    *,
+    rng: np.random.Generator | None = None,
+) -> list[Click]:
+    """One positive click in each slice that holds the target, in the order of slices.
+
+    Args:
+        truth: True inside the target, shape (I, J, K), bool.
+        axis_of_array: Axis along which slices follow each other, 0, 1 or 2.
+        spacing: Voxel size along (i, j, k), in mm.
+        strategy: As for `first_click`, within each slice.
+        rng: Source of chance; needed by "random".
+
+    Raises:
+        ClickError: Empty truth, unknown strategy or axis, or "random" without `rng`.
+        GeometryError: As `first_click`.
+    """
+    _check_mask(truth, "truth")
+    in_plane = _in_plane(_check_spacing(spacing), axis_of_array)
+    _check_strategy(strategy, FIRST, rng)
+    box = bounding_box(truth)
+    if box is None:
+        raise ClickError(f"the truth of shape {truth.shape} is empty: no slice of it can be clicked.")
+    clicks = []
+    for number, (target,) in _slices_of(box, axis_of_array, truth):
+        if target.any():
+            crop = _bounding_box_2d(target)
+            place = deepest_voxel(target[crop], in_plane) if strategy == "deepest" else _random_voxel(target[crop], rng)
+            clicks.append(Click(_in_volume(_shifted(place, crop), number, axis_of_array, box), foreground=True))
+    return clicks
+
+
+def next_clicks_by_slice(
+    truth: np.ndarray,
+    mask: np.ndarray,
+    axis_of_array: int,
+    spacing: Sequence[float],
+    strategy: str = "largest_error",
+    *,
+    rng: np.random.Generator | None = None,
+) -> list[Click]:
+    """One click in each slice that holds the target and where the mask is wrong, in the order of slices.
+
+    A slice whose mask is right gets no click, as `next_click` makes none; nor does a slice without target, whatever
+    its mask. So the list may be empty. Arguments and errors as for `first_clicks_by_slice` and `next_click`.
+    """
+    _check_mask(truth, "truth")
+    _check_mask(mask, "mask")
+    if mask.shape != truth.shape:
+        raise GeometryError(f"mask of shape {mask.shape} and truth of shape {truth.shape} must lie on the same grid.")
+    in_plane = _in_plane(_check_spacing(spacing), axis_of_array)
+    _check_strategy(strategy, THEN, rng)
+    box = bounding_box(truth | mask)
+    clicks = []
+    for number, (target, found) in _slices_of(box, axis_of_array, truth, mask) if box else ():
+        error = target ^ found
+        if target.any() and error.any():
+            crop = _bounding_box_2d(error)
+            place = _in_the_error(error[crop], target[crop], strategy, in_plane, rng)
+            foreground = bool(target[crop][place])
+            clicks.append(Click(_in_volume(_shifted(place, crop), number, axis_of_array, box), foreground))
+    return clicks
+
+
+def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
     """Voxel of a non-empty region farthest from its outside, in mm; outside the array is outside the region.
+
+    The region may also be a slice, (rows, columns), with two spacings.
 
     Source: exact Euclidean distance transform. Ties go to the voxel nearest to the centroid, then to the first in
     array order, so that a tube is clicked in its middle and not at its end.
     """
-    depth_mm = ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    axes = range(region.ndim)
+    depth_mm = ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing)[(slice(1, -1),) * region.ndim]
     # The transform rounds in its last bits: depths that close are equal.
     candidates = np.argwhere(depth_mm >= depth_mm.max() * (1 - 1e-9))
-    # Summing over two axes at a time spares a list of all voxels.
+    # Summing over all axes but one at a time spares a list of all voxels.
     centroid = [
-        np.average(np.arange(size), weights=region.sum(axis=tuple({0, 1, 2} - {axis})))
+        np.average(np.arange(size), weights=region.sum(axis=tuple({*axes} - {axis})))
         for axis, size in enumerate(region.shape)
     ]
     distance_mm = np.linalg.norm((candidates - centroid) * np.asarray(spacing), axis=1)
@@ -132,22 +200,71 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
     return *box, slice(int(k[0]), int(k[-1]) + 1)
 
 
-def _largest_component(region: np.ndarray) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
-    """The largest 26-connected component, cropped to its box, and that box; all of an empty region."""
-    labels, count = ndimage.label(region, CONNECTED_26)
-    if count == 0:
-        return region, (slice(0, None),) * 3
-    largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    box = ndimage.find_objects(labels, max_label=largest)[largest - 1]
-    return labels[box] == largest, box
+def _in_the_error(
+    error: np.ndarray, truth: np.ndarray, strategy: str, spacing: Sequence[float], rng: np.random.Generator | None
+) -> tuple[int, ...]:
+    """Where to click in an array of errors, not empty, of a volume or a slice."""
+    if strategy == "random_error":
+        return _random_voxel(error, rng)
+    region, box = _largest_region(error & truth, error & ~truth)
+    return _shifted(deepest_voxel(region, spacing), box)
 
 
-def _random_voxel(region: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int]:
+def _largest_region(misses: np.ndarray, alarms: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
+    """The largest component of either, a miss if two are equal; cropped to its box, and that box."""
+    missed, alarmed = np.count_nonzero(misses), np.count_nonzero(alarms)
+    # Most often one kind has a region larger than all of the other together, which then needs no labelling.
+    if missed >= alarmed:
+        largest = _largest_component(misses)
+        if alarmed <= np.count_nonzero(largest[0]):
+            return largest
+        other = _largest_component(alarms)
+    else:
+        other = _largest_component(alarms)
+        if missed < np.count_nonzero(other[0]):
+            return other
+        largest = _largest_component(misses)
+    return max(largest, other, key=lambda found: np.count_nonzero(found[0]))
+
+
+def _slices_of(box: Sequence[slice], axis: int, *arrays: np.ndarray) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    """Number of each slice of a box of the arrays, and these slices; copied first, so that each is contiguous."""
+    cropped = [np.ascontiguousarray(np.moveaxis(array[tuple(box)], axis, 0)) for array in arrays]
+    return enumerate(zip(*cropped, strict=True), start=box[axis].start)
+
+
+def _bounding_box_2d(mask: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _in_volume(place: Sequence[int], number: int, axis: int, box: Sequence[slice]) -> tuple[int, int, int]:
+    """Voxel of the volume at a place, (row, column), of a slice of its box."""
+    ijk = list(_shifted(place, [part for part_axis, part in enumerate(box) if part_axis != axis]))
+    ijk.insert(axis, number)
+    return tuple(ijk)
+
+
+def _in_plane(spacing: Sequence[float], axis: int) -> tuple[float, float]:
+    if axis not in (0, 1, 2):
+        raise ClickError(f"axis_of_array={axis!r}; needed is 0, 1 or 2: the axis along which slices follow each other.")
+    return tuple(size for other, size in enumerate(spacing) if other != axis)
+
+
+def _largest_component(region: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
+    """The largest component of a region that is not empty, cropped to its box, and that box. Corners connect."""
+    labels, _ = ndimage.label(region, np.ones((3,) * region.ndim, bool))
+    largest = labels == int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
+    box = bounding_box(largest) if region.ndim == 3 else _bounding_box_2d(largest)
+    return largest[box], box
+
+
+def _random_voxel(region: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
     chosen = rng.choice(np.flatnonzero(region))
     return tuple(int(index) for index in np.unravel_index(chosen, region.shape))
 
 
-def _shifted(ijk: Sequence[int], box: Sequence[slice]) -> tuple[int, int, int]:
+def _shifted(ijk: Sequence[int], box: Sequence[slice]) -> tuple[int, ...]:
     return tuple(int(index) + part.start for index, part in zip(ijk, box, strict=True))
 
 

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from conftest import oblique
 
-from seganypet.baselines import ThresholdSession, best_threshold, hottest_voxel
+from seganypet.baselines import RULES, ThresholdSession, baseline_session, best_threshold, hottest_voxel
 from seganypet.errors import ClickError, GeometryError, JournalError, SegAnyPETError, UnitError
 from seganypet.metrics import dice
+from seganypet.phantom import make_phantom
+from seganypet.random_walker import RandomWalkerSession
 from seganypet.simulate import first_click, next_click
 from seganypet.volume import Volume, load_labels, load_volume
 
@@ -203,6 +205,110 @@ def test_oracle_is_at_least_as_good_as_every_threshold(volume):
         best_threshold(noisy, np.zeros_like(truth), hottest)
     with pytest.raises(GeometryError):
         best_threshold(noisy, truth[1:], hottest)
+
+
+# ---- random walker
+
+
+def ball(volume: Volume, centre: tuple[int, int, int], radius_mm: float) -> np.ndarray:
+    centres_mm = volume.to_mm(np.moveaxis(np.indices(volume.shape), 0, -1))
+    return np.linalg.norm(centres_mm - volume.to_mm(centre), axis=-1) <= radius_mm
+
+
+def balls(spacing=(4.0, 2.0, 3.0), shape=(60, 100, 66)) -> tuple[Volume, np.ndarray, np.ndarray]:
+    """Two balls of SUV 3 that touch, radii 30 and 24 mm, on SUV 1 with noise; left-handed and oblique."""
+    grid = Volume(np.zeros(shape), oblique(spacing, left_handed=True), "SUVbw")
+    centre = np.array(shape) // 2
+    other = centre + np.array([round(52 / spacing[0]) // 2, 0, round(46 / spacing[2])])
+    one, two = ball(grid, centre, 30.0), ball(grid, other, 24.0)
+    data = 1.0 + 2.0 * (one | two) + np.random.default_rng(0).normal(0, 0.1, shape)
+    return Volume(data, grid.affine, "SUVbw", source="two balls"), one, two & ~one
+
+
+def test_one_click_walks_to_the_edge_of_a_ball_on_an_awkward_grid():
+    grid = Volume(np.zeros((40, 70, 50)), oblique((4.0, 2.0, 3.0), left_handed=True), "SUVbw")
+    truth = ball(grid, (20, 36, 24), 28.0)
+    data = 1 + 2 * truth + np.random.default_rng(0).normal(0, 0.1, grid.shape)
+    volume = Volume(data, grid.affine, "SUVbw")
+    mask = RandomWalkerSession(volume).click(ijk=(20, 36, 24))
+    assert mask.shape == volume.shape and mask.dtype == bool
+    assert dice(mask, truth) > 0.93
+    centres_mm = volume.to_mm(np.argwhere(mask)).mean(axis=0)
+    assert np.linalg.norm(centres_mm - volume.to_mm((20, 36, 24))) < 1.5  # neither shifted nor flipped
+
+
+def test_a_negative_click_takes_the_touching_ball_away_and_undo_brings_it_back():
+    volume, one, two = balls()
+    session = RandomWalkerSession(volume)
+    both = session.click(ijk=first_click(one, spacing=volume.spacing).ijk)
+    cut = session.click(ijk=first_click(two, spacing=volume.spacing).ijk, foreground=False)
+    assert (cut & two).sum() < 0.2 * two.sum() and dice(cut, one) > 0.85
+    assert np.array_equal(session.undo(), both)
+
+
+def test_finer_voxels_are_averaged_and_give_the_same_region():
+    coarse, one, _ = balls(spacing=(4.0, 4.0, 4.0), shape=(50, 50, 50))
+    fine, fine_one, _ = balls(spacing=(2.0, 2.0, 2.0), shape=(100, 100, 100))
+    for volume, truth in ((coarse, one), (fine, fine_one)):
+        session = RandomWalkerSession(volume)
+        session.click(ijk=first_click(truth, spacing=volume.spacing).ijk)
+        mask = session.click(ijk=first_click(balls_rest(volume, truth), spacing=volume.spacing).ijk, foreground=False)
+        assert dice(mask, truth) > 0.85
+
+
+def balls_rest(volume: Volume, one: np.ndarray) -> np.ndarray:
+    """Where it is hot and not the first ball."""
+    return (volume.data > 2) & ~one
+
+
+def test_the_random_walker_is_deterministic_and_keeps_a_journal(volume, tmp_path):
+    session = RandomWalkerSession(volume)
+    mask = session.click(ijk=(16, 6, 7))
+    assert mask[16, 6, 7] and not mask[5, 6, 7]
+    session.save_journal(tmp_path / "clicks.json")
+    again = RandomWalkerSession(volume)
+    again.load_journal(tmp_path / "clicks.json")
+    assert np.array_equal(again.mask, mask)
+    with pytest.raises(JournalError, match="made with random walker"):
+        ThresholdSession(volume, "2.5").load_journal(tmp_path / "clicks.json")
+
+
+def test_an_organ_cut_by_the_field_of_view_reaches_the_volumes_end():
+    # A half ball that lies against the end of i, in a volume too long in j for one box.
+    grid = Volume(np.zeros((30, 120, 50)), oblique((4.0, 3.0, 3.0)), "SUVbw")
+    truth = ball(grid, (29, 60, 25), 24.0)
+    volume = Volume(1.0 + 3.0 * truth, grid.affine, "SUVbw")
+    mask = RandomWalkerSession(volume).click(ijk=first_click(truth, spacing=volume.spacing).ijk)
+    assert mask[29, 60, 25] and dice(mask, truth) > 0.9
+
+
+def test_a_volume_of_a_few_voxels_is_taken_whole():
+    small = Volume(np.ones((1, 1, 2)), np.diag([4.0, 4.0, 4.0, 1.0]), "SUVbw")
+    assert RandomWalkerSession(small).click(ijk=(0, 0, 0)).any()
+
+
+def test_where_nothing_can_be_told_apart_the_nearer_seed_wins():
+    flat = Volume(np.ones((30, 60, 40)), oblique((4.0, 2.0, 3.0)), "SUVbw")
+    session = RandomWalkerSession(flat)
+    session.click(ijk=(8, 30, 20))
+    mask = session.click(ijk=(22, 30, 20), foreground=False)
+    assert mask[8, 30, 20] and mask[12, 30, 20] and not mask[18:].any()
+
+
+def test_any_baseline_opens_by_name(volume):
+    assert isinstance(baseline_session(volume, "random_walker"), RandomWalkerSession)
+    assert [baseline_session(volume, rule).rule for rule in RULES] == list(RULES)
+    with pytest.raises(SegAnyPETError, match="unknown threshold rule 'forty'"):
+        baseline_session(volume, "forty")
+    with pytest.raises(UnitError, match="needs SUVbw; the volume's unit is Bq/mL"):
+        baseline_session(Volume(volume.data, volume.affine, "Bq/mL"), "random_walker")
+
+
+def test_one_click_finds_most_of_a_phantoms_liver():
+    case = make_phantom(300)
+    liver = case.organs == next(label for label, name in case.organ_names.items() if name == "liver")
+    click = first_click(liver, spacing=case.pet.spacing)
+    assert dice(RandomWalkerSession(case.pet).click(ijk=click.ijk), liver) > 0.8
 
 
 def test_real_sarcoma_thresholds_behave_as_published(real_data):

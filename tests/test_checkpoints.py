@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from huggingface_hub import constants, errors
 from safetensors.torch import load_file, save_file
 
 from seganypet.errors import CheckpointError
-from seganypet.model.checkpoints import HUB, config_from_weights, load_model, save_model, weights_sha256
+from seganypet.model.checkpoints import config_from_weights, load_model, save_model, save_sam, weights_sha256
 from seganypet.model.config import PAPER, RELEASED, ModelConfig
+from seganypet.model.hub import HUB, HUB_2D, SAM_FILES
+from seganypet.model.sam2d import Sam2D, small_sam
 from seganypet.model.sam3d import Sam3D
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
@@ -179,21 +182,22 @@ def test_a_damaged_header_is_refused(tmp_path, change, message):
         load_model(headed(tmp_path / "bad.safetensors", weights, change(good)))
 
 
-def in_cache(folder: Path, name: str) -> Path:
-    """Put the small released network where the hub's client keeps its downloads."""
-    repository, file = HUB[name]
+def in_cache(folder: Path, repository: str, files: dict[str, Path]) -> Path:
+    """Put files where the hub's client keeps its downloads."""
     place = folder / f"models--{repository.replace('/', '--')}"
     commit = "0123456789abcdef0123456789abcdef01234567"
     (place / "refs").mkdir(parents=True)
     (place / "refs" / "main").write_text(commit)
     (place / "snapshots" / commit).mkdir(parents=True)
-    (place / "snapshots" / commit / file).symlink_to(RELEASED_FILE)
+    for file, path in files.items():
+        (place / "snapshots" / commit / file).symlink_to(path)
     return folder
 
 
 @pytest.mark.parametrize("name", HUB)
 def test_a_downloaded_model_opens_by_name_without_a_network(tmp_path, monkeypatch, capsys, name):
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(in_cache(tmp_path, name)))
+    repository, file = HUB[name]
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(in_cache(tmp_path, repository, {file: RELEASED_FILE})))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     model = load_model(name)
     assert model.name == name and model.config.encoder_depth == 3
@@ -232,3 +236,132 @@ def test_a_download_that_fails_says_so(monkeypatch, error):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
     with pytest.raises(CheckpointError, match=rf"cannot download seganypet_v2\.pth.*{type(error).__name__}"):
         load_model("seganypet-v2")
+
+
+# ---- 2D networks
+
+@pytest.fixture(scope="module")
+def sam() -> Sam2D:
+    torch.manual_seed(3)
+    return Sam2D(small_sam(64, 8, 64, 2, 32), "small-2d").eval()
+
+
+@pytest.fixture(scope="module")
+def folder(sam, tmp_path_factory) -> Path:
+    """A 2D network as transformers saves it."""
+    place = tmp_path_factory.mktemp("sam") / "sam-small.v1"
+    sam.sam.save_pretrained(place)
+    return place
+
+
+def copied(folder: Path, place: Path, without: str | None = None) -> Path:
+    place.mkdir()
+    for file in SAM_FILES:
+        if file != without:
+            (place / file).write_bytes((folder / file).read_bytes())
+    return place
+
+
+def said(model: Sam2D) -> torch.Tensor:
+    with torch.no_grad():
+        pixels = model.pixels(torch.arange(0, 250, 10, dtype=torch.uint8).expand(1, 20, 25))
+        return model.decode(model.embed(pixels), torch.tensor([[[20.0, 30.0]]]), torch.tensor([[1]]))[0]
+
+
+def test_a_saved_2d_network_comes_back_with_its_shape_and_facts(tmp_path, sam):
+    path = tmp_path / "small.safetensors"
+    save_sam(path, sam, {"steps": 12})
+    again = load_model(path)
+    assert isinstance(again, Sam2D) and (again.name, again.facts, again.training) == ("small", {"steps": 12}, False)
+    assert (again.image_size, again.logits_size) == (64, 32)
+    assert same_weights(again, {key: value.half().float() for key, value in sam.state_dict().items()})
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    torch.testing.assert_close(said(again), said(sam), rtol=0.05, atol=0.01)
+    save_sam(tmp_path / "copy.safetensors", again, {})
+    assert weights_sha256(load_model(tmp_path / "copy.safetensors")) == weights_sha256(again) != weights_sha256(sam)
+    with pytest.raises(CheckpointError, match="give the file that suffix"):
+        save_sam(tmp_path / "small.pth", sam)
+
+
+def test_a_2d_network_of_the_embedded_size_opens_in_under_two_seconds(tmp_path):
+    save_sam(tmp_path / "tiny.safetensors", Sam2D(small_sam(128, 8, 192, 6, 128)))
+    started = time.perf_counter()
+    load_model(tmp_path / "tiny.safetensors")
+    assert time.perf_counter() - started < 2
+
+
+def test_a_folder_that_transformers_saved_opens_to_the_same_network(folder, sam):
+    model = load_model(folder)
+    assert (model.name, model.facts) == ("sam-small.v1", {})
+    assert weights_sha256(model) == weights_sha256(sam)
+    assert torch.equal(said(model), said(sam))
+
+
+@pytest.mark.parametrize("absent", SAM_FILES)
+def test_a_folder_that_lacks_a_file_says_which_are_needed(tmp_path, folder, absent):
+    with pytest.raises(CheckpointError, match=f"half: a folder without {absent}; needed are config.json"):
+        load_model(copied(folder, tmp_path / "half", without=absent))
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ("{", "not readable as JSON"),
+        ("[]", "model type None; needed is 'sam'"),
+        ('{"model_type": "sam2"}', "model type 'sam2'; needed is 'sam'"),
+        ('{"model_type": "sam", "vision_config": 5}', "describes no 2D SAM"),
+        ('{"model_type": "sam", "vision_config": {"patch_size": 0}}', "describes no 2D SAM"),
+        ('{"model_type": "sam"}', "tensors are missing"),  # that of ViT-B
+    ],
+)
+def test_a_folder_of_another_network_is_refused(tmp_path, folder, config, message):
+    place = copied(folder, tmp_path / "other")
+    (place / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=rf"other.*: .*{message}"):
+        load_model(place)
+
+
+def test_2d_weights_that_are_damaged_or_not_all_there_are_refused(tmp_path, folder):
+    place = copied(folder, tmp_path / "cut")
+    weights = load_file(folder / "model.safetensors")
+    (place / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="cut short"):
+        load_model(place)
+    save_file({key: value for key, value in weights.items() if "iou_token" not in key}, place / "model.safetensors")
+    with pytest.raises(CheckpointError, match="1 tensors are missing"):
+        load_model(place)
+    weights["mask_decoder.iou_token.weight"][0, 0] = float("nan")
+    save_file(weights, place / "model.safetensors")
+    with pytest.raises(CheckpointError, match="iou_token.weight holds NaN"):
+        load_model(place)
+
+
+@pytest.mark.parametrize("name", HUB_2D)
+def test_a_downloaded_2d_model_opens_by_name_without_a_network(tmp_path, monkeypatch, capsys, folder, sam, name):
+    files = {file: folder / file for file in SAM_FILES}
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(in_cache(tmp_path, HUB_2D[name], files)))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    model = load_model(name)
+    assert model.name == name and weights_sha256(model) == weights_sha256(sam)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_2d_download_says_whose_it_is_once_and_offline_how_to_do_without(monkeypatch, capsys, folder):
+    asked = []
+
+    def hub(repository, file, local_files_only=False):
+        asked.append((repository, file, local_files_only))
+        if local_files_only and file == "model.safetensors":
+            raise errors.LocalEntryNotFoundError("not in the cache")
+        if file == "model.safetensors" and len(asked) > 5:
+            raise ConnectionError("refused")
+        return str(folder / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
+    assert load_model("medsam-vit-b").name == "medsam-vit-b"
+    assert {repository for repository, *_ in asked} == {"wanglab/medsam-vit-base"}
+    assert capsys.readouterr().out.count("read the licence") == 1
+    with pytest.raises(CheckpointError) as caught:
+        load_model("sam-vit-h")
+    for needed in ("config.json and model.safetensors", "facebook/sam-vit-huge", "load_model('sam-vit-huge')"):
+        assert needed in str(caught.value)

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, oblique
+from conftest import REPOSITORY
+from evaluation_cases import TIMES, memory_case
 
 from seganypet.baselines import RULES
 from seganypet.case import Case
 from seganypet.cohort import Cohort
-from seganypet.errors import CohortError, SegAnyPETError
-from seganypet.evaluate import COLUMNS, MemoryCase, evaluate, main, summarise
+from seganypet.errors import SegAnyPETError
+from seganypet.evaluate import COLUMNS, effort, evaluate, main, summarise
 from seganypet.metrics import dice, surface_dice
+from seganypet.rounds import PROTOCOLS
 from seganypet.simulate import first_click, next_click
 from seganypet.volume import Volume, save_mask, save_volume
-
-SHAPE = (26, 24, 20)
 
 
 class Plodder:
@@ -54,16 +54,6 @@ def plodder_sessions(monkeypatch):
         "_open_session",
         lambda model, volume: PlodderSession(model, volume) if isinstance(model, Plodder) else real(model, volume),
     )
-
-
-def memory_case(name: str = "a", patient: str = "p1") -> MemoryCase:
-    """A liver of 5 x 5 x 5 voxels, a spleen of 9 x 5 x 5, a prostate, and two lesions; on an oblique grid."""
-    organs, lesions = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
-    organs[2:7, 2:7, 2:7], organs[12:21, 2:7, 2:7], organs[2:5, 14:17, 10:13] = 1, 5, 7
-    lesions[15:18, 14:17, 3:6] = lesions[15:18, 14:17, 12:15] = 1
-    data = 1 + 4.0 * (organs == 1) + 2 * (organs == 5) + 3 * lesions
-    pet = Volume(data.astype(np.float32), oblique(spacing=(4.07, 4.07, 3.0), left_handed=True), "SUVbw", source=name)
-    return MemoryCase(name, patient, pet, organs, lesions)
 
 
 def test_table_has_one_row_per_target_model_and_click():
@@ -159,42 +149,6 @@ def test_random_clicks_are_the_same_for_every_model_and_repeat_with_the_seed():
     assert first_clicks(1) == first_clicks(1) != first_clicks(2)
 
 
-def test_interrupted_run_is_continued_without_repeating_finished_cases(tmp_path):
-    class Broken(MemoryCase):
-        def load_pet(self):
-            raise CohortError("disk gone")
-
-    output = tmp_path / "results.csv"
-    a, b = memory_case("a"), memory_case("b")
-    broken = Broken("b", "p1", b.pet, b.organs, b.lesions)
-    with pytest.raises(CohortError):
-        evaluate([a, broken], Plodder(), 2, targets=["liver"], output=output, progress=False)
-    assert set(pd.read_csv(output)["case"]) == {"a"}
-    continued = evaluate([a, b], Plodder(), 2, targets=["liver"], output=output, progress=False)
-    again_a, for_b = PlodderSession.opened[-2:]
-    assert again_a.clicks == [] and len(for_b.clicks) == 1
-    fresh = evaluate([a, b], Plodder(), 2, targets=["liver"], progress=False)
-    pd.testing.assert_frame_equal(continued.drop(columns="seconds"), fresh.drop(columns="seconds"))
-    pd.testing.assert_frame_equal(pd.read_csv(output)[["case", "dsc"]], fresh[["case", "dsc"]])
-    # More clicks than before: the shorter rows are computed anew and replaced.
-    longer = evaluate([a], Plodder(), 3, targets=["liver"], baselines=(), output=output, progress=False)
-    rows = longer[(longer["case"] == "a") & (longer["model"] == "plodder")]
-    assert rows["click"].tolist() == [1, 2, 3]
-
-
-def test_output_of_another_protocol_is_not_mixed_in(tmp_path):
-    output = tmp_path / "results.csv"
-    evaluate([memory_case()], None, 1, targets=["liver"], output=output, progress=False)
-    before = output.read_bytes()
-    for change in ({"seed": 1}, {"first": "random"}):
-        with pytest.raises(SegAnyPETError, match="choose another output"):
-            evaluate([memory_case()], None, 1, targets=["liver"], output=output, progress=False, **change)
-    assert output.read_bytes() == before
-    output.write_text("something,else\n1,2\n")
-    with pytest.raises(SegAnyPETError, match="is no table of evaluate"):
-        evaluate([memory_case()], None, 1, targets=["liver"], output=output, progress=False)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -229,7 +183,7 @@ def test_cohort_on_disk_gives_what_the_same_cases_give_in_memory(cohort_table):
     options = {"targets": ["spleen"], "baselines": ("41%", "2.5"), "progress": False}
     on_disk = evaluate(Cohort.from_csv(cohort_table), Plodder(), 2, **options)
     in_memory = evaluate([memory_case("a", "a"), memory_case("b", "b")], Plodder(), 2, **options)
-    pd.testing.assert_frame_equal(on_disk.drop(columns="seconds"), in_memory.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(on_disk.drop(columns=TIMES), in_memory.drop(columns=TIMES))
 
 
 def test_command_line_writes_the_table_and_prints_means(cohort_table, tmp_path, capsys):
@@ -245,10 +199,34 @@ def test_command_line_explains_itself_and_its_errors_without_a_traceback(tmp_pat
         command = [sys.executable, "-m", "seganypet.evaluate", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
 
+    from seganypet.model.checkpoints import EMBEDDED
+
     told = run("--help")
-    assert told.returncode == 0 and "--clicks" in told.stdout and not told.stderr
+    assert told.returncode == 0 and not told.stderr
+    options = ("--model", "--clicks", "--processes", "--cluster", "--protocol", "--retry-failed", "--seconds-per-click")
+    words = (*COLUMNS, *PROTOCOLS, *RULES, *EMBEDDED, "seganypet-v1", "resume:", "time:", "examples:")
+    assert [word for word in (*options, *words) if word not in told.stdout] == ["4.0"]  # a rule that ... stands for
     failed = run(str(tmp_path / "none.csv"), "--output", str(tmp_path / "out.csv"))
-    assert failed.returncode == 1 and failed.stderr.startswith("error: ") and "no such cohort table" in failed.stderr
+    assert failed.returncode == 1 and failed.stderr.startswith("error: ")
+    assert "does not exist; needed is a cohort.csv" in failed.stderr
+
+
+def test_command_line_runs_on_the_samples_with_threshold_rules_alone(tmp_path, capsys):
+    output = tmp_path / "results.csv"
+    arguments = [str(REPOSITORY / "data_samples" / "cohort.csv"), "--model", "41%", "--model", "fixed=4.0"]
+    main([*arguments, "--clicks", "1", "--targets", "liver", "--baselines", "--output", str(output)])
+    table = pd.read_csv(output)
+    assert set(table["model"]) == {"41%", "fixed"} and table["error"].isna().all()
+    said = capsys.readouterr().out
+    assert "dsc_low" in said and "noc85" not in said  # which takes 20 rounds
+
+
+def test_command_line_says_what_failed(cohort_table, tmp_path, capsys):
+    (tmp_path / "b.nii.gz").write_bytes(b"no scan")
+    main([str(cohort_table), "--clicks", "1", "--targets", "liver", "--baselines", "41%",
+          "--output", str(tmp_path / "out.csv")])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "failed: case b, 41%, (whole case): VolumeError" in said and "--retry-failed" in said
 
 
 def test_phantoms_and_a_network_go_through():
@@ -279,3 +257,80 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_case_is_opened(t
 
     with pytest.raises(SegAnyPETError, match="create it first"):
         evaluate([Unopened()], None, output=tmp_path / "no" / "results.csv")
+
+
+def test_several_models_of_every_kind_stand_in_one_table(tmp_path):
+    import torch
+
+    from seganypet.model.checkpoints import save_model, weights_sha256
+    from seganypet.model.config import ModelConfig
+    from seganypet.model.sam3d import Sam3D
+
+    torch.manual_seed(0)
+    model = Sam3D(ModelConfig(window_size=32, spacing_mm=8.0, encoder_dim=48, encoder_depth=1, prompt_dim=48)).eval()
+    save_model(tmp_path / "mine.safetensors", model, "mine")
+    models = [Plodder(), tmp_path / "mine.safetensors", "2.5", half_open]
+    results = evaluate([memory_case()], models, 1, targets=["liver"], baselines=("2.5", "4.0"), progress=False)
+    assert results["model"].tolist() == ["plodder", "mine", "2.5", "half_open", "4.0"]
+    weights = results.set_index("model")["weights"]
+    assert weights.drop("mine").isna().all() and len(weights["mine"]) == 16
+    named = {"first": tmp_path / "mine.safetensors", "second": model}
+    results = evaluate([memory_case()], named, 1, targets=["liver"], baselines=(), progress=False)
+    assert results["model"].tolist() == ["first", "second"]
+    assert results["weights"].tolist()[1] == weights_sha256(model)[:16] and results["error"].isna().all()
+
+
+def half_open(volume: Volume) -> PlodderSession:
+    return PlodderSession(None, volume)
+
+
+def test_models_and_cases_of_one_name_are_refused(tmp_path):
+    with pytest.raises(SegAnyPETError, match="several models are named plodder"):
+        evaluate([memory_case()], [Plodder(), Plodder()], 1, progress=False)
+    with pytest.raises(SegAnyPETError, match="several cases are named a"):
+        evaluate([memory_case(), memory_case()], Plodder(), 1, progress=False)
+    with pytest.raises(SegAnyPETError, match="nothing to evaluate"):
+        evaluate([memory_case()], None, 1, baselines=(), progress=False)
+    with pytest.raises(SegAnyPETError, match="neither a file nor a known model"):
+        evaluate([memory_case()], "huge", 1, progress=False)
+    with pytest.raises(SegAnyPETError, match="protocol='best'.*whole_volume, release"):
+        evaluate([memory_case()], None, 1, protocol="best", progress=False)
+
+
+def test_effort_counts_clicks_and_seconds():
+    results = evaluate(
+        [memory_case()], Plodder(), 3, targets=["liver", "spleen"], baselines=(), seconds_per_click=3.0, progress=False
+    )
+    liver, spleen = (results[results["target"] == name] for name in ("liver", "spleen"))
+    assert liver["total_clicks"].tolist() == [1, 1, 1]  # right after the first
+    assert spleen["total_clicks"].tolist() == [1, 2, 3] and spleen["human_seconds"].tolist() == [3.0, 6.0, 9.0]
+    assert spleen["model_seconds"].tolist() == pytest.approx(spleen["seconds"].cumsum().tolist())
+    assert results["prompt"].tolist() == ["1", "2", "3"] * 2 and not results["per_slice"].any()
+    curve = effort(results)
+    assert curve["total_clicks"].tolist() == [1.0, 1.5, 2.0] and curve["group"].tolist() == ["seen"] * 3
+    assert curve["seconds"].tolist() == pytest.approx((curve["human_seconds"] + curve["model_seconds"]).tolist())
+    assert curve["dsc"].tolist() == pytest.approx(results.groupby("click")["dsc"].mean().tolist())
+
+
+def test_summary_has_area_over_clicks_and_clicks_needed_where_twenty_were_made():
+    def rows(patient, dsc):
+        return [
+            {"case": patient, "patient": patient, "target": "liver", "model": "m", "click": n, "dsc": d, "nsd": d}
+            for n, d in enumerate(dsc, 1)
+        ]
+
+    short = summarise(pd.DataFrame(rows("p1", [0.0, 0.5, 1.0]) + rows("p2", [1.0, 1.0, 1.0])))
+    assert short["auc"].tolist() == pytest.approx([1.5] * 2) and short["auc_relative"].iloc[0] == pytest.approx(0.75)
+    assert short["noc85"].isna().all()
+    long = summarise(pd.DataFrame(rows("p1", [0.5, 0.9] + [0.7] * 18) + rows("p2", [0.2] * 20)), clicks=(1,))
+    assert long["noc85"].tolist() == [11.0] and long["noc85_failures"].tolist() == [0.5]
+
+
+def test_protocols_are_never_averaged_together():
+    both = [
+        evaluate([memory_case()], Plodder(), 2, targets=["liver"], baselines=(), protocol=protocol, progress=False)
+        for protocol in ("whole_volume", "release")
+    ]
+    summary = summarise(pd.concat(both), clicks=(1,))
+    assert summary["protocol"].tolist() == ["deepest, largest_error", "release: random, random_error"]
+    assert summary["targets"].tolist() == [1, 1]

@@ -32,6 +32,7 @@ every_lesson = pytest.mark.parametrize("script", LESSONS, ids=IDS)
 SMALL_PARAMETERS: dict[str, dict] = {
     "00_quickstart": {},
     "01_data_exploration": {"n_phantoms": 3},
+    "03_2d_vs_3d_prompting": {"targets": ["liver", "aorta"], "rounds": 2, "models_3d": ["tiny"], "grid_mm": 40.0},
     "02_training": {"steps": 2, "trusted": 1, "doubtful": 1},
     "app": {},
 }

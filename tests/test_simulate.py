@@ -5,7 +5,13 @@ import pytest
 
 from seganypet.errors import ClickError, GeometryError
 from seganypet.prompts import Click
-from seganypet.simulate import bounding_box, first_click, next_click
+from seganypet.simulate import (
+    bounding_box,
+    first_click,
+    first_clicks_by_slice,
+    next_click,
+    next_clicks_by_slice,
+)
 
 SPACING = (4.0, 2.0, 3.0)
 
@@ -154,3 +160,65 @@ def test_clicks_on_an_organ_of_a_whole_body_scan_are_fast():
         seconds.append(time.perf_counter() - start)
     # 0.04 s for both on one core of 2026; ten times that would mean work outside the bounding box.
     assert min(seconds) < 0.4
+
+
+# ---- slice by slice
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_one_click_in_each_slice_with_target_and_at_its_deepest_pixel(axis):
+    truth = blob(2)
+    clicks = first_clicks_by_slice(truth, axis, SPACING)
+    held = np.flatnonzero(truth.any(axis=tuple({0, 1, 2} - {axis})))
+    assert [click.ijk[axis] for click in clicks] == held.tolist() and all(click.foreground for click in clicks)
+    for click in clicks:
+        # A slice as a volume: a distance beyond it in the third direction is never the nearest.
+        alone = np.take(truth, [click.ijk[axis]], axis)
+        far = tuple(1e6 if other == axis else size for other, size in enumerate(SPACING))
+        depth = brute_depth_mm(alone, far)
+        place = tuple(0 if other == axis else index for other, index in enumerate(click.ijk))
+        assert depth[place] == pytest.approx(depth.max())
+
+
+def test_later_clicks_go_to_each_slices_largest_error_and_leave_right_slices_and_others_alone():
+    truth, mask = np.zeros((30, 30, 6), bool), np.zeros((30, 30, 6), bool)
+    truth[5:12, 5:12, 1:5] = True
+    mask[5:12, 5:12, 1:4] = True  # slice 1 is right, slice 4 all missed
+    mask[5:12, 9:12, 2] = False  # slice 2 misses 21 pixels, and adds 16 elsewhere
+    mask[20:24, 20:24, 2] = True
+    mask[20:25, 20:25, 3] = True  # slice 3 adds 25
+    mask[20:25, 20:25, 5] = True  # slice 5 holds no target
+    miss, alarm, all_missed = next_clicks_by_slice(truth, mask, 2, SPACING)
+    assert miss == Click((8, 10, 2), True) and alarm == Click((22, 22, 3), False)
+    assert all_missed == Click((8, 8, 4), True)
+    assert next_clicks_by_slice(truth, truth, 2, SPACING) == []
+    assert next_clicks_by_slice(np.zeros_like(truth), np.zeros_like(truth), 2, SPACING) == []
+
+
+def test_random_clicks_by_slice_lie_in_the_error_of_their_slice():
+    truth, mask, rng = blob(1), blob(4), np.random.default_rng(0)
+    for click in first_clicks_by_slice(truth, 1, SPACING, "random", rng=rng):
+        assert truth[click.ijk]
+    for click in next_clicks_by_slice(truth, mask, 1, SPACING, "random_error", rng=rng):
+        assert truth[click.ijk] != mask[click.ijk] and click.foreground == truth[click.ijk]
+
+
+def test_slices_that_cannot_be_clicked_are_refused():
+    truth = blob(0)
+    with pytest.raises(ClickError, match="axis_of_array=3"):
+        first_clicks_by_slice(truth, 3, SPACING)
+    with pytest.raises(ClickError, match="is empty"):
+        first_clicks_by_slice(np.zeros_like(truth), 2, SPACING)
+    with pytest.raises(GeometryError, match="same grid"):
+        next_clicks_by_slice(truth, truth[1:], 2, SPACING)
+
+
+def test_five_rounds_on_two_hundred_slices_are_fast():
+    i, j, k = np.ogrid[:256, :256, :326]
+    truth = ((i - 120) / 30) ** 2 + ((j - 130) / 25) ** 2 + ((k - 160) / 100) ** 2 <= 1
+    mask = np.roll(truth, (3, -2, 0), (0, 1, 2))
+    start = time.perf_counter()
+    assert len(first_clicks_by_slice(truth, 2, SPACING)) > 195
+    for _ in range(4):
+        next_clicks_by_slice(truth, mask, 2, SPACING)
+    # 0.8 s on one core of 2026.
+    assert time.perf_counter() - start < 6

@@ -16,58 +16,50 @@ from safetensors.torch import save_file
 from seganypet.errors import CheckpointError
 from seganypet.files import replace_atomically
 from seganypet.model.config import ModelConfig
+from seganypet.model.hub import HUB, HUB_2D, SAM_FILES, download
+from seganypet.model.sam2d import Sam2D, transformers
 from seganypet.model.sam3d import Sam3D
 
-EMBEDDED = ("tiny-base", "tiny")
+EMBEDDED, EMBEDDED_2D = ("tiny-base", "tiny"), ("tiny-2d",)
 WEIGHTS = Path(__file__).parents[1] / "weights"
-
-# name -> repository, file
-HUB = {
-    "seganypet-v1": ("YichiZhang98/SegAnyPET", "seganypet_v1.pth"),
-    "seganypet-v2": ("YichiZhang98/SegAnyPET", "seganypet_v2.pth"),
-    "seganypet-lesion": ("YichiZhang98/SegAnyPET", "seganypet_lesion.pth"),
-    "sam-med3d": ("blueyo0/SAM-Med3D", "sam_med3d.pth"),
-    "sam-med3d-turbo": ("blueyo0/SAM-Med3D", "sam_med3d_turbo.pth"),
-}
-FORMAT = "seganypet-weights-1"
+FORMAT, FORMAT_2D = "seganypet-weights-1", "seganypet-weights-2d-1"
 
 
-def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cpu") -> Sam3D:
+def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cpu") -> Sam3D | Sam2D:
     """Open a network, ready for inference.
 
     Args:
-        name_or_path: "tiny" and "tiny-base" come with the package; the names in `HUB` are downloaded from the Hugging
-            Face hub into its cache; anything else is a path: `.safetensors` written by `save_model`, or a
-            `.pth` in the layout of the SegAnyPET and SAM-Med3D releases, whose shape is read from its keys.
+        name_or_path: "tiny", "tiny-base" and "tiny-2d" come with the package; the names in `HUB` and, of 2D networks,
+            in `HUB_2D` are downloaded from the Hugging Face hub into its cache; anything else is a path:
+            `.safetensors` written by `save_model` or `save_sam`, a `.pth` in the layout of the SegAnyPET and SAM-Med3D
+            releases, whose shape is read from its keys, or a folder with a 2D SAM as transformers saves it:
+            config.json and model.safetensors.
         device: Where the weights shall live.
+
+    Returns:
+        A 3D network, for `Session`, or a 2D one, for `SliceSession`.
 
     Raises:
         CheckpointError: Unknown name, missing or damaged file, or not the weights of such a network.
+        SegAnyPETError: A 2D network, and the extra `slices` is not installed.
     """
     name = str(name_or_path)
-    if name in EMBEDDED:
+    if name in EMBEDDED + EMBEDDED_2D:
         path = WEIGHTS / f"{name}.safetensors"
-    elif name in HUB:
-        path = _download(name)
+    elif name in HUB or name in HUB_2D:
+        path = download(name)
     else:
-        path, name = Path(name_or_path), Path(name_or_path).stem
-        if not path.is_file():
+        path = Path(name_or_path)
+        name = path.name if path.is_dir() else path.stem
+        if not path.exists():
             raise CheckpointError(
-                f"{name_or_path}: neither a file nor a known model. Known are {', '.join((*EMBEDDED, *HUB))}."
+                f"{name_or_path}: neither a file nor a known model. Known are {', '.join((*EMBEDDED, *HUB))}, and in "
+                f"2D {', '.join((*EMBEDDED_2D, *HUB_2D))}."
             )
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"{path} is missing here; install seganypet again, or train it (see its card).")
-    if path.suffix == ".safetensors":
-        config, weights, facts = _read_safetensors(path)
-    elif path.suffix in (".pth", ".pt"):
-        weights = _read_pth(path)
-        config, facts = config_from_weights(weights, str(path)), {}
-    else:
-        raise CheckpointError(f"{path}: needed is a .safetensors, .pth or .pt file.")
-    model = Sam3D(config)
-    _check_weights(weights, model.state_dict(), str(path))
-    model.load_state_dict({key: value.float() for key, value in weights.items()})
-    model.name, model.facts = name, facts
+    model = _open_folder(path) if path.is_dir() else _open_file(path)
+    model.name = name
     return model.eval().requires_grad_(False).to(device)
 
 
@@ -91,7 +83,17 @@ def save_model(path: str | os.PathLike, model: Sam3D, name: str, facts: dict[str
         save_file(weights, temporary, metadata={"seganypet": json.dumps(header)})
 
 
-def weights_sha256(model: Sam3D) -> str:
+def save_sam(path: str | os.PathLike, model: Sam2D, facts: dict[str, Any] | None = None) -> None:
+    """As `save_model`, for a 2D network, whose shape is written as transformers' configuration."""
+    if Path(path).suffix != ".safetensors":
+        raise CheckpointError(f"{path}: weights are written as .safetensors; give the file that suffix.")
+    header = {"format": FORMAT_2D, "name": model.name, "config": model.sam.config.to_dict(), "facts": facts or {}}
+    weights = {key: value.half().clone() for key, value in model.sam.state_dict().items()}
+    with replace_atomically(path) as temporary:
+        save_file(weights, temporary, metadata={"seganypet": json.dumps(header)})
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
     """SHA-256 of all weights as float32: names which network drew a mask."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
@@ -143,24 +145,92 @@ def config_from_weights(weights: dict[str, torch.Tensor], source: str) -> ModelC
         raise CheckpointError(f"{source}: not the weights of a SAM-Med3D network: {error}.") from error
 
 
-def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, torch.Tensor], dict[str, Any]]:
+def _open_file(path: Path) -> Sam3D | Sam2D:
+    facts: dict[str, Any] = {}
+    if path.suffix == ".safetensors":
+        weights, metadata = _read_safetensors(path)
+        if "seganypet" in metadata:
+            config, facts = _read_header(path, metadata["seganypet"])
+        else:
+            config = config_from_weights(weights, str(path))
+    elif path.suffix in (".pth", ".pt"):
+        weights = _read_pth(path)
+        config = config_from_weights(weights, str(path))
+    else:
+        raise CheckpointError(f"{path}: needed is a .safetensors, .pth or .pt file, or a folder with a 2D SAM.")
+    if isinstance(config, dict):
+        model = _sam(config, weights, path)
+    else:
+        model = Sam3D(config)
+        _check_weights(weights, model.state_dict(), str(path))
+        model.load_state_dict({key: value.float() for key, value in weights.items()})
+    model.facts = facts
+    return model
+
+
+def _open_folder(path: Path) -> Sam2D:
+    """A 2D SAM as transformers' save_pretrained and the hub lay it out."""
+    if missing := [file for file in SAM_FILES if not (path / file).is_file()]:
+        raise CheckpointError(
+            f"{path}: a folder without {' and '.join(missing)}; needed are {' and '.join(SAM_FILES)}, as transformers "
+            "saves a SAM. If its weights are a .bin, open it there and save it: SamModel.save_pretrained(folder)."
+        )
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path / 'config.json'}: not readable as JSON ({error}). Copy it again.") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "sam":
+        raise CheckpointError(
+            f"{path}: its config.json is of model type {kind!r}; needed is 'sam', a 2D SAM or MedSAM."
+        )
+    weights, _ = _read_safetensors(path / "model.safetensors")
+    return _sam(config, weights, path)
+
+
+def _sam(config: dict[str, Any], weights: dict[str, torch.Tensor], source: Path) -> Sam2D:
+    """A 2D network of transformers' configuration with these weights, all of them and no others."""
+    hf = transformers()
+    try:
+        with torch.device("meta"):  # numbers that are replaced at once need not be drawn
+            sam = hf.SamModel(hf.SamConfig.from_dict(config))
+        model = Sam2D(sam)
+    except Exception as error:  # whatever a library raises that was told to build something impossible
+        raise CheckpointError(f"{source}: its configuration describes no 2D SAM ({_first_line(error)}).") from error
+    # One matrix under two names, of which files may hold one.
+    for name, twin in sam._tied_weights_keys.items():
+        for key, other in ((name, twin), (twin, name)):
+            if other in weights:
+                weights.setdefault(key, weights[other])
+    _check_weights(weights, sam.state_dict(), str(source))
+    sam.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
+    sam.tie_weights()
+    return model
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata."""
     try:
         with safe_open(path, "pt") as file:
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            header = (file.metadata() or {}).get("seganypet")
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file, or cut short ({error}). Copy it again.") from error
-    if header is None:
-        return config_from_weights(weights, str(path)), weights, {}
+
+
+def _read_header(path: Path, header: str) -> tuple[ModelConfig | dict[str, Any], dict[str, Any]]:
+    """Shape and facts of a network that was written here; that of a 2D one as transformers' configuration."""
     try:
-        header = json.loads(header)
-        if header["format"] != FORMAT:
-            raise CheckpointError(f"format {header['format']!r}, this version reads {FORMAT!r}; update seganypet")
-        return ModelConfig(**header["config"]), weights, header["facts"]
+        content = json.loads(header)
+        if content["format"] not in (FORMAT, FORMAT_2D):
+            raise CheckpointError(
+                f"format {content['format']!r}, this version reads {FORMAT!r} and {FORMAT_2D!r}; update seganypet"
+            )
+        config = dict(content["config"])
+        return config if content["format"] == FORMAT_2D else ModelConfig(**config), content["facts"]
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{path}: its header does not describe a network that this version knows ({error}); "
-            "needed is a file that save_model wrote."
+            "needed is a file that save_model or save_sam wrote."
         ) from error
 
 
@@ -202,24 +272,3 @@ def _check_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Ten
             )
         if not torch.isfinite(found[key]).all():
             raise CheckpointError(f"{source}: {key} holds NaN or infinity; did training diverge? Use an earlier file.")
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, file = HUB[name]
-    try:
-        return Path(hf_hub_download(repository, file, local_files_only=True))
-    except LocalEntryNotFoundError:
-        print(
-            f"Downloading {file} from https://huggingface.co/{repository}. These weights are their owners': "
-            "read the licence on that page before you use them."
-        )
-    try:
-        return Path(hf_hub_download(repository, file))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{name}: cannot download {file} from {repository} ({type(error).__name__}). Without a network, get the "
-            f"file on another machine and open it by path: load_model('{file}')."
-        ) from error

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from seganypet.cohort import Cohort
+from seganypet.errors import SegAnyPETError
 from seganypet.evaluate import EvaluationCase, MemoryCase, evaluate
 from seganypet.files import replace_atomically
 from seganypet.model.sam3d import Sam3D
@@ -28,6 +29,9 @@ def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
 def validation_dsc(model: Sam3D, cases: Iterable[EvaluationCase], clicks: int) -> float:
     """Mean DSC of the seen organs after the last of `clicks` clicks, over whole volumes; protocol of `evaluate`."""
     rows = evaluate(cases, model, clicks, targets=SEEN_ORGANS, baselines=(), progress=False)
+    failed = rows[rows["error"].notna()]
+    if len(failed):  # a mean over what is left would choose another epoch
+        raise SegAnyPETError(f"validation case {failed['case'].iloc[0]} failed: {failed['error'].iloc[0]}")
     return float(rows.loc[rows["click"] == clicks, "dsc"].mean())
 
 
