@@ -28,7 +28,7 @@
 #
 # **Before you start:** the quickstart.
 #
-# **Time:** about 8 minutes to run on two cores of a laptop, an hour to read; 2 GB of memory. No GPU, no internet. Words
+# **Time:** about 3 minutes to run on two cores of a laptop, an hour to read; 2 GB of memory. No GPU, no internet. Words
 # are explained in the [glossary](glossary.md).
 #
 # *For research and teaching. Not a medical device, not for clinical use.*
