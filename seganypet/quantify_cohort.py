@@ -1,6 +1,5 @@
 """The organs and lesions of a whole cohort in numbers, case after case."""
 
-import json
 import os
 import warnings
 from pathlib import Path
@@ -12,7 +11,7 @@ from seganypet import __version__
 from seganypet.case import Case
 from seganypet.cohort import Cohort
 from seganypet.errors import SegAnyPETError
-from seganypet.files import check_place, replace_atomically
+from seganypet.kept import Kept
 from seganypet.labels import lesion_instances, lesion_name
 from seganypet.quantify import Rule, check_rule, quantify
 from seganypet.volume import Volume
@@ -55,7 +54,8 @@ def quantify_cohort(
     from tqdm.auto import tqdm
 
     check_rule(rule, peak)
-    kept = Kept(None if output is None else Path(output), f"rule {rule}, peak {peak}, seganypet {__version__}")
+    settings = f"rule {rule}, peak {peak}, seganypet {__version__}"
+    kept = Kept(None if output is None else Path(output), settings, COLUMNS, set(COLUMNS) - {"value"})
     tables = []
     for case in tqdm(cohort, desc="cases", disable=not progress):
         table = kept.table(case)
@@ -103,79 +103,3 @@ def quantify_case(
         raise SegAnyPETError(f"case {case.case}: neither organs nor lesions are drawn, so there is nothing to measure.")
     table = pandas.concat(tables, ignore_index=True).assign(case=case.case, patient=case.patient)
     return table[list(COLUMNS)]
-
-
-class Kept:
-    """The tables of finished cases, in a CSV, and beside it in JSON which files they were measured on.
-
-    Args:
-        path: Of the CSV; None: nothing is kept.
-        settings: What else the numbers depend on.
-
-    Raises:
-        SegAnyPETError: No such folder, another table, or other settings.
-    """
-
-    def __init__(self, path: Path | None, settings: str):
-        self.path, self.settings = path, settings
-        self.tables: dict[str, pandas.DataFrame] = {}
-        self.files: dict[str, list] = {}
-        if path is None:
-            return
-        check_place(path)
-        self.notes = path.with_name(f"{path.name}.json")
-        if not path.exists():
-            return
-        table, notes = _read(path, self.notes)
-        if notes["settings"] != settings:
-            raise SegAnyPETError(f"{path} was made with {notes['settings']}, not {settings}; give another name.")
-        self.tables = {str(case): rows.reset_index(drop=True) for case, rows in table.groupby("case", sort=False)}
-        self.files = notes["files"]
-
-    def table(self, case: Case) -> "pandas.DataFrame | None":
-        """The case's rows if it was measured on the very files that it has now."""
-        return self.tables.get(case.case) if self.files.get(case.case) == _identity(case) else None
-
-    def add(self, case: Case, table: "pandas.DataFrame") -> None:
-        """Keep the rows of a case. A death between the two files costs this case's measurement, no more."""
-        import pandas
-
-        if self.path is None:
-            return
-        self.files.pop(case.case, None)
-        self._write_notes()
-        self.tables[case.case] = table
-        with replace_atomically(self.path) as temporary:
-            pandas.concat(self.tables.values(), ignore_index=True).to_csv(temporary, index=False)
-        self.files[case.case] = _identity(case)
-        self._write_notes()
-
-    def _write_notes(self) -> None:
-        with replace_atomically(self.notes) as temporary:
-            temporary.write_text(json.dumps({"settings": self.settings, "files": self.files}, indent=1))
-
-
-def _identity(case: Case) -> list:
-    """What tells the files of a case from others: where they lie, how large, how old; and what labels mean."""
-    found = [case.patient, case.pet_unit, case.organ_convention]
-    for path in (case.pet, case.organs, case.lesions):
-        known = path is not None and os.path.isfile(path)
-        found.append([os.path.abspath(path), os.path.getsize(path), os.path.getmtime(path)] if known else None)
-    return found
-
-
-def _read(path: Path, notes: Path) -> tuple["pandas.DataFrame", dict]:
-    import pandas
-
-    try:
-        # Only numbers may be missing: a patient may be called NA.
-        table = pandas.read_csv(
-            path, dtype={"case": str, "patient": str, "value": float}, keep_default_na=False, na_values={"value": [""]}
-        )
-        if tuple(table.columns) != COLUMNS:
-            raise ValueError(f"columns {list(table.columns)}")
-        return table, json.loads(notes.read_text())
-    except (OSError, ValueError, pandas.errors.ParserError) as error:
-        raise SegAnyPETError(
-            f"{path} with {notes.name} is no table that quantify_cohort wrote ({error}); give another name."
-        ) from error

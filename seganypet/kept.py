@@ -1,0 +1,99 @@
+"""Tables of finished cases on disk, so that a killed run over a cohort goes on where it stopped."""
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seganypet.errors import SegAnyPETError
+from seganypet.files import check_place, replace_atomically
+from seganypet.volume import Volume
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Kept:
+    """The tables of finished cases, in a CSV, and beside it in JSON which files they were measured on.
+
+    Args:
+        path: Of the CSV; None: nothing is kept.
+        settings: What else the numbers depend on.
+        columns: Of the tables; "case" and "patient" are among them.
+        words: Those columns that hold text; the others hold numbers, which may be missing.
+
+    Raises:
+        SegAnyPETError: No such folder, another table, or other settings.
+    """
+
+    def __init__(self, path: Path | None, settings: str, columns: Sequence[str], words: Collection[str]):
+        self.path, self.settings = path, settings
+        self.tables: dict[str, pandas.DataFrame] = {}
+        self.files: dict[str, list] = {}
+        if path is None:
+            return
+        check_place(path)
+        self.notes = path.with_name(f"{path.name}.json")
+        if not path.exists():
+            return
+        table, notes = _read(path, self.notes, columns, words)
+        if notes["settings"] != settings:
+            raise SegAnyPETError(f"{path} was made with {notes['settings']}, not {settings}; give another name.")
+        self.tables = {str(case): rows.reset_index(drop=True) for case, rows in table.groupby("case", sort=False)}
+        self.files = notes["files"]
+
+    def table(self, case: Any) -> "pandas.DataFrame | None":
+        """The case's rows if they were measured on the very files that it has now."""
+        return self.tables.get(case.case) if self.files.get(case.case) == _identity(case) else None
+
+    def add(self, case: Any, table: "pandas.DataFrame") -> None:
+        """Keep the rows of a case. A death between the two files costs this case's measurement, no more."""
+        import pandas
+
+        if self.path is None:
+            return
+        self.files.pop(case.case, None)
+        self._write_notes()
+        self.tables[case.case] = table
+        with replace_atomically(self.path) as temporary:
+            pandas.concat(self.tables.values(), ignore_index=True).to_csv(temporary, index=False)
+        self.files[case.case] = _identity(case)
+        self._write_notes()
+
+    def _write_notes(self) -> None:
+        with replace_atomically(self.notes) as temporary:
+            temporary.write_text(json.dumps({"settings": self.settings, "files": self.files}, indent=1))
+
+
+def _identity(case: Any) -> list:
+    """What tells the scan and labels of a case from others; of files where they lie, how large, how old."""
+    found = [getattr(case, name, None) for name in ("patient", "pet_unit", "organ_convention")]
+    for name in ("pet", "organs", "lesions"):
+        there = getattr(case, name, None)
+        if isinstance(there, str | os.PathLike) and os.path.isfile(there):
+            found.append([os.path.abspath(there), os.path.getsize(there), os.path.getmtime(there)])
+        else:
+            found.append(there.fingerprint if isinstance(there, Volume) else None)
+    return found
+
+
+def _read(
+    path: Path, notes: Path, columns: Sequence[str], words: Collection[str]
+) -> tuple["pandas.DataFrame", dict[str, Any]]:
+    import pandas
+
+    numbers = [name for name in columns if name not in words]
+    try:
+        # Only numbers may be missing: a patient may be called NA.
+        table = pandas.read_csv(
+            path, dtype=dict.fromkeys(words, str) | dict.fromkeys(numbers, float), keep_default_na=False,
+            na_values=dict.fromkeys(numbers, [""]),
+        )  # fmt: skip
+        if list(table.columns) != list(columns):
+            raise ValueError(f"columns {list(table.columns)}")
+        return table, json.loads(notes.read_text())
+    except (OSError, ValueError, pandas.errors.ParserError) as error:
+        raise SegAnyPETError(
+            f"{path} with {notes.name} is no such table of finished cases ({error}); give another name."
+        ) from error
