@@ -74,7 +74,7 @@ def _identity(case: Any) -> list:
         if isinstance(there, str | os.PathLike) and os.path.isfile(there):
             found.append([os.path.abspath(there), os.path.getsize(there), os.path.getmtime(there)])
         else:
-            found.append(there.fingerprint if isinstance(there, Volume) else None)
+            found.append(there.fingerprint() if isinstance(there, Volume) else None)
     return found
 
 

@@ -23,6 +23,7 @@ from seganypet.window import Window, logits_on_grid, mask_on_grid, resample, sam
 MOST_WINDOWS = 12  # of one object; an aorta needs three
 FACE_VOXELS = 4  # low-resolution voxels of mask on a window's face that make it grow
 EMBEDDINGS_KEPT = 64
+SMALL = 0.2  # of a window's side; a mask that spans less of it is looked at again in a finer window
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +45,29 @@ class Session(ClickSession):
     """One volume, one network, and the clicks so far.
 
     The window is centred on an object's first click. When the mask meets a face of its window, further
-    windows that overlap by half are opened there, so that an organ larger than the window is not cut.
+    windows that overlap by half are opened there, so that an organ larger than the window is not cut. With `finest_mm`
+    what turns out to be small is looked at again in a finer window around it, as one zooms in on a small lesion: logits
+    have two voxels a side in each of the window's, and a window of 4 mm cannot draw 1 mL.
 
     Args:
         model: From `load_model`; runs on whatever device it is on.
         volume: What to segment.
-        spacing_mm: Voxel size of the window; that of the network unless given. Finer suits small lesions.
+        spacing_mm: Voxel size of the window; that of the network unless given.
+        finest_mm: Smallest voxel size of the second look at what is small; None: no second look.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the processor has matrix units for it.
 
     Raises:
         SegAnyPETError: These are not a network and a volume.
         UnitError: The network was trained on SUV and the volume is in another unit.
-        ClickError: `spacing_mm` or `precision` make no sense.
+        ClickError: `spacing_mm`, `finest_mm` or `precision` make no sense.
 
     Source: supplement Fig. 4 (b); the growth by half-overlapping windows follows the successor's description.
     """
 
-    def __init__(self, model: Sam3D, volume: Volume, *, spacing_mm: float | None = None, precision: str = "auto"):
+    def __init__(
+        self, model: Sam3D, volume: Volume, *, spacing_mm: float | None = None, finest_mm: float | None = None,
+        precision: str = "auto",
+    ):  # fmt: skip
         if not hasattr(model, "config") or not isinstance(volume, Volume):
             raise SegAnyPETError(
                 "Session(model, volume) needs a 3D network of load_model and a volume (2D ones go into SliceSession); "
@@ -78,11 +85,13 @@ class Session(ClickSession):
             )
         if precision not in ("auto", "float32", "bfloat16"):
             raise ClickError(f"precision={precision!r}; needed is 'auto', 'float32' or 'bfloat16'.")
-        if spacing_mm is not None and not (isinstance(spacing_mm, Real) and 0.2 <= spacing_mm <= 20):
-            raise ClickError(f"spacing_mm={spacing_mm!r}; needed is a voxel size from 0.2 to 20 mm, or None.")
+        for name, size in (("spacing_mm", spacing_mm), ("finest_mm", finest_mm)):
+            if size is not None and not (isinstance(size, Real) and 0.2 <= size <= 20):
+                raise ClickError(f"{name}={size!r}; needed is a voxel size from 0.2 to 20 mm, or None.")
         super().__init__(volume)
         self.model = model
         self.spacing_mm = float(spacing_mm or model.config.spacing_mm)
+        self.finest_mm = None if finest_mm is None else float(finest_mm)
         self.device = next(model.parameters()).device
         self.precision = _best_precision(self.device) if precision == "auto" else precision
         self._embeddings: dict[Window, ImageEmbedding] = {}
@@ -113,8 +122,10 @@ class Session(ClickSession):
         windows = previous or ()
         click_mm = self.volume.to_mm(clicks[-1].ijk)
         if clicks[-1].foreground and not any(part.window.contains(click_mm) for part in windows):
-            windows = (*windows, WindowLogits(self._window(click_mm), self.model.no_logits()))
+            windows = (*windows, WindowLogits(self._window(click_mm, self.spacing_mm), self.model.no_logits()))
         windows = tuple(self._decode(part, clicks) if part.window.contains(click_mm) else part for part in windows)
+        if self.finest_mm is not None:
+            windows = tuple(self._closer(part, clicks) for part in windows)
         return self._grow(still_grounded(windows), clicks)
 
     def _mask_on_grid(self, answer: tuple[WindowLogits, ...]) -> np.ndarray:
@@ -124,10 +135,12 @@ class Session(ClickSession):
         return {"name": self.model.name, "weights_sha256": weights_sha256(self.model)}
 
     def _settings(self) -> dict[str, float | str]:
-        return {"spacing_mm": self.spacing_mm, "precision": self.precision}
+        settings = {"spacing_mm": self.spacing_mm, "precision": self.precision}
+        # Only where it counts: journals from before there was a second look still fit.
+        return settings if self.finest_mm is None else settings | {"finest_mm": self.finest_mm}
 
-    def _window(self, centre_mm: np.ndarray) -> Window:
-        return window_around(self.volume, centre_mm, self.model.config.window_size, self.spacing_mm)
+    def _window(self, centre_mm: np.ndarray, spacing_mm: float) -> Window:
+        return window_around(self.volume, centre_mm, self.model.config.window_size, spacing_mm)
 
     @torch.inference_mode()
     def _embed(self, window: Window) -> ImageEmbedding:
@@ -160,6 +173,19 @@ class Session(ClickSession):
         places_mm = [mm for mm in (*click_mm, *part.seeds_mm) if part.window.contains(mm)]
         return replace(part, logits=rooted_logits(part, places_mm))
 
+    def _closer(self, part: WindowLogits, clicks: tuple[Click, ...]) -> WindowLogits:
+        """The answer of a finer window where what was clicked is small; else the window as it is."""
+        clicks_mm = [self.volume.to_mm(click.ijk) for click in clicks if click.foreground]
+        clicks_mm = [mm for mm in clicks_mm if part.window.contains(mm)]
+        if part.seeds_mm or not clicks_mm:
+            return part
+        low, high = extent_mm(rooted_logits(part, clicks_mm), part.window, clicks_mm)
+        spacing_mm = max(self.finest_mm, float((high - low).max()) / (SMALL * part.window.size))
+        if spacing_mm > 0.75 * part.window.spacing_mm:
+            return part  # hardly finer
+        window = self._window((low + high) / 2, spacing_mm)
+        return self._decode(WindowLogits(window, seen_from(window, part)), clicks)
+
     def _grow(self, windows: tuple[WindowLogits, ...], clicks: tuple[Click, ...]) -> tuple[WindowLogits, ...]:
         """Open half-overlapping windows wherever what was clicked meets a face inside the volume, until none does."""
         windows, waiting = list(windows), list(windows)
@@ -186,7 +212,7 @@ class Session(ClickSession):
         window, size = part.window, part.logits.shape[-1]
         centre = np.array(window.corner_mm) + (window.size - 1) / 2 * window.spacing_mm
         centre[axis] += side * window.size / 2 * window.spacing_mm
-        moved = self._window(centre)
+        moved = self._window(centre, window.spacing_mm)
         if _same_place(moved, window):
             return None  # the volume ends here
         mask = part.logits[0, 0].cpu().numpy() > 0
@@ -195,8 +221,7 @@ class Session(ClickSession):
         mask[tuple(half)] = False  # only what lies in the overlap
         deepest = np.unravel_index(ndimage.distance_transform_edt(mask).argmax(), mask.shape)
         seed_mm = window.grid_affine(size)[:3, :3] @ deepest + window.grid_affine(size)[:3, 3]
-        known = resample(part.logits, window.grid_affine(size), moved.grid_affine(size), [size] * 3)
-        return WindowLogits(moved, known, (tuple(float(x) for x in seed_mm),))
+        return WindowLogits(moved, seen_from(moved, part), (tuple(float(x) for x in seed_mm),))
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -238,6 +263,21 @@ def rooted_logits(part: WindowLogits, places_mm: list[np.ndarray]) -> Tensor:
         kept |= set(np.unique(pieces[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2, max(k - 1, 0) : k + 2]).tolist())
     loose = torch.from_numpy(mask & ~np.isin(pieces, list(kept - {0}))).to(part.logits.device)
     return torch.where(loose, -part.logits, part.logits)
+
+
+def seen_from(window: Window, part: WindowLogits) -> Tensor:
+    """Logits of another window on a window's own grid, (1, 1, m, m, m): what is known there before it is decoded."""
+    size = part.logits.shape[-1]
+    return resample(part.logits, part.window.grid_affine(size), window.grid_affine(size), [size] * 3)
+
+
+def extent_mm(logits: Tensor, window: Window, places_mm: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Corners, in RAS+ millimetres, of the smallest box around the mask of a window and some places in it."""
+    to_mm = window.grid_affine(logits.shape[-1])
+    voxels = (logits[0, 0] > 0).nonzero().cpu().numpy()  # (n, 3)
+    ends = [voxels.min(0), voxels.max(0)] if len(voxels) else []
+    corners = np.array([*(to_mm[:3, :3] @ end + to_mm[:3, 3] for end in ends), *places_mm])
+    return corners.min(0), corners.max(0)
 
 
 def touched_faces(logits: Tensor) -> list[tuple[int, int]]:

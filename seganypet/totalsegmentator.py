@@ -6,7 +6,7 @@ it is installed. Both give the labels of this package: 1 to 12 in the order of `
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from seganypet.volume import Grid, Volume, check_labels, check_on_grid, open_nif
 TOTAL_V2 = {
     "spleen": 1, "kidney_right": 2, "kidney_left": 3, "liver": 5, "lung_upper_lobe_left": 10,
     "lung_lower_lobe_left": 11, "lung_upper_lobe_right": 12, "lung_middle_lobe_right": 13, "lung_lower_lobe_right": 14,
-    "prostate": 22, "heart": 51, "aorta": 52,
+    "urinary_bladder": 21, "prostate": 22, "heart": 51, "aorta": 52, "brain": 90,
 }  # fmt: skip
 MOST_CLASSES = 117
 INSTALL = "pip install 'seganypet[totalsegmentator]'"
@@ -40,7 +40,9 @@ class Organ(NamedTuple):
     grid: Grid
 
 
-def read_totalsegmentator(path: str | os.PathLike, like: Volume) -> tuple[np.ndarray, dict[int, str]]:
+def read_totalsegmentator(
+    path: str | os.PathLike, like: Volume, organs: Sequence[str] = ORGANS
+) -> tuple[np.ndarray, dict[int, str]]:
     """Read what TotalSegmentator wrote for a CT.
 
     Args:
@@ -49,9 +51,10 @@ def read_totalsegmentator(path: str | os.PathLike, like: Volume) -> tuple[np.nda
             names; one without is taken to be task "total" of version 2, and a warning says so.
         like: The scan whose grid the labels shall have, such as the PET. If the CT was registered to it since, give
             `moved(pet, numpy.linalg.inv(transform))`: the labels are then those of the PET's voxels.
+        organs: Which to read, by TotalSegmentator's names; without names in the header those of `TOTAL_V2` only.
 
     Returns:
-        Labels 1 to 12 in the order of `ORGANS`, shape of `like`, int16; and the name of each label that the output
+        Labels 1, 2, ... in the order of `organs`, shape of `like`, int16; and the name of each label that the output
         speaks of, for `organ_targets`. An organ with a name and no voxel was looked for and not found.
 
     Raises:
@@ -66,12 +69,12 @@ def read_totalsegmentator(path: str | os.PathLike, like: Volume) -> tuple[np.nda
     """
     path = Path(path)
     if path.is_dir():
-        names, organs = _from_folder(path)
+        names, found = _from_folder(path, organs)
     else:
         image = open_nifti(path)
         labels = check_labels(read_voxels(image, path), str(path))
-        names, organs = _from_labels(labels, _header_names(image), Grid(image.shape, image.affine, str(path)))
-    return _on_grid(organs, like, str(path)), _told(names, str(path))
+        names, found = _from_labels(labels, _header_names(image), Grid(image.shape, image.affine, str(path)), organs)
+    return _on_grid(found, organs, like, str(path)), _told(names, organs, str(path))
 
 
 def run_totalsegmentator(
@@ -132,18 +135,18 @@ def run_totalsegmentator(
         )
     source = f"TotalSegmentator on {ct.source}"
     labels = check_labels(read_voxels(found, source), source)
-    names, organs = _from_labels(labels, _header_names(found), Grid(found.shape, found.affine, source))
-    return _on_grid(organs, ct if like is None else like, source), _told(names, source)
+    names, organs = _from_labels(labels, _header_names(found), Grid(found.shape, found.affine, source), ORGANS)
+    return _on_grid(organs, ORGANS, ct if like is None else like, source), _told(names, ORGANS, source)
 
 
-def _from_folder(folder: Path) -> tuple[list[str], Iterator[Organ]]:
+def _from_folder(folder: Path, organs: Sequence[str]) -> tuple[list[str], Iterator[Organ]]:
     """Organs that have a file, and these organs, read one at a time."""
-    files = {organ: folder / f"{organ}{suffix}" for suffix in (".nii", ".nii.gz") for organ in ORGANS
+    files = {organ: folder / f"{organ}{suffix}" for suffix in (".nii", ".nii.gz") for organ in organs
              if (folder / f"{organ}{suffix}").is_file()}  # fmt: skip
     if not files:
         there = sorted(path.name for path in folder.iterdir())
         raise VolumeError(
-            f"{folder}: no {ORGANS[0]}.nii.gz nor a file of any other organ, only {', '.join(there[:5]) or 'nothing'}. "
+            f"{folder}: no {organs[0]}.nii.gz nor a file of any other organ, only {', '.join(there[:5]) or 'nothing'}. "
             "Give TotalSegmentator's output folder, or its one file of all classes."
         )
 
@@ -158,7 +161,9 @@ def _from_folder(folder: Path) -> tuple[list[str], Iterator[Organ]]:
     return list(files), read()
 
 
-def _from_labels(labels: np.ndarray, header_names: Mapping[str, int], grid: Grid) -> tuple[list[str], Iterator[Organ]]:
+def _from_labels(
+    labels: np.ndarray, header_names: Mapping[str, int], grid: Grid, organs: Sequence[str]
+) -> tuple[list[str], Iterator[Organ]]:
     """Organs that a label map speaks of, and these organs."""
     ids = header_names
     if not ids:
@@ -173,10 +178,10 @@ def _from_labels(labels: np.ndarray, header_names: Mapping[str, int], grid: Grid
             f"{grid.source} does not name its labels; they are taken to be those of TotalSegmentator 2, task total.",
             stacklevel=3,
         )
-    names = [organ for organ in ORGANS if organ in ids]
+    names = [organ for organ in organs if organ in ids]
     if not names:
         raise VolumeError(
-            f"{grid.source} names its labels {', '.join(list(ids)[:5])}, ...: none of {', '.join(ORGANS)}. Is it the "
+            f"{grid.source} names its labels {', '.join(list(ids)[:5])}, ...: none of {', '.join(organs)}. Is it the "
             "output of task total?"
         )
     return names, (Organ(name, labels == ids[name], grid) for name in names)
@@ -197,28 +202,28 @@ def _header_names(image: nib.Nifti1Pair) -> dict[str, int]:
     return {}
 
 
-def _told(names: list[str], source: str) -> dict[int, str]:
+def _told(names: list[str], organs: Sequence[str], source: str) -> dict[int, str]:
     """The organs at hand by label; a warning names the others."""
-    absent = [organ for organ in ORGANS if organ not in names]
+    absent = [organ for organ in organs if organ not in names]
     if absent:
         warnings.warn(f"{source} does not speak of {', '.join(absent)}.", stacklevel=3)
-    return {label: organ for label, organ in enumerate(ORGANS, 1) if organ in names}
+    return {label: organ for label, organ in enumerate(organs, 1) if organ in names}
 
 
-def _on_grid(organs: Iterator[Organ], like: Volume, source: str) -> np.ndarray:
-    """Labels 1 to 12 on the grid of `like`, int16: the organ, or none, that fills most of a voxel."""
+def _on_grid(found: Iterator[Organ], organs: Sequence[str], like: Volume, source: str) -> np.ndarray:
+    """Labels 1, 2, ... on the grid of `like`, int16: the organ, or none, that fills most of a voxel."""
     labels = np.zeros(like.shape, np.int16)
     largest = np.zeros(like.shape, np.float32)  # share of the organ that fills most, and of all organs
     total = np.zeros(like.shape, np.float32)
     drawn = False
-    for organ in organs:
+    for organ in found:
         box = bounding_box(organ.mask)
         if box is None:
             continue
         drawn = True
         target, share = _share(organ, box, like)
         wins = share > largest[target]
-        labels[target][wins] = ORGANS.index(organ.name) + 1
+        labels[target][wins] = list(organs).index(organ.name) + 1
         np.maximum(largest[target], share, out=largest[target])
         total[target] += share
     labels[largest <= 1 - total] = 0

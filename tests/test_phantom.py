@@ -295,3 +295,33 @@ def test_samples_are_the_phantoms_of_their_seeds():
     assert np.array_equal(masks["liver"], organ(phantom, "liver")[box])
     assert masks["lesions"].sum() == (phantom.lesions > 0).sum()
     assert case.load_ct().shape == pet.shape
+
+
+# ---- disseminated disease
+
+@pytest.fixture(scope="module")
+def disseminated():
+    return make_phantom(401, "internal", lesions="disseminated")
+
+
+def test_disseminated_disease_is_many_lesions_of_all_sizes_uneven_inside(disseminated):
+    number = int(disseminated.lesions.max())
+    assert 20 <= number <= 45
+    sizes_ml = np.bincount(disseminated.lesions.ravel())[1:] * disseminated.pet.voxel_volume_ml
+    assert sizes_ml.min() < 2 and sizes_ml.max() > 15 and 1.5 < np.median(sizes_ml) < 10
+    uptake = [disseminated.pet.data[disseminated.lesions == label] for label in range(1, number + 1)]
+    assert 0.1 < np.median([inside.std() / inside.mean() for inside in uptake]) < 0.6
+
+
+def test_some_of_it_touches_what_is_hot_in_health(disseminated):
+    ids = {name: label for label, name in disseminated.anatomy_names.items()}
+    lesions = disseminated.lesions > 0
+    for organ in (["bladder"], ["myocardium", "heart_blood"]):
+        hot = np.isin(disseminated.anatomy, [ids[name] for name in organ]) & ~lesions
+        beside = ndimage.binary_dilation(hot, iterations=2) & lesions  # 6 to 8 mm
+        assert beside.any(), organ
+
+
+def test_disseminated_disease_is_drawn_only_when_asked_for():
+    kinds = {_draw(seed, "internal", True, spacing=(9.0, 9.0, 9.0)).pet.metadata["lesion_kind"] for seed in range(24)}
+    assert kinds == {"none", "lymphoma", "lung", "melanoma"}

@@ -429,3 +429,54 @@ def test_a_session_on_something_else_says_what_it_needs(oblique_affine):
         Session(ThresholdNetwork(), "SUV.nii.gz")
     with pytest.raises(UnitError, match="ct7 is a CT in HU.*Load the PET"):
         Session(ThresholdNetwork(), volume)
+
+
+# ---- a second look at what is small
+
+SMALL_BALL = {"radius_mm": 9.0, "centres": (BALLS_IJK[1],)}
+
+
+def test_what_is_small_is_looked_at_again_in_a_finer_window_around_it():
+    volume, (ball,) = with_balls(**SMALL_BALL)
+    coarse, fine = (Session(ThresholdNetwork(), volume, finest_mm=finest) for finest in (None, 2.0))
+    for session in (coarse, fine):
+        session.click(ijk=BALLS_IJK[1])
+    assert dice(fine.mask, ball) > 0.85 > dice(coarse.mask, ball)
+    (part,) = fine._state.answers[fine.active]
+    assert part.window.spacing_mm == pytest.approx(2.0) and part.window.contains(volume.to_mm(BALLS_IJK[1]))
+
+
+def test_what_is_large_gets_no_second_look(scene):
+    volume, balls = scene
+    network = ThresholdNetwork()
+    session = Session(network, volume, finest_mm=6.5)  # hardly finer than the network's 8 mm
+    session.click(ijk=BALLS_IJK[0])
+    assert network.calls["embed"] == 1 and dice(session.mask, balls[0]) > 0.85
+
+
+def test_further_clicks_stay_in_the_finer_window_and_undo_leads_back():
+    volume, (ball,) = with_balls(**SMALL_BALL)
+    network = ThresholdNetwork()
+    session = Session(network, volume, finest_mm=2.0)
+    first = session.click(ijk=BALLS_IJK[1])
+    embedded = network.calls["embed"]
+    assert not session.click(ijk=BALLS_IJK[1], foreground=False).any()
+    assert network.calls["embed"] == embedded
+    session.undo()
+    np.testing.assert_array_equal(session.mask, first)
+
+
+def test_a_journal_with_second_looks_replays_to_the_same_masks(tmp_path):
+    volume, _ = with_balls(**SMALL_BALL)
+    session = Session(ThresholdNetwork(), volume, finest_mm=2.0)
+    session.click(ijk=BALLS_IJK[1])
+    session.save_journal(tmp_path / "clicks.json")
+    again = Session.replay(ThresholdNetwork(), volume, tmp_path / "clicks.json")
+    assert again.finest_mm == 2.0
+    np.testing.assert_array_equal(again.mask, session.mask)
+
+
+@pytest.mark.parametrize("size", [0, -1.0, 21, "fine", float("nan")])
+def test_a_second_look_needs_a_voxel_size(scene, size):
+    with pytest.raises(ClickError, match="finest_mm=.*0.2 to 20 mm"):
+        Session(ThresholdNetwork(), scene[0], finest_mm=size)

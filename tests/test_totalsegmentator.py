@@ -65,9 +65,23 @@ def expected(shape=(30, 28, 16)) -> np.ndarray:
     return labels
 
 
-def test_the_twelve_organs_have_their_numbers_of_task_total():
-    assert set(TOTAL_V2) == set(ORGANS) and len(set(TOTAL_V2.values())) == 12
+def test_every_structure_has_its_number_of_task_total():
+    assert set(TOTAL_V2) == {*ORGANS, "brain", "urinary_bladder"} and len(set(TOTAL_V2.values())) == 14
     assert (TOTAL_V2["liver"], TOTAL_V2["heart"], TOTAL_V2["aorta"], TOTAL_V2["prostate"]) == (5, 51, 52, 22)
+    assert (TOTAL_V2["brain"], TOTAL_V2["urinary_bladder"]) == (90, 21)
+
+
+def test_other_structures_can_be_asked_for(ct, tmp_path):
+    v2 = {"urinary_bladder": 21, "heart": 51, "esophagus": 15}
+    labels = np.zeros(ct.shape, np.uint8)
+    labels[BLOCKS["liver"]], labels[BLOCKS["heart"]] = 21, 51
+    nib.save(label_image(labels, ct.affine, v2), tmp_path / "organs.nii.gz")
+    found, names = read_totalsegmentator(tmp_path / "organs.nii.gz", ct, organs=("heart", "urinary_bladder"))
+    assert names == {1: "heart", 2: "urinary_bladder"}
+    assert (found[BLOCKS["liver"]] == 2).all() and (found[BLOCKS["heart"]] == 1).all()
+    assert np.count_nonzero(found) == np.count_nonzero(labels)
+    with pytest.raises(VolumeError, match="none of brain"):
+        read_totalsegmentator(tmp_path / "organs.nii.gz", ct, organs=("brain",))
 
 
 def test_one_file_with_names_is_read_by_its_names(ct, tmp_path):

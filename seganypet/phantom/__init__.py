@@ -3,7 +3,7 @@
     patient.py   who is scanned: sizes, organ volumes, uptake
     canvas.py    soft shapes into a label map
     anatomy.py   outline, bones, chest;  abdomen.py  the rest
-    lesions.py   lesions of three kinds
+    lesions.py   lesions of four kinds
     imaging.py   texture, breathing, resolution, noise; HU
 
 No patient's data is in it: every number comes from published tables (see each module's sources).
@@ -21,7 +21,7 @@ from seganypet.phantom.abdomen import paint_soft_organs
 from seganypet.phantom.anatomy import Painter
 from seganypet.phantom.canvas import Canvas
 from seganypet.phantom.imaging import acquire, ct_map, draw_imaging, uptake_map
-from seganypet.phantom.lesions import KINDS, paint_lesions
+from seganypet.phantom.lesions import COMMON_KINDS, KINDS, paint_lesions
 from seganypet.phantom.patient import ORGANS, SEEN_ORGANS, TISSUES, UNSEEN_ORGANS, Patient, draw_patient, organs_of
 from seganypet.volume import Volume
 
@@ -62,8 +62,8 @@ def make_phantom(seed: int = 7, domain: str = "internal", lesions: bool | str = 
         seed: Same seed and domain, same bits. A seed's patients differ between domains.
         domain: "internal" (4.07 x 4.07 x 3 mm) or "external" (2.04 x 2.04 x 3 mm, sharper, noisier,
             other field of view).
-        lesions: True: three in four patients have some; False: none; or the kind:
-            "lymphoma", "lung", "melanoma".
+        lesions: True: three in four patients have some of the first three kinds; False: none; or the kind:
+            "lymphoma", "lung", "melanoma", "disseminated" (20 to 45 lesions).
 
     Raises:
         SegAnyPETError: If an argument is none of these.
@@ -99,7 +99,7 @@ def _draw(
 
     kind = lesions
     if lesions is True:
-        kind = (None, *KINDS)[int(tumour.integers(4))]
+        kind = (None, *COMMON_KINDS)[int(tumour.integers(4))]
     instances = np.zeros_like(canvas.labels)
     if kind:
         instances = paint_lesions(canvas, activity, patient, kind, tumour)

@@ -1,4 +1,4 @@
-"""Scattered lesions: lymphoma-like nodes, a lung primary with nodes, melanoma-like metastases."""
+"""Scattered lesions: lymphoma-like nodes, a lung primary with nodes, melanoma-like metastases, disseminated disease."""
 
 import numpy as np
 from scipy import ndimage
@@ -6,7 +6,8 @@ from scipy import ndimage
 from seganypet.phantom.canvas import Canvas, smooth_field
 from seganypet.phantom.patient import ID, TISSUES, Patient
 
-KINDS = ("lymphoma", "lung", "melanoma")
+COMMON_KINDS = ("lymphoma", "lung", "melanoma")  # that three in four patients have if nobody says which
+KINDS = (*COMMON_KINDS, "disseminated")
 
 # Where nodes lie in the reference man, mm.
 _STATIONS = {
@@ -35,6 +36,10 @@ def paint_lesions(
 
     Returns:
         Instance labels 1..n, 0 elsewhere, uint8.
+
+    Lesions are uneven inside; of those above 15 mL, about half have a cold core. "disseminated" is the heavy tail of
+    lymphoma: 20 to 45 lesions, some in spleen, liver or marrow, one against the bladder's wall and one against the
+    heart (where these are in the field of view), so that physiological uptake and disease touch.
 
     Source: counts, volumes and SUVmax as published for lymphoma, lung cancer and melanoma, where
     found; the rest is our inference.
@@ -67,6 +72,18 @@ def paint_lesions(
             for _ in range(int(rng.integers(1, 7))):
                 organ = rng.choice(["marrow", "liver"])
                 plan.append((_random_place(canvas, [ID[organ]], rng), (2.5, 0.9), 7, [ID[organ]]))
+    elif kind == "disseminated":
+        heart = [ID["myocardium"], ID["heart_blood"]]
+        for organ, tissues in (([ID["bladder"]], _NODE_TISSUE), (heart, [*_NODE_TISSUE, *_LUNGS])):
+            plan.append((_place_beside(canvas, organ, tissues, rng), (8, 0.5), 10, tissues))
+        for _ in range(int(rng.integers(18, 44))):
+            if rng.random() < 0.25:
+                organ = rng.choice(["spleen", "liver", "marrow", "marrow"])
+                plan.append((_random_place(canvas, [ID[organ]], rng), (3, 1.0), 9, [ID[organ]]))
+            else:
+                station = list(_STATIONS.values())[rng.integers(len(_STATIONS))]
+                centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 16, 3)) * scale
+                plan.append((centre, (4, 1.3), 11, _NODE_TISSUE))
     else:
         targets = {"lungs": _LUNGS, "liver": [ID["liver"]], "marrow": [ID["marrow"]], "fat": [ID["fat"]],
                    "muscle": [ID["muscle"]], "bowel": [ID["small_bowel"], ID["fat"]]}  # fmt: skip
@@ -100,6 +117,22 @@ def _random_place(canvas: Canvas, tissues: list[int], rng: np.random.Generator) 
     return None
 
 
+def _place_beside(canvas: Canvas, organ: list[int], tissues: list[int], rng: np.random.Generator) -> np.ndarray | None:
+    """A random place (mm) in the tissues, 3 to 9 mm from an organ; None if the field of view holds no organ."""
+    found = ndimage.find_objects(np.isin(canvas.labels, organ).astype(np.uint8))
+    if not found:
+        return None
+    low, high = (np.array([getattr(part, end) for part in found[0]]) for end in ("start", "stop"))
+    box = tuple(slice(max(a - 6, 0), b + 6) for a, b in zip(low, high, strict=True))
+    spacing = [axis[1] - axis[0] for axis in (canvas.x, canvas.y, canvas.z)]
+    away_mm = ndimage.distance_transform_edt(~np.isin(canvas.labels[box], organ), sampling=spacing)
+    near = np.argwhere((away_mm >= 3) & (away_mm <= 9) & np.isin(canvas.labels[box], tissues))
+    if not len(near):
+        return None
+    i, j, k = near[rng.integers(len(near))] + [part.start for part in box]
+    return np.array((canvas.x[i], canvas.y[j], canvas.z[k]), float)
+
+
 def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rng) -> None:
     """One lesion: a warped union of blobs of a given volume, inside the tissues it may replace."""
     radius = (volume_ml * 1000 * 0.75 / np.pi) ** (1 / 3)
@@ -120,7 +153,8 @@ def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rn
     for offset, size in zip(offsets * radius, stretch * radius, strict=True):
         np.minimum(level, sum(((p - o) / s) ** 2 for p, o, s in zip((x, y, z), offset, size, strict=True)), out=level)
     level = np.sqrt(level) + 0.16 * field
-    voxel_ml = float(np.prod([axis[1] - axis[0] if len(axis) > 1 else 3 for axis in axes])) / 1000
+    sizes_mm = [axis[1] - axis[0] if len(axis) > 1 else 3.0 for axis in axes]
+    voxel_ml = float(np.prod(sizes_mm)) / 1000
     n = max(int(round(volume_ml / voxel_ml)), 1)
     free = np.isin(canvas.labels[box], tissues) & (instances[box] == 0)
     level[~free] = 99
@@ -140,7 +174,7 @@ def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rn
     hot = np.clip(1 + within * grain, 0.35, 1.8)
     hot *= min(peak / recovery, 70) / float(np.percentile(hot[mask], 97))
     if necrotic:
-        core = ndimage.distance_transform_edt(mask, [axis[1] - axis[0] for axis in axes])
+        core = ndimage.distance_transform_edt(mask, sizes_mm)
         pale = 1 / (1 + np.exp(-(core + 2 * field - 0.45 * core.max()) / 2.5))
         hot *= 1 - (1 - rng.uniform(0.15, 0.35)) * pale
     instances[box][mask] = min(int(instances.max()) + 1, 255)
