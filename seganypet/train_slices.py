@@ -1,7 +1,7 @@
-"""Train the 2D network of the lessons: `python -m seganypet.train_slices`, or `make train-2d`.
+"""Train the 2D networks of the lessons: `python -m seganypet.train_slices tiny-2d`, or `make train-2d`.
 
-A small SAM learns axial slices of the phantoms that tiny-base learned from, from as many simulated dialogues of clicks.
-Samples and clicks depend on seed and step alone, and a run that was killed goes on from its last checkpoint.
+A small SAM learns axial slices of the phantoms that its 3D partner learned from, from as many simulated dialogues of
+clicks. Samples and clicks depend on seed and step alone, and a run that was killed goes on from its last checkpoint.
 """
 
 import argparse
@@ -27,16 +27,18 @@ class SliceTraining:
     """One run.
 
     Attributes:
-        steps, batch_size: Their product is the number of dialogues, 32,760: as many as tiny-base had.
+        name: Of the model that is written.
+        steps, batch_size: Their product is the number of dialogues.
         learning_rate, warm_up, weight_decay, ema: Of AdamW with warm-up and cosine, and of the average of weights.
         max_clicks: A dialogue has 2 to this many clicks, short ones more often.
         iou_weight: Of the error of predicted IoU.
-        first_seed, phantoms, shapes, shape_share: What is trained on.
+        first_seed, phantoms, lesions, shapes, shape_share: What is trained on, see `SliceBank`.
         image_size, patch_size, dim, depth, prompt_dim: Shape of the network, 3.7 million parameters.
         checkpoint_every: Steps between checkpoints.
         seed: Of weights, samples and clicks.
     """
 
+    name: str = "tiny-2d"
     steps: int = 4095
     batch_size: int = 8
     learning_rate: float = 8e-4
@@ -47,6 +49,7 @@ class SliceTraining:
     iou_weight: float = 0.5
     first_seed: int = 10_000
     phantoms: int = 120
+    lesions: bool = True
     shapes: int = 120
     shape_share: float = 0.15
     image_size: int = 128
@@ -56,6 +59,14 @@ class SliceTraining:
     prompt_dim: int = 128
     checkpoint_every: int = 200
     seed: int = 0
+
+
+RECIPES = {
+    # 32,760 dialogues, as many as tiny-base had.
+    "tiny-2d": SliceTraining(),
+    # As many as tiny-organs has, from the same patients, none of whom has a lesion.
+    "tiny-2d-organs": SliceTraining("tiny-2d-organs", steps=2700, phantoms=80, lesions=False, shapes=0),
+}
 
 
 def dialogue_loss(model: Sam2D, slices: Tensor, label: Tensor, clicks: int, iou_weight: float) -> dict[str, Tensor]:
@@ -112,7 +123,7 @@ def each_dice_ce(logits: Tensor, label: Tensor) -> Tensor:
 def train_slices(
     config: SliceTraining, output: Path, *, progress: bool = True, stop_at: int | None = None
 ) -> Sam2D:
-    """Run one training, or go on with it; files in `output`: tiny-2d.safetensors, .csv (log), .ckpt, and slices/.
+    """Run one training, or go on with it; files in `output`: <name>.safetensors, .csv (log), .ckpt, and slices/.
 
     Args:
         config: What to do.
@@ -128,14 +139,14 @@ def train_slices(
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     sam = small_sam(config.image_size, config.patch_size, config.dim, config.depth, config.prompt_dim)
-    model = Sam2D(sam, "tiny-2d").train()
+    model = Sam2D(sam, config.name).train()
     bank = SliceBank(
-        range(config.first_seed, config.first_seed + config.phantoms), config.shapes, config.shape_share,
-        config.image_size, output / "slices",
+        range(config.first_seed, config.first_seed + config.phantoms), config.lesions, config.shapes,
+        config.shape_share, config.image_size, output / "slices",
     )  # fmt: skip
     optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    checkpoint, step = output / "tiny-2d.ckpt", 0
+    checkpoint, step = output / f"{config.name}.ckpt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
@@ -143,7 +154,7 @@ def train_slices(
         average, step = state["average"], state["step"]
     last = min(stop_at or config.steps, config.steps)
     started = time.perf_counter()
-    bar = tqdm(total=config.steps, initial=step, desc="tiny-2d", disable=not progress)
+    bar = tqdm(total=config.steps, initial=step, desc=config.name, disable=not progress)
     for slices, label in batches(bank, config.seed, step, last, config.batch_size):
         clicks = 2 + int(np.random.default_rng([config.seed, step]).triangular(0, 0, config.max_clicks - 1))
         torch.manual_seed(config.seed * 1_000_003 + step)
@@ -160,13 +171,13 @@ def train_slices(
         bar.update()
         if step % 10 == 0 or step == config.steps:
             row = {"step": step, **{name: round(value.item(), 5) for name, value in told.items()}}
-            write_row(output / "tiny-2d.csv", row | {"seconds": round(time.perf_counter() - started, 1)})
+            write_row(output / f"{config.name}.csv", row | {"seconds": round(time.perf_counter() - started, 1)})
         if step % config.checkpoint_every == 0 or step == last:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step}
             with replace_atomically(checkpoint) as temporary:
                 torch.save(state, temporary)
             facts = {"training": asdict(config), "torch": torch.__version__, "step": step}
-            save_sam(output / "tiny-2d.safetensors", averaged(model, average), facts)
+            save_sam(output / f"{config.name}.safetensors", averaged(model, average), facts)
     bar.close()
     return averaged(model, average)
 
@@ -189,8 +200,8 @@ def write_row(path: Path, row: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m seganypet.train_slices", description="Train tiny-2d.")
+    parser = argparse.ArgumentParser(prog="python -m seganypet.train_slices", description="Train a small 2D network.")
+    parser.add_argument("name", nargs="?", choices=RECIPES, default="tiny-2d", help="which (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of weights, log and checkpoint")
-    parser.add_argument("--steps", type=int, default=SliceTraining.steps, help="optimiser steps")
     options = parser.parse_args()
-    train_slices(SliceTraining(steps=options.steps), options.output)
+    train_slices(RECIPES[options.name], options.output)

@@ -26,7 +26,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bank(folder) -> SliceBank:
-    return SliceBank(range(9005, 9006), 1, 0.3, 64, folder / "slices", processes=1)
+    return SliceBank(range(9005, 9006), True, 1, 0.3, 64, folder / "slices", processes=1)
 
 
 def test_a_number_draws_the_same_slice_and_every_slice_shows_its_target(bank):

@@ -20,7 +20,7 @@ from seganypet.model.hub import HUB, HUB_2D, SAM_FILES, download
 from seganypet.model.sam2d import Sam2D, transformers
 from seganypet.model.sam3d import Sam3D
 
-EMBEDDED, EMBEDDED_2D = ("tiny-base", "tiny"), ("tiny-2d",)
+EMBEDDED, EMBEDDED_2D = ("tiny-base", "tiny", "tiny-organs"), ("tiny-2d", "tiny-2d-organs")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 FORMAT, FORMAT_2D = "seganypet-weights-1", "seganypet-weights-2d-1"
 
@@ -29,8 +29,8 @@ def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cp
     """Open a network, ready for inference.
 
     Args:
-        name_or_path: "tiny", "tiny-base" and "tiny-2d" come with the package; the names in `HUB` and, of 2D networks,
-            in `HUB_2D` are downloaded from the Hugging Face hub into its cache; anything else is a path:
+        name_or_path: Those in `EMBEDDED` and, of 2D networks, in `EMBEDDED_2D` come with the package; those in `HUB`
+            and `HUB_2D` are downloaded from the Hugging Face hub into its cache; anything else is a path:
             `.safetensors` written by `save_model` or `save_sam`, a `.pth` in the layout of the SegAnyPET and SAM-Med3D
             releases, whose shape is read from its keys, or a folder with a 2D SAM as transformers saves it:
             config.json and model.safetensors.

@@ -25,6 +25,7 @@ class DataConfig:
         clean: Doubtful phantoms keep their true labels: the ceiling of every strategy.
         first_seed: Seeds of the phantoms are this one and the following; tests and benchmarks use seeds below 10000.
         targets: Organs that are learned; None: everything, with other tissue and single lesions (phantoms only).
+        lesions: Patients of phantoms may have lesions. False: none has, so a network never sees one, as scan or target.
         shapes: Number of scenes of random shapes.
         shape_share: Share of samples that come from them.
         windows_per_case: Windows cut from each case.
@@ -40,6 +41,7 @@ class DataConfig:
     clean: bool = False
     first_seed: int = 10_000
     targets: tuple[str, ...] | None = SEEN_ORGANS
+    lesions: bool = True
     shapes: int = 0
     shape_share: float = 0.15
     windows_per_case: int = 5
@@ -165,6 +167,10 @@ class TrainConfig:
                 data.targets is not None or not data.doubtful,
             "data.clean needs phantoms: nobody knows the true labels of a cohort": not (data.clean and data.cohort),
             "data.shapes are for phantoms of everything (data.targets: null)": not data.shapes or data.targets is None,
+            "data.lesions false needs phantoms: a cohort's patients have what they have":
+                data.lesions or not data.cohort,
+            "data.lesions false and data.shapes: hot blobs look like lesions; set data.shapes to 0":
+                data.lesions or not data.shapes,
             f"data.flips {data.flips} must be three probabilities":
                 len(data.flips) == 3 and all(0 <= p <= 1 for p in data.flips),
             f"shares {data.supervoxel_share} of supervoxels, {data.shape_share} of shapes must be from 0 to 1":

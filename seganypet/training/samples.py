@@ -124,7 +124,7 @@ def window_items(data: DataConfig, size: int, spacing_mm: float) -> Iterator[Ite
         return
     for number in range(data.trusted + data.doubtful):
         facts = {"kind": "phantom", "seed": data.first_seed + number, "targets": data.targets}
-        facts |= {"trusted": number < data.trusted, "doubtful_dsc": data.doubtful_dsc}
+        facts |= {"trusted": number < data.trusted, "doubtful_dsc": data.doubtful_dsc, "lesions": data.lesions}
         for draw in draws:
             yield common | facts | {"index": draw}
     for index in range(data.shapes):
@@ -145,7 +145,7 @@ def make_window(item: Item) -> dict[str, Tensor]:
         window = window_of_shapes(size, spacing_mm, np.random.default_rng([SEEDS["shapes"], index]))
     elif item["kind"] == "phantom" and item["targets"] is None:
         rng = np.random.default_rng([SEEDS["case"], item["seed"], index])
-        window = window_of_anything(_phantom(item["seed"]), size, spacing_mm, rng)
+        window = window_of_anything(_phantom(item["seed"], item["lesions"]), size, spacing_mm, rng)
     else:
         pet, given, truth, name = _labelled_case(item)
         rng = np.random.default_rng([SEEDS["case"], *name.encode(), index])
@@ -163,20 +163,22 @@ def _labelled_case(item: Item) -> tuple[Volume, np.ndarray, np.ndarray, str]:
     if item["kind"] == "cohort":
         pet, organs = _cohort_case(item["cohort"], item["case"])
         return pet, organs, organs, item["case"]
-    case = _phantom(item["seed"])
-    given = case.organs if item["trusted"] else _doubtful_labels(item["seed"], item["doubtful_dsc"], item["targets"])
+    case = _phantom(item["seed"], item["lesions"])
+    given = case.organs
+    if not item["trusted"]:
+        given = _doubtful_labels(item["seed"], item["lesions"], item["doubtful_dsc"], item["targets"])
     return case.pet, given, case.organs, f"phantom {item['seed']}"
 
 
 # One case at a time in each process: its windows are cut one after the other.
 @lru_cache(maxsize=1)
-def _phantom(seed: int):
-    return make_phantom(seed, "internal")
+def _phantom(seed: int, lesions: bool):
+    return make_phantom(seed, "internal", lesions)
 
 
 @lru_cache(maxsize=1)
-def _doubtful_labels(seed: int, dsc: float, targets: tuple[str, ...]) -> np.ndarray:
-    return low_quality_labels(_phantom(seed), dsc, seed=SEEDS["annotator"], organs=targets).labels
+def _doubtful_labels(seed: int, lesions: bool, dsc: float, targets: tuple[str, ...]) -> np.ndarray:
+    return low_quality_labels(_phantom(seed, lesions), dsc, seed=SEEDS["annotator"], organs=targets).labels
 
 
 @lru_cache(maxsize=1)

@@ -46,8 +46,10 @@ def window_of_anything(case: PhantomCase, size: int, spacing_mm: float, rng: np.
     for _ in range(TRIES):
         layer = rng.choice(3, p=[0.5, 0.2, 0.3] if lesions else [0.7, 0.3, 0.0])
         label = int(rng.choice((list(case.organ_names), tissues, range(1, lesions + 1))[layer]))
-        # Lesions are small: mostly seen in finer windows, as a careful user would look at them.
-        spacing = rng.uniform(0.5, 1.125) if layer == 2 else rng.choice([1.0, rng.uniform(0.75, 1.25)], p=[0.7, 0.3])
+        # Lesions are small: mostly seen in finer windows, as a careful user would look at them. Where nobody has any,
+        # other tissue teaches what fine windows look like.
+        fine = layer == (2 if lesions else 1)
+        spacing = rng.uniform(0.5, 1.125) if fine else rng.choice([1.0, rng.uniform(0.75, 1.25)], p=[0.7, 0.3])
         inside = np.argwhere(layers[layer] == label)
         if len(inside) < 4:
             continue

@@ -25,6 +25,7 @@ class SliceBank:
 
     Args:
         seeds: Of the phantoms (internal domain).
+        lesions: Their patients may have lesions, see `make_phantom`.
         shapes: Number of scenes of random shapes.
         shape_share: Share of samples that come from them.
         size: Pixels of a side of the network's square.
@@ -32,10 +33,13 @@ class SliceBank:
         processes: That make them.
     """
 
-    def __init__(self, seeds: range, shapes: int, shape_share: float, size: int, folder: Path, processes: int = 2):
+    def __init__(
+        self, seeds: range, lesions: bool, shapes: int, shape_share: float, size: int, folder: Path, processes: int = 2
+    ):  # fmt: skip
         self.size, self.shape_share = size, shape_share if shapes else 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [("phantom", seed, folder) for seed in seeds] + [("shapes", number, folder) for number in range(shapes)]
+        kind = "phantom" if lesions else "healthy"
+        jobs = [(kind, seed, folder) for seed in seeds] + [("shapes", number, folder) for number in range(shapes)]
         with ProcessPoolExecutor(processes) as pool:
             paths = list(pool.map(_keep, jobs))
         self.cases, self.scenes = paths[: len(seeds)], paths[len(seeds) :]
@@ -122,8 +126,8 @@ def _keep(job: tuple[str, int, Path]) -> Path:
     path = folder / f"{kind}_{number}.npz"
     if path.is_file():
         return path
-    if kind == "phantom":
-        case = make_phantom(number, "internal")
+    if kind != "shapes":
+        case = make_phantom(number, "internal", lesions=kind == "phantom")
         clicked = [label for label, name in case.anatomy_names.items() if label and name not in NOT_CLICKED]
         anatomy = np.where(np.isin(case.anatomy, clicked), case.anatomy, 0)
         arrays = {name: to_ras(array, case.pet) for name, array in zip(

@@ -21,7 +21,7 @@ def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
         return [case for case in Cohort.from_csv(config.data.cohort) if case.split == "val" and case.organs]
     cases = []
     for seed in range(config.validation.first_seed, config.validation.first_seed + config.validation.phantoms):
-        made = make_phantom(seed, "internal")
+        made = make_phantom(seed, "internal", config.data.lesions)
         cases.append(MemoryCase(f"phantom {seed}", f"phantom {seed}", made.pet, made.organs))
     return cases
 
