@@ -16,6 +16,7 @@ from seganypet.errors import CheckpointError, SegAnyPETError
 from seganypet.model.checkpoints import load_model, save_model
 from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
+from seganypet.train_slices import RECIPES
 from seganypet.training.clicks import pick_clicks
 from seganypet.training.config import DataConfig, TrainConfig, ValidationConfig
 from seganypet.training.objective import Objective
@@ -381,11 +382,20 @@ def test_every_option_trains_and_makes_a_difference(batch, field, values):
 def test_every_config_that_comes_with_the_package_is_readable_and_keeps_to_its_seeds():
     folder = REPOSITORY / "seganypet" / "configs"
     configs = {path.stem: TrainConfig.from_yaml(path) for path in folder.glob("*.yaml")}
-    assert set(configs) == {"tiny-base", "tiny", "supplement"}
+    assert set(configs) == {"tiny-base", "tiny", "tiny-organs", "supplement"}
     for config in configs.values():
         assert config.data.first_seed >= 10_000  # tests, samples and benchmarks use seeds below
     base, tiny = configs["tiny-base"].data, configs["tiny"].data
     assert base.first_seed + base.trusted <= tiny.first_seed, "tiny's patients are not tiny-base's"
+
+
+def test_the_pair_that_never_saw_a_lesion_learned_from_the_same_patients_and_as_many_dialogues():
+    deep = TrainConfig.from_yaml(REPOSITORY / "seganypet" / "configs" / "tiny-organs.yaml")
+    flat = RECIPES["tiny-2d-organs"]
+    assert not (deep.data.lesions or flat.lesions or deep.data.shapes or flat.shapes or deep.init)
+    assert (deep.data.first_seed, deep.data.trusted) == (flat.first_seed, flat.phantoms)
+    dialogues = deep.epochs * deep.steps_per_epoch * deep.batch_size * deep.targets_per_window
+    assert dialogues == flat.steps * flat.batch_size == 21_600
 
 
 def test_the_supplement_config_holds_the_published_recipe():
@@ -418,6 +428,8 @@ def test_the_supplement_config_holds_the_published_recipe():
         ("name: x\ndata: {targets: []}\n", "data.targets is empty"),
         ("name: x\ndata: {targets: null, doubtful: 3}\n", "true labels only"),
         ("name: x\ndata: {cohort: c.csv, clean: true}\n", "nobody knows the true labels"),
+        ("name: x\ndata: {cohort: c.csv, lesions: false}\n", "a cohort's patients have what they have"),
+        ("name: x\ndata: {targets: null, lesions: false, shapes: 9}\n", "hot blobs look like lesions"),
         ("name: x\ndata: {flips: [0.5]}\n", "three probabilities"),
         ("name: x\nmodel: {window_size: 30}\n", "impossible network: window_size 30"),
     ],

@@ -66,6 +66,31 @@ def test_windows_of_anything_hold_their_targets_and_the_same_seed_gives_the_same
     assert layers == {0, 1, 2}, "organs, other tissue and lesions all take their turn"
 
 
+def test_where_nobody_has_lesions_none_is_seen_and_fine_windows_show_other_tissue(monkeypatch):
+    case = sap.make_phantom(30_001, lesions=False)
+    spacings = {0: set(), 1: set()}
+    real = scenes._window_near
+
+    def noted(pet, inside, size, spacing_mm, rng):
+        noted.spacing_mm = spacing_mm
+        return real(pet, inside, size, spacing_mm, rng)
+
+    monkeypatch.setattr(scenes, "_window_near", noted)
+    for seed in range(60):
+        window = window_of_anything(case, 32, 4.0, np.random.default_rng(seed))
+        assert not window.given[2].any()
+        spacings[int(window.targets[0, 0])].add(noted.spacing_mm)
+    assert min(spacings[0]) >= 3.0 > min(spacings[1])  # mm; organs as ever, tissue closer too
+
+
+def test_a_bank_without_lesions_draws_patients_without_them(tmp_path):
+    data = DataConfig(trusted=1, windows_per_case=2, targets=None, first_seed=30_001, lesions=False)
+    bank = WindowBank(data, 32, 4.0, tmp_path)
+    healthy = sap.make_phantom(30_001, lesions=False)
+    again = window_of_anything(healthy, 32, 4.0, np.random.default_rng([1, 30_001, 0]))  # the stream of its cases
+    assert np.array_equal(bank[0]["suv"].numpy(), again.suv)
+
+
 def test_scenes_of_shapes_have_targets_of_their_own():
     for seed in range(5):
         window = window_of_shapes(32, 8.0, np.random.default_rng(seed))
