@@ -1,0 +1,149 @@
+"""The next click, suggested: the hottest spot that is neither segmented yet nor a hot organ.
+
+    candidate = suggest_click(pet, session.masks, physiology)
+    session.click(candidate.ijk)
+
+A suggestion for a person who looks, not a detector: whatever is hot is suggested, such as inflammation, brown fat, a
+full bowel or a ureter; and what is colder than the threshold, or drowned by a hotter neighbour, never is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seganypet.errors import VolumeError
+from seganypet.physiology import check_amount, hot_spots, without_physiology
+from seganypet.prompts import click_at
+from seganypet.quantify import Masks, Threshold, check_mask, check_suvbw
+from seganypet.simulate import deepest_voxel
+from seganypet.volume import Point, Volume
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A hot spot to look at.
+
+    Attributes:
+        ijk: The voxel to click: the deepest one of the spot, as in `first_click`.
+        mm: The same place in RAS+ millimetres.
+        suv_max: Largest SUVbw in the spot, g/mL.
+        volume_ml: Volume of the spot's voxels from the threshold on, mL.
+    """
+
+    ijk: tuple[int, int, int]
+    mm: Point
+    suv_max: float
+    volume_ml: float
+
+
+def hot_mask(volume: Volume, threshold: float | Threshold) -> np.ndarray:
+    """All voxels of at least an SUV, in the whole scan and without any click; organs are among them.
+
+    Args:
+        volume: PET in SUVbw, shape (I, J, K).
+        threshold: SUVbw, g/mL, above 0; or a `Threshold`, such as PERCIST's `reference.rule`.
+
+    Returns:
+        Bool, shape (I, J, K).
+
+    Raises:
+        UnitError: `volume` is not in SUVbw.
+        VolumeError: A threshold that is not a number above 0.
+    """
+    check_suvbw(volume)
+    if not isinstance(threshold, Threshold):
+        threshold = Threshold(threshold, "given")
+    if threshold.suvbw <= 0:
+        raise VolumeError(f"threshold of SUVbw {threshold.suvbw:g}; needed is one above 0, or every voxel reaches it.")
+    return volume.data >= threshold.suvbw
+
+
+def find_candidates(
+    volume: Volume,
+    segmented: Masks | None = None,
+    physiology: np.ndarray | None = None,
+    threshold: float | Threshold = 4.0,
+    least_ml: float = 0.5,
+    most: int = 20,
+    rejected: Iterable[Sequence[int]] = (),
+) -> list[Candidate]:
+    """Hot spots that are neither segmented nor physiological, hottest first.
+
+    What is hot is divided by its peaks, see `hot_spots`: two lesions without a dip between them are one spot. Hot
+    organs are taken out as in `without_physiology`, and so is what is segmented, by the same rule: a spot whose peak
+    lies in a mask or within 5 mm of it is that lesion's own edge, as far as 10 mm from the mask.
+
+    Args:
+        volume: PET in SUVbw, shape (I, J, K).
+        segmented: What has a mask already: bool or a label map, shape (I, J, K), or several bool masks by name, as
+            `session.masks`. May be empty.
+        physiology: Hot organs as `physiological_mask` gives them, bool, shape (I, J, K). None: organs are suggested
+            like anything else.
+        threshold: Of what is hot, see `hot_mask`.
+        least_ml: Smaller spots are left out, mL.
+        most: Length of the list.
+        rejected: Voxels, such as the `ijk` of candidates, to which a person said no. Spots that hold one are left out.
+
+    Raises:
+        UnitError: `volume` is not in SUVbw.
+        GeometryError: A mask of another shape.
+        VolumeError: A mask of the wrong type, a bad threshold, `least_ml` or `most`.
+        ClickError: Something in `rejected` is no voxel of the volume.
+    """
+    from scipy import ndimage
+
+    check_amount("least_ml", least_ml)
+    check_amount("most", most)
+    refused = [click_at(volume, ijk).ijk for ijk in rejected]
+    left = hot_mask(volume, threshold)
+    if physiology is not None:
+        left = without_physiology(volume, left, physiology)
+    done = _union(volume, segmented)
+    if done.any():
+        left = without_physiology(volume, left, done)
+    spots = hot_spots(volume, left)
+    refused_spots = {int(spots[ijk]) for ijk in refused}
+    found = []
+    for number, box in enumerate(ndimage.find_objects(spots), start=1):
+        inside = spots[box] == number
+        volume_ml = float(np.count_nonzero(inside) * volume.voxel_volume_ml)
+        if volume_ml < least_ml or number in refused_spots:
+            continue
+        deepest = deepest_voxel(inside, volume.spacing)
+        ijk = tuple(index + part.start for index, part in zip(deepest, box, strict=True))
+        suv_max = float(volume.data[box][inside].max())
+        found.append(Candidate(ijk, tuple(volume.to_mm(ijk).tolist()), suv_max, volume_ml))
+    return sorted(found, key=lambda one: -one.suv_max)[: int(most)]
+
+
+def suggest_click(
+    volume: Volume,
+    segmented: Masks | None = None,
+    physiology: np.ndarray | None = None,
+    threshold: float | Threshold = 4.0,
+    least_ml: float = 0.5,
+    rejected: Iterable[Sequence[int]] = (),
+) -> Candidate | None:
+    """The first of `find_candidates`: the hottest unsegmented spot that is no hot organ; None if nothing is left.
+
+    It can be wrong: a person looks, and clicks at `ijk` or says no, which is remembered in `rejected`. None does not
+    mean that no lesion is left.
+    """
+    found = find_candidates(volume, segmented, physiology, threshold, least_ml, most=1, rejected=rejected)
+    return found[0] if found else None
+
+
+def _union(volume: Volume, segmented: Masks | None) -> np.ndarray:
+    """Everything that has a mask, bool, shape (I, J, K)."""
+    done = np.zeros(volume.shape, bool)
+    if segmented is None:
+        return done
+    if isinstance(segmented, Mapping):
+        masks = {f"segmented {name!r}": mask for name, mask in segmented.items()}
+    else:
+        mask = np.asarray(segmented)
+        masks = {"segmented": mask > 0 if mask.dtype.kind in "ui" else mask}
+    for what, mask in masks.items():
+        done |= check_mask(volume, mask, what)
+    return done
