@@ -1,0 +1,194 @@
+"""Tumours of a cohort, zero-shot: `python -m seganypet.tumours FOLDER --model tiny-organs --model tiny-2d-organs`.
+
+Every network is clicked as suits it (3D: all lesions at once, and one by one; 2D: in each slice that holds tumour), and
+beside it stands what a reading room has: thresholds, with clicks on each lesion, and without any.
+"""
+
+import argparse
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seganypet import __version__
+from seganypet.candidates import hot_mask
+from seganypet.clicking import ClickSession
+from seganypet.cohort import Cohort
+from seganypet.errors import SegAnyPETError
+from seganypet.kept import Kept
+from seganypet.lesion_rounds import ALL, NO_CLICK, prompt_all_at_once, prompt_one_by_one, scores_of_all
+from seganypet.methods import Method, forget_networks, open_closely, open_session, resolve_methods
+from seganypet.phantom import PhantomCase
+from seganypet.physiology import without_physiology
+from seganypet.report import write_report
+from seganypet.rounds import Dialogue
+from seganypet.tumour_scan import PhantomInMemory, TumourScan
+from seganypet.tumour_summaries import summarise_tumours
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORDS = ("case", "patient", "model", "weights", "lesions_in_training", "prompting", "lesion", "version")
+COLUMNS = (
+    *WORDS[:7], "click", "total_clicks", "model_seconds", "dsc", "fpv_ml", "fnv_ml", "fnv_share", "f1", "lesions",
+    "volume_ml", "suv_max", "mtv_ml", "tlg", "true_mtv_ml", "true_tlg", "version",
+)  # fmt: skip
+
+
+def analyse_tumours(
+    cohort: Iterable[Any],
+    models: Any,
+    *,
+    clicks: int = 3,
+    clicks_at_once: int | None = None,
+    rules: Sequence[str] = ("41% hottest",),
+    thresholds: Sequence[float] = (4.0,),
+    least_ml: float = 0.0,
+    totalsegmentator: str | os.PathLike | None = None,
+    output: str | os.PathLike | None = None,
+    reports: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> "pd.DataFrame":
+    """Segment the lesions of every case with every method under simulated clicks.
+
+    Args:
+        cohort: Cases with lesions, their PETs in SUVbw: a `Cohort`, or phantoms.
+        models: As for `evaluate`: names, paths, networks, or a mapping that gives them names.
+        clicks: Rounds, for each lesion and in each slice.
+        clicks_at_once: Rounds of 3D networks where all lesions are one object; default as `clicks`.
+        rules: Threshold rules that are clicked on every lesion, see `ThresholdSession`.
+        thresholds: SUVs of thresholds that nobody clicks: everything above is called tumour. Where organs are known,
+            once more without those that are hot in health.
+        least_ml: Lesions below this volume are not clicked one by one.
+        totalsegmentator: Folder of TotalSegmentator's output, see `TumourScan.of`.
+        output: CSV that is written after every case, so that a killed run goes on, see `Kept`.
+        reports: Folder for one page for each case, of the first 3D network; made if missing.
+        progress: Show a bar over cases.
+
+    Returns:
+        Columns: case, patient, model, weights (digits of their SHA-256), lesions_in_training ("none", "simulated",
+        "unknown", "" without network), those of `lesion_rounds`, NaN where a row has none, and version. A case without
+        lesions has rows of the thresholds only.
+
+    Raises:
+        SegAnyPETError: Unknown models, or an `output` of other settings.
+
+    Warns:
+        UserWarning: Cases that cannot be analysed, with the reason; the others are.
+    """
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    dialogue, at_once = Dialogue(clicks), Dialogue(clicks_at_once or clicks)
+    methods = resolve_methods(models, rules, open_closely)
+    settings = f"{[(one.name, one.weights) for one in methods]}, {clicks}, {at_once}, thresholds {list(thresholds)}, "
+    settings += f"least_ml {least_ml:g}, organs of {totalsegmentator}, seganypet {__version__}"
+    kept = Kept(None if output is None else Path(output), settings, COLUMNS, WORDS)
+    if reports is not None:
+        Path(reports).mkdir(parents=True, exist_ok=True)
+    tables = []
+    try:
+        for case in tqdm(list(cohort), desc="cases", disable=not progress):
+            case = PhantomInMemory(case) if isinstance(case, PhantomCase) else case
+            table = kept.table(case)
+            if table is None:
+                try:
+                    scan = TumourScan.of(case, totalsegmentator)
+                    rows = [*without_clicks(scan, thresholds)]
+                    rows += with_clicks(scan, methods, dialogue, at_once, least_ml, reports)
+                except SegAnyPETError as error:
+                    warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
+                    continue
+                facts = {"case": case.case, "patient": case.patient, "version": __version__}
+                table = pd.DataFrame([facts | row for row in rows], columns=list(COLUMNS))
+                kept.add(case, table)
+            tables.append(table)
+    finally:
+        forget_networks()
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+
+
+def without_clicks(scan: TumourScan, thresholds: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """What a threshold calls tumour that nobody clicks: everywhere, and outside the organs that are hot in health."""
+    for suv in thresholds:
+        hot = hot_mask(scan.pet, float(suv))
+        masks = {f"SUV {suv:g}": hot}
+        if scan.physiology is not None:
+            masks[f"SUV {suv:g}, no hot organs"] = without_physiology(scan.pet, hot, scan.physiology)
+        for name, mask in masks.items():
+            scores = scores_of_all(mask, scan.truth, scan.pet)
+            facts = {"model": name, "weights": "", "lesions_in_training": "", "prompting": NO_CLICK, "lesion": ALL}
+            yield facts | {"click": 0, "total_clicks": 0} | scores
+
+
+def with_clicks(
+    scan: TumourScan,
+    methods: Sequence[Method],
+    dialogue: Dialogue,
+    at_once: Dialogue,
+    least_ml: float = 0.0,
+    reports: str | os.PathLike | None = None,
+) -> Iterator[dict[str, Any]]:
+    """What every method makes of clicks, as suits it; writes the report of the first 3D network."""
+    if not scan.truth.any():
+        return  # nothing to click
+    for method in methods:
+        session = method.open(scan.pet)
+        facts = {"model": method.name, "weights": method.weights or "", "lesions_in_training": trained_on(session)}
+        if hasattr(session, "click_slices"):
+            yield from (facts | row for row in prompt_all_at_once(session, scan.truth, dialogue))
+            continue
+        if hasattr(session, "model"):
+            from_afar = open_session(session.model, scan.pet)  # windows as large as in training
+            yield from (facts | row for row in prompt_all_at_once(from_afar, scan.truth, at_once))
+        yield from (facts | row for row in prompt_one_by_one(session, scan.truth, dialogue, least_ml))
+        if hasattr(session, "model") and reports is not None:
+            notes = [f"Lesions were clicked by a simulated user, who knew the truth: {dialogue.clicks} clicks on each."]
+            write_report(Path(reports) / f"{scan.case}.html", session, title=scan.case, truth=scan.truth, notes=notes)
+            reports = None
+
+
+def trained_on(session: ClickSession) -> str:
+    """What lesions the network behind a session learned from: "none", "simulated", "unknown"; "" without network."""
+    if not hasattr(session, "model"):
+        return ""
+    training = getattr(session.model, "facts", {}).get("training")
+    if training is None:
+        return "unknown"
+    return "simulated" if training.get("data", training).get("lesions", True) else "none"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: the table, the pages, and means over patients."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seganypet.tumours",
+        description="Segment the tumours of a cohort under simulated clicks: 3D networks all at once and one by one, "
+        "2D networks in each slice, thresholds with clicks and without; means over patients with 95 %% intervals.",
+        epilog="columns of the table: see seganypet.tumours.analyse_tumours. The same command goes on after a kill.",
+    )
+    parser.add_argument("cohort", help="a cohort.csv, an AutoPET or an nnU-Net folder, with labels of lesions")
+    parser.add_argument("--model", action="append", required=True, help="name or path of a network; several times")
+    parser.add_argument("--clicks", type=int, default=3, help="rounds for each lesion and slice (%(default)s)")
+    parser.add_argument("--clicks-at-once", type=int, help="rounds where all lesions are one object (as --clicks)")
+    parser.add_argument("--rule", action="append", help="threshold rule clicked on each lesion (41%% hottest)")
+    parser.add_argument("--threshold", type=float, action="append", help="SUV that nobody clicks (4)")
+    parser.add_argument("--least-ml", type=float, default=0.0, help="do not click smaller lesions one by one")
+    parser.add_argument("--totalsegmentator", type=Path, help="folder of its output, <case>.nii.gz or <case>/")
+    parser.add_argument("--output", type=Path, default=Path("tumours.csv"), help="the table (%(default)s)")
+    parser.add_argument("--reports", type=Path, help="folder for one page for each case")
+    options = parser.parse_args(arguments)
+    try:
+        table = analyse_tumours(
+            Cohort.from_path(options.cohort), options.model, clicks=options.clicks,
+            clicks_at_once=options.clicks_at_once, rules=options.rule or ("41% hottest",),
+            thresholds=options.threshold or (4.0,), least_ml=options.least_ml,
+            totalsegmentator=options.totalsegmentator, output=options.output, reports=options.reports,
+        )  # fmt: skip
+    except SegAnyPETError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(summarise_tumours(table).round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
