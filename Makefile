@@ -5,7 +5,8 @@
 # make bench    speed and memory; make bench-clicks: from mouse to mask, in Chromium
 # make accuracy DSC on phantoms and, where REAL_DATA names them, real scans
 # make train    tiny from tiny-base (15 minutes on two cores); make train-base: tiny-base from nothing (2.5 hours);
-#               make train-2d: tiny-2d from nothing (1 hour)
+#               make train-2d: tiny-2d from nothing (1 hour); make train-organs: the pair that never sees a lesion (2 hours)
+# make tumours  scattered lesions on phantoms, real sarcomas where REAL_DATA names them (half an hour)
 # make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods)
 # make networks which of its parts the network needs (15 minutes)
 # make notebooks  each notebook from its script, and the student edition; make student: the latter only
@@ -20,7 +21,7 @@ NOTEBOOKS := $(wildcard notebooks/*.py)
 PROCESSES ?= 2
 PORT ?= 8866
 
-.PHONY: demo test lab app notebooks student lessons bench bench-clicks accuracy train train-base train-2d ablation networks clean
+.PHONY: demo test lab app notebooks student lessons bench bench-clicks accuracy tumours train train-base train-2d train-organs ablation networks clean
 
 REAL_DATA ?= ../shared/data
 
@@ -75,13 +76,22 @@ accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy tiny-2d $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 	$(BIN)/python -m benchmarks.accuracy tiny-base $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 
+tumours: $(READY)
+	$(BIN)/python -m benchmarks.tumours $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
+
 train: $(READY)
 	$(BIN)/python -m seganypet.train seganypet/configs/tiny.yaml --output runs
 	cp runs/tiny.safetensors runs/tiny.csv seganypet/weights/
 
 train-2d: $(READY)
-	$(BIN)/python -m seganypet.train_slices --output runs
+	$(BIN)/python -m seganypet.train_slices tiny-2d --output runs
 	cp runs/tiny-2d.safetensors runs/tiny-2d.csv seganypet/weights/
+
+train-organs: $(READY)
+	$(BIN)/python -m seganypet.train seganypet/configs/tiny-organs.yaml --output runs
+	$(BIN)/python -m seganypet.train_slices tiny-2d-organs --output runs
+	cp runs/tiny-organs.safetensors runs/tiny-organs.csv seganypet/weights/
+	cp runs/tiny-2d-organs.safetensors runs/tiny-2d-organs.csv seganypet/weights/
 
 train-base: $(READY)
 	$(BIN)/python -m seganypet.train seganypet/configs/tiny-base.yaml --output runs

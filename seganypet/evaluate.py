@@ -276,7 +276,7 @@ Segment every target of a cohort under simulated clicks with one or several mode
 target and click, and print means over patients with 95 % bootstrap intervals.
 
 models (--model, several times; NAME=... names it in the table):
-  tiny, tiny-base, tiny-2d   come with the package
+  tiny, tiny-base, tiny-organs, and in 2D tiny-2d, tiny-2d-organs   come with the package
   seganypet-v1, seganypet-v2, seganypet-lesion, sam-med3d, sam-med3d-turbo, and in 2D sam-vit-b, sam-vit-l, sam-vit-h,
   medsam-vit-b           downloaded once, under their licence
   PATH                   .safetensors or .pth; for instance mine=runs/mine.safetensors

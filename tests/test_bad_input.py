@@ -232,7 +232,7 @@ CAUSES = {
     "mask into no folder": (saved_over(MASK, "no/mask.nii"), SegAnyPETError, "folder .*no does not exist; create it"),
     "mask over a folder": (a_folder_of_that_name, SegAnyPETError, "is a folder; give the name of a file inside"),
     # Checkpoints and configs
-    "unknown model": (call(load_model, "segment-all"), CheckpointError, "Known are tiny-base, tiny, seganypet-v1"),
+    "unknown model": (call(load_model, "segment-all"), CheckpointError, "Known are tiny-base, tiny, tiny-organs, seg"),
     "weights of another suffix": (weights(name="net.bin"), CheckpointError, r"needed is a \.safetensors, \.pth or"),
     "weights cut": (cut_weights, CheckpointError, "damaged or cut short"),
     "weights with code": (pickled_code, CheckpointError, "It was not opened: such a file can run code"),
