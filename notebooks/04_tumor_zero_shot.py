@@ -166,10 +166,7 @@ lesion = instances == middling
 at = first_click(lesion, spacing=pet.spacing)
 for name, mask in drawn.items():
     print(f"{name}: DSC {sap.dice(mask, lesion):.2f}, lesion of {volumes_ml[middling - 1]:.1f} mL")
-axes = sap.show_slices(pet, {"truth": lesion, **drawn}, clicks=[at])
-for ax in axes:  # zoom in
-    middle = [line.get_data() for line in ax.lines if len(line.get_xdata()) == 1][0]
-    ax.set(xlim=(middle[0][0] + 45, middle[0][0] - 45), ylim=(middle[1][0] - 45, middle[1][0] + 45))
+_ = sap.show_slices(pet, {"truth": lesion, **drawn}, clicks=[at], field_mm=90)
 
 # %% [markdown]
 # ## A reader in the loop

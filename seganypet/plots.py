@@ -72,6 +72,7 @@ def show_slices(
     clicks: Sequence[Click] = (),
     axes: Sequence[Axes] | None = None,
     vmax: float | None = None,
+    field_mm: float | None = None,
 ) -> np.ndarray:
     """Draw the axial, coronal and sagittal slices through one voxel.
 
@@ -82,6 +83,7 @@ def show_slices(
         clicks: Marked in the slices that they lie in: disc for foreground, cross for background.
         axes: Three axes to draw in; a new figure, with a colour bar, if None.
         vmax: As for `show_mip`.
+        field_mm: Width and height of what is shown around the voxel; None: everything.
 
     Returns:
         The three axes, shape (3,).
@@ -108,7 +110,8 @@ def show_slices(
     for ax, (view, (across, up, through, *_)) in zip(axes, VIEWS.items(), strict=True):
         data = to_ras(volume.data, volume).take(at_ras[through], axis=through)
         cut = [(name, colour, voxels.take(at_ras[through], axis=through)) for name, colour, voxels in outlines]
-        _draw(view, data, cut, volume, ax, vmax)
+        middle_mm = [(at_ras[axis] + 0.5) * spacing[axis] for axis in (across, up)]
+        _draw(view, data, cut, volume, ax, vmax, None if field_mm is None else (*middle_mm, field_mm))
         for click_ras, foreground in clicks_ras:
             if click_ras[through] == at_ras[through]:
                 place = [(click_ras[axis] + 0.5) * spacing[axis] for axis in (across, up)]
@@ -256,9 +259,18 @@ def plot_bland_altman(agreement: BlandAltman, *, ax: Axes | None = None) -> Axes
 
 
 def _draw(
-    view: str, data: np.ndarray, outlines: list[Outline], volume: Volume, ax: Axes, vmax: float | None
+    view: str,
+    data: np.ndarray,
+    outlines: list[Outline],
+    volume: Volume,
+    ax: Axes,
+    vmax: float | None,
+    field: tuple[float, float, float] | None = None,
 ) -> None:
-    """Draw one picture, (across, up) as in `VIEWS`, with the outlines of its masks."""
+    """Draw one picture, (across, up) as in `VIEWS`, with the outlines of its masks.
+
+    `field` is what is shown of it: its middle, across and up, and its width and height, all in mm; None: everything.
+    """
     from matplotlib.colors import ListedColormap
 
     across, up, _, left_letter, right_letter = VIEWS[view]
@@ -275,16 +287,18 @@ def _draw(
             ax.imshow(tint, cmap=ListedColormap([colour]), alpha=0.2, interpolation="nearest", **place)
             if min(outline.shape) > 1:  # matplotlib finds no contour in a single row
                 ax.contour(outline.T, levels=[0.5], colors=[colour], linewidths=1.2, **place)
-    ax.set(xlim=(width_mm, 0), ylim=(0, height_mm), aspect="equal", xticks=[], yticks=[])
+    low, bottom, shown_mm, tall_mm = 0.0, 0.0, width_mm, height_mm
+    if field is not None:
+        across_mm, up_mm, shown_mm = field
+        low, bottom, tall_mm = across_mm - shown_mm / 2, up_mm - shown_mm / 2, shown_mm
+    ax.set(xlim=(low + shown_mm, low), ylim=(bottom, bottom + tall_mm), aspect="equal", xticks=[], yticks=[])
     style = {"transform": ax.transAxes, "color": "white" if volume.unit == "HU" else "black", "va": "center"}
     ax.text(0.01, 0.5, left_letter, ha="left", **style)
     ax.text(0.99, 0.5, right_letter, ha="right", **style)
-    bar_mm = next((size for size in (100, 50, 20, 10, 5, 2, 1) if size < width_mm / 3), width_mm / 3)
-    bar_y = 0.03 * height_mm
-    ax.plot([0.96 * width_mm, 0.96 * width_mm - bar_mm], [bar_y, bar_y], color=style["color"], linewidth=2)
-    ax.annotate(
-        f"{bar_mm:g} mm", (0.96 * width_mm, bar_y), xytext=(0, 3), textcoords="offset points", color=style["color"]
-    )
+    bar_mm = next((size for size in (100, 50, 20, 10, 5, 2, 1) if size < shown_mm / 3), shown_mm / 3)
+    bar_x, bar_y = low + 0.96 * shown_mm, bottom + 0.03 * tall_mm
+    ax.plot([bar_x, bar_x - bar_mm], [bar_y, bar_y], color=style["color"], linewidth=2)
+    ax.annotate(f"{bar_mm:g} mm", (bar_x, bar_y), xytext=(0, 3), textcoords="offset points", color=style["color"])
 
 
 def _legend(ax: Axes, outlines: list[Outline]) -> None:

@@ -20,6 +20,7 @@ from seganypet.files import replace_atomically
 from seganypet.lesion_rounds import scores_of_all
 from seganypet.plots import show_mip, show_slices
 from seganypet.quantify import quantify
+from seganypet.simulate import bounding_box
 from seganypet.volume import Volume
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 NOT_FOR_CLINICAL_USE = "For research and teaching. Not a medical device, not for clinical use."
 MOST_PICTURES = 6  # of single objects, the largest
+NARROWEST_MM = 100.0  # what is shown around a small one; of a large one twice its extent
 DIGITS = {"MTV": 1, "TLG": 1}  # behind the point; all others have 2
 
 STYLE = """
@@ -154,8 +156,12 @@ def _pictures(session: ClickSession, masks: Mapping[str, np.ndarray]) -> str:
     figures = []
     for name in largest:
         axes = Figure(figsize=(9, 3.6), layout="constrained").subplots(1, 3)
-        clicks = session.clicks_of(name)
-        show_slices(session.volume, masks[name], clicks=clicks, at_ijk=clicks[0].ijk, axes=axes)
+        clicks, spacing = session.clicks_of(name), session.volume.spacing
+        extents_mm = [
+            (part.stop - part.start) * size for part, size in zip(bounding_box(masks[name]), spacing, strict=True)
+        ]
+        field_mm = max(NARROWEST_MM, 2 * max(extents_mm))
+        show_slices(session.volume, masks[name], clicks=clicks, at_ijk=clicks[0].ijk, axes=axes, field_mm=field_mm)
         figures.append(
             _figure(axes, f"Axial, coronal and sagittal slices through {name}", f"{name}, at its first click")
         )
@@ -166,7 +172,12 @@ def _pictures(session: ClickSession, masks: Mapping[str, np.ndarray]) -> str:
 
 def _clicks(session: ClickSession) -> str:
     rows = [
-        [name, "this" if click.foreground else "not this", *click.ijk, *np.round(session.volume.to_mm(click.ijk), 1)]
+        [
+            name,
+            "this" if click.foreground else "not this",
+            *click.ijk,
+            *(f"{mm:.1f}" for mm in session.volume.to_mm(click.ijk)),
+        ]
         for name in session.objects
         for click in session.clicks_of(name)
     ]
@@ -190,7 +201,7 @@ def _origin(session: ClickSession) -> str:
 
 def _figure(axes: Sequence["Axes"], alt: str, caption: str) -> str:
     content = BytesIO()
-    axes[0].figure.savefig(content, format="png", dpi=80)
+    axes[0].figure.savefig(content, format="png", dpi=80, bbox_inches="tight")
     picture = base64.b64encode(content.getvalue()).decode()
     source = f'<img alt="{escape(alt)}" src="data:image/png;base64,{picture}">'
     return f"<figure>{source}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -58,6 +58,8 @@ class Network(ThresholdNetwork):
 def clickable(name):
     session = sap.Session(Network(), scan(name))
     session.watchers.append(lambda: session.save_journal(f"{name}.json"))
+    counts = open(f"{name}.txt", "w", buffering=1)
+    session.watchers.append(lambda: print(len(session.journal().clicks), file=counts))
     return sap.ClickWidget(session, output_dir=f"saved-{name}")
 
 oblique, turned = clickable("oblique"), clickable("turned")
@@ -109,6 +111,17 @@ class Site:
             assert time.monotonic() < deadline, f"{count} clicks wanted, {self.clicks(name)} there"
             time.sleep(0.02)
         return self.clicks(name)
+
+    def counts(self, name: str) -> list[int]:
+        """Number of clicks after each change so far, also those that came and went between two looks."""
+        path = self.folder / f"{name}.txt"
+        return [int(line) for line in path.read_text().split()] if path.is_file() else []
+
+    def wait_for_counts(self, name: str, counts: list[int], since: int) -> None:
+        deadline = time.monotonic() + 20
+        while (there := self.counts(name)[since:]) != counts:
+            assert time.monotonic() < deadline, f"{counts} wanted, {there} there"
+            time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +283,7 @@ def test_slices_scroll_while_the_network_works(lab):
     site, page = lab
     forget_clicks(site, page)
     one = widget(page, "oblique")
+    idle = one.locator(".sap-busy:empty")
     (site.folder / "slow").touch()
     try:
         click_middle(page, one)
@@ -277,18 +291,18 @@ def test_slices_scroll_while_the_network_works(lab):
         for depth in (2, 5, 9):
             show_slice(one, "axial", depth)
         assert site.clicks("oblique") == []  # still at it
+        earlier = len(site.counts("oblique"))
         page.keyboard.press("z")  # waits its turn
-        site.wait_for_clicks("oblique", 1)
-        site.wait_for_clicks("oblique", 0)
-        one.get_by_text("working").wait_for(state="detached")
+        site.wait_for_counts("oblique", [1, 0], since=earlier)
+        idle.wait_for(state="attached")
         canvas = one.locator("canvas.sap-axial")
         canvas.focus()
         for _ in range(2):
             page.keyboard.press("Enter")
         site.wait_for_clicks("oblique", 1)
-        assert one.get_by_text("working").is_visible()  # at the second one
+        assert one.locator(".sap-busy").text_content()  # at the second one
         site.wait_for_clicks("oblique", 2)
-        one.get_by_text("working").wait_for(state="detached")
+        idle.wait_for(state="attached")
     finally:
         (site.folder / "slow").unlink()
     assert canvas.get_attribute("aria-label") == "axial slice 9"  # the answers moved nothing

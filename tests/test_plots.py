@@ -217,6 +217,19 @@ def test_without_a_voxel_slices_go_through_the_mask():
         assert np.asarray(ax.images[0].get_array()).max() == 6.0
 
 
+def test_a_field_shows_what_lies_around_the_voxel_and_keeps_its_sides():
+    volume, hot_ijk = volume_with_spot(GRIDS["oblique left-handed"], (0.8, 0.6, -0.9))
+    whole = plots.show_slices(volume, at_ijk=hot_ijk, clicks=[Click(hot_ijk)])
+    near = plots.show_slices(volume, at_ijk=hot_ijk, clicks=[Click(hot_ijk)], field_mm=30.0)
+    for everything, part in zip(whole, near, strict=True):
+        x, y = (float(place[0]) for place in part.lines[-1].get_data())  # the click
+        assert part.get_xlim() == pytest.approx((x + 15, x - 15)) and part.get_ylim() == pytest.approx((y - 15, y + 15))
+        assert [text.get_text() for text in part.texts[:2]] == [text.get_text() for text in everything.texts[:2]]
+        bar = part.lines[0].get_data()
+        assert abs(bar[0][0] - bar[0][1]) == 5 and part.texts[2].get_text() == "5 mm"
+        assert x - 15 < min(bar[0]) and max(bar[0]) < x + 15 and y - 15 < bar[1][0] < y + 15
+
+
 def test_pictures_are_drawn_in_the_axes_that_were_given():
     volume, _ = volume_with_spot(permuted(), (0, 0, 0))
     _, axes = matplotlib.pyplot.subplots(1, 4)
