@@ -6,7 +6,7 @@
 # make accuracy DSC on phantoms and, where REAL_DATA names them, real scans
 # make train    tiny from tiny-base (15 minutes on two cores); make train-base: tiny-base from nothing (2.5 hours);
 #               make train-2d: tiny-2d from nothing (1 hour); make train-organs: the pair that never sees a lesion (2 hours)
-# make tumours  scattered lesions on phantoms, real sarcomas where REAL_DATA names them (half an hour)
+# make tumours  scattered lesions on phantoms, real sarcomas where REAL_DATA names them (15 minutes)
 # make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods)
 # make networks which of its parts the network needs (15 minutes)
 # make notebooks  each notebook from its script, and the student edition; make student: the latter only
@@ -75,6 +75,8 @@ accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy tiny $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 	$(BIN)/python -m benchmarks.accuracy tiny-2d $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 	$(BIN)/python -m benchmarks.accuracy tiny-base $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
+	$(BIN)/python -m benchmarks.accuracy tiny-organs $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
+	$(BIN)/python -m benchmarks.accuracy tiny-2d-organs $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 
 tumours: $(READY)
 	$(BIN)/python -m benchmarks.tumours $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))

@@ -21,6 +21,7 @@ from seganypet.interactive import interactive_scores, interactive_steps
 from seganypet.labels import lesion_instances, lesion_name
 from seganypet.lesion_rounds import scores_of_all
 from seganypet.methods import open_closely, resolve_methods
+from seganypet.metrics import bootstrap_interval
 from seganypet.physiology import background_clicks, physiology_from_clicks
 from seganypet.simulate import first_click, next_click
 from seganypet.tumour_scan import PhantomInMemory, TumourScan
@@ -69,10 +70,16 @@ def real(folder: Path, output: Path) -> None:
     networks["tiny-base, 6 then 3 mm"] = partial(opened, "tiny-base", spacing_mm=6.0, finest_mm=3.0)
     results = sap.evaluate(cases, networks, clicks=5, baselines=RULES)
     results = pd.concat([results, best_thresholds(cases)], ignore_index=True)
-    shown = results[results["click"].isin([1, 3, 5])]
-    means = shown.pivot_table(index="model", columns="click", values="dsc", sort=False)
-    means.round(4).to_csv(output / "tumours_sts.csv")
-    print(means.round(3).to_string())
+    shown = results.loc[results["click"].isin([1, 3, 5]), ["case", "model", "click", "dsc"]]
+    shown.round(4).to_csv(output / "tumours_sts.csv", index=False)
+    print(shown.pivot_table(index="model", columns="click", values="dsc", sort=False).round(3).to_string())
+    dsc = shown.set_index(["model", "click", "case"])["dsc"]
+    for network in networks:
+        for click, threshold in ((1, "41% hottest"), (5, "best threshold, hottest (oracle)")):
+            other = dsc[threshold, 1]
+            difference = (dsc[network, click] - other).reindex(other.index)
+            interval = bootstrap_interval(difference, difference.index)
+            print(f"{network}, {click} clicks, less {threshold}: {interval}")
 
 
 def opened(name: str, volume: sap.Volume, **settings: float) -> sap.Session:

@@ -145,8 +145,9 @@ def wrong(answer: object) -> object:
     return 2 * answer + 1
 
 
-def test_the_lesson_on_data_opens_a_folder_of_autopet(tmp_path: Path):
-    # As downloaded: PET, CT and lesions of two studies of one patient, and no organs.
+@pytest.fixture
+def autopet(tmp_path: Path) -> str:
+    """As downloaded: PET, CT and lesions of two studies of one patient, and no organs."""
     samples = REPOSITORY / "data_samples"
     for year, sample in ((2001, "phantom_internal_9000"), (2002, "phantom_internal_9005")):
         study = f"01-01-{year}-NA-PET-CT"
@@ -154,11 +155,23 @@ def test_the_lesson_on_data_opens_a_folder_of_autopet(tmp_path: Path):
         folder.mkdir(parents=True)
         for name in ("SUV", "CTres", "SEG"):
             (folder / f"{name}.nii.gz").symlink_to(samples / sample / f"{name}.nii.gz")
-    parameters = {"data": str(tmp_path / "autopet"), "n_phantoms": 3, "output_dir": str(tmp_path)}
+    return str(tmp_path / "autopet")
+
+
+def test_the_lesson_on_data_opens_a_folder_of_autopet(autopet: str, tmp_path: Path):
+    parameters = {"data": autopet, "n_phantoms": 3, "output_dir": str(tmp_path)}
     executed = run_notebook(NOTEBOOKS / "01_data_exploration.py", tmp_path / "run", parameters)
     text = "\n".join(printed(executed))
     assert "2 cases, 1 patients; looking at PETCT_0a1b_01-01-2001-NA-PET-CT" in text
     assert re.search(r"with organs +0\nwith lesions +1\n", text)
+
+
+def test_the_lesson_on_tumours_opens_a_folder_of_autopet(autopet: str, tmp_path: Path):
+    parameters = {"data": autopet, "others": [], "clicks": 1, "clicks_at_once": 1, "output_dir": str(tmp_path)}
+    executed = run_notebook(NOTEBOOKS / "04_tumor_zero_shot.py", tmp_path / "run", parameters)
+    text = "\n".join(printed(executed))
+    assert re.search(r"PETCT_0a1b_01-01-200[12]-NA-PET-CT: \(\d+, \d+, \d+\) voxels, \d+ lesions", text)
+    assert "means over 1 patients" in text and list((tmp_path / "tumours").glob("PETCT_0a1b*.html"))
 
 
 # ---- what every lesson has
