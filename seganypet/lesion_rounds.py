@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from seganypet.clicking import ClickSession
+from seganypet.clicking import MOST_OBJECTS, ClickSession
 from seganypet.errors import SegAnyPETError
 from seganypet.labels import lesion_instances, lesion_name
 from seganypet.metrics import CONNECTED_18, dice, fnv_ml, fpv_ml, lesion_f1
@@ -55,7 +55,8 @@ def prompt_one_by_one(
         session: Of the scan, without clicks.
         truth: All lesions, bool, shape of the scan.
         dialogue: As for `prompt_all_at_once`; every lesion gets that many rounds.
-        least_ml: Lesions below this volume are not clicked; their union is scored against the whole truth all the same.
+        least_ml: Lesions below this volume are not clicked, nor are those behind the 255 largest, which are all that a
+            session holds; the union is scored against the whole truth all the same.
 
     Yields:
         A row for each lesion and round: prompting, lesion, click, total_clicks and model_seconds of this lesion so far,
@@ -68,7 +69,7 @@ def prompt_one_by_one(
     instances = lesion_instances(truth)
     unions = np.zeros((dialogue.clicks, *volume.shape), bool)
     costs = np.zeros((dialogue.clicks, 2))
-    for number in range(1, int(instances.max(initial=0)) + 1):
+    for number in range(1, min(int(instances.max(initial=0)), MOST_OBJECTS) + 1):
         lesion = instances == number
         facts = {"volume_ml": np.count_nonzero(lesion) * volume.voxel_volume_ml, "suv_max": volume.data[lesion].max()}
         if facts["volume_ml"] < least_ml:

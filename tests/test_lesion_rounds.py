@@ -132,3 +132,13 @@ def test_the_flattering_protocol_is_refused(volume, truth):
 def test_cubes_without_names_work_too(volume, truth):
     # `prompt_all_at_once` needs click, mask and volume of a session, no more.
     assert next(prompt_all_at_once(CubeSession(volume), truth, Dialogue(1)))["total_clicks"] == 1
+
+
+def test_of_more_lesions_than_a_session_holds_the_largest_are_clicked():
+    truth = np.zeros((64, 64, 16), bool)
+    truth[::4, ::4, ::8] = True  # 512 lesions of a voxel,
+    truth[60:62, 60, 0] = True  # one of which gets a second
+    volume = Volume(np.full(truth.shape, 3.0, np.float32), AFFINE, "SUVbw")
+    rows = list(prompt_one_by_one(CubesByName(volume), truth, Dialogue(1)))
+    assert len(rows) == 255 + 1 and rows[0]["true_mtv_ml"] == pytest.approx(2 * VOXEL_ML)
+    assert rows[-1]["total_clicks"] == 255 and rows[-1]["fnv_share"] > 0.4
