@@ -147,13 +147,16 @@ def physiology_from_clicks(volume: Volume, clicks_ijk: Iterable[Sequence[int]], 
     check_suvbw(volume)
     check_amount("threshold", threshold)
     clicks = [click_at(volume, ijk).ijk for ijk in clicks_ijk]
-    spots = hot_spots(volume, volume.data >= threshold)
+    hot = volume.data >= threshold
+    spots = hot_spots(volume, hot)
+    clicked = {int(spots[ijk]) for ijk in clicks} - {0}
     organs = np.zeros(volume.shape, bool)
-    for number in {int(spots[ijk]) for ijk in clicks} - {0}:
-        inside = np.where(spots == number, volume.data, -np.inf)
-        peak = np.unravel_index(inside.argmax(), inside.shape)
-        pieces, _ = ndimage.label(volume.data >= max(threshold, CLICKED * volume.data[peak]), CONNECTED_26)
-        organs |= pieces == pieces[peak]
+    for box, inside in _pieces(hot):
+        uptake, spot = volume.data[box], spots[box]
+        for number in clicked.intersection(np.unique(spot[inside]).tolist()):
+            peak = np.unravel_index(np.where(spot == number, uptake, -np.inf).argmax(), spot.shape)
+            parts, _ = ndimage.label(inside & (uptake >= CLICKED * uptake[peak]), CONNECTED_26)
+            organs[box] |= parts == parts[peak]
     return organs
 
 
