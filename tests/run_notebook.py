@@ -40,6 +40,7 @@ def run_notebook(script: Path, output_dir: Path, parameters: Mapping[str, Any]) 
             dict(parameters),
             cwd=script.parent,
             progress_bar=sys.stderr.isatty(),
+            coalesce_streams=True,  # a kernel cuts what is printed wherever its flush falls, in mid-line too
             store_widget_state=False,  # megabytes of slices; each widget leaves a PNG of itself instead
         )
     return executed

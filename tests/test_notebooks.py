@@ -275,10 +275,19 @@ def test_the_recorded_clicks_of_the_quickstart_are_of_its_scan_and_network():
 
 
 def test_a_mistyped_parameter_is_refused(tmp_path: Path):
-    script = tmp_path / "lesson.py"
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    cell = nbformat.v4.new_code_cell("clicks = 3  # per organ", metadata={"tags": ["parameters"]})
-    jupytext.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), script, fmt="py:percent")
+    script = one_cell_notebook(tmp_path / "lesson.py", "clicks = 3  # per organ")
     with pytest.raises(ValueError, match="lesson.py has no parameter click; it has clicks"):
         run_notebook(script, tmp_path / "out", {"click": 1})
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_a_cell_prints_is_one_text_where_the_kernel_cuts_it(tmp_path: Path):
+    script = one_cell_notebook(tmp_path / "lesson.py", 'print("refused: ", end="", flush=True)\nprint("Hint")')
+    assert list(printed(run_notebook(script, tmp_path / "out", {}))) == ["refused: Hint"]
+
+
+def one_cell_notebook(script: Path, source: str) -> Path:
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    jupytext.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), script, fmt="py:percent")
+    return script
