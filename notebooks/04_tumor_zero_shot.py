@@ -226,9 +226,11 @@ print(f"now: {len(by_hand.objects)} objects, {np.any([*by_hand.masks.values()], 
 
 # %%
 networks = list(dict.fromkeys([model_3d, *others, model_2d]))
+# One table for each setting: the same setting goes on where it was stopped.
+own_table = "_".join([*(Path(name).stem for name in networks), f"{clicks}_{clicks_at_once}_{least_ml:g}.csv"])
 table = sap.analyse_tumours(
     cases, networks, clicks=clicks, clicks_at_once=clicks_at_once, least_ml=least_ml,
-    totalsegmentator=organs_from, output=output / "tumours.csv", reports=output,
+    totalsegmentator=organs_from, output=output / own_table, reports=output,
 )  # fmt: skip
 summary = sap.summarise_tumours(table)
 shown = summary[summary["click"].isin([0, 1, 3, clicks, clicks_at_once])]
@@ -287,10 +289,10 @@ print(published.to_string(index=False))
 single = table[(table["prompting"] == "one by one") & (table["lesion"] != "all")]
 of_network = single[single["model"] == model_3d]
 figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained", sharey=True)
-for number in sorted({1, clicks}):
+for colour, number in zip(COLOURS, sorted({1, clicks}), strict=False):
     rows = of_network[of_network["click"] == number]
     for ax, cause in zip(axes, ("volume_ml", "suv_max"), strict=False):
-        ax.plot(rows[cause], rows["dsc"], "o", markersize=4, alpha=0.7, color=COLOURS[number - 1], label=f"{number}")
+        ax.plot(rows[cause], rows["dsc"], "o", markersize=4, alpha=0.7, color=colour, label=f"{number}")
 axes[0].set(xscale="log", xlabel="volume of the lesion (mL)", ylabel="DSC of the lesion", ylim=(-0.02, 1.02))
 axes[1].set(xlabel="its SUVmax")
 axes[0].legend(title="clicks")

@@ -17,7 +17,7 @@ from seganypet.clicking import ClickSession
 from seganypet.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.kept import Kept
-from seganypet.lesion_rounds import ALL, NO_CLICK, prompt_all_at_once, prompt_one_by_one, scores_of_all
+from seganypet.lesion_rounds import ALL, NO_CLICK, ONE_BY_ONE, prompt_all_at_once, prompt_one_by_one, scores_of_all
 from seganypet.methods import Method, forget_networks, open_closely, open_session, resolve_methods
 from seganypet.phantom import PhantomCase
 from seganypet.physiology import without_physiology
@@ -63,7 +63,8 @@ def analyse_tumours(
         least_ml: Lesions below this volume are not clicked one by one.
         totalsegmentator: Folder of TotalSegmentator's output, see `TumourScan.of`.
         output: CSV that is written after every case, so that a killed run goes on, see `Kept`.
-        reports: Folder for one page for each case, of the first 3D network; made if missing.
+        reports: Folder for one page for each case, of the first 3D network; made if missing. A finished case
+            without its page is analysed again.
         progress: Show a bar over cases.
 
     Returns:
@@ -92,7 +93,7 @@ def analyse_tumours(
         for case in tqdm(list(cohort), desc="cases", disable=not progress):
             case = PhantomInMemory(case) if isinstance(case, PhantomCase) else case
             table = kept.table(case)
-            if table is None:
+            if table is None or _lacks_page(table, reports, case.case):
                 try:
                     scan = TumourScan.of(case, totalsegmentator)
                     rows = [*without_clicks(scan, thresholds)]
@@ -145,8 +146,18 @@ def with_clicks(
         yield from (facts | row for row in prompt_one_by_one(session, scan.truth, dialogue, least_ml))
         if hasattr(session, "model") and reports is not None:
             notes = [f"Lesions were clicked by a simulated user, who knew the truth: {dialogue.clicks} clicks on each."]
-            write_report(Path(reports) / f"{scan.case}.html", session, title=scan.case, truth=scan.truth, notes=notes)
+            write_report(_page(reports, scan.case), session, title=scan.case, truth=scan.truth, notes=notes)
             reports = None
+
+
+def _lacks_page(table: "pd.DataFrame", reports: str | os.PathLike | None, case: str) -> bool:
+    """Whether a finished case has no page yet, though pages are asked for now and a 3D network was clicked."""
+    clicked = (table["prompting"] == ONE_BY_ONE) & (table["weights"] != "")
+    return reports is not None and bool(clicked.any()) and not _page(reports, case).exists()
+
+
+def _page(reports: str | os.PathLike, case: str) -> Path:
+    return Path(reports) / f"{case}.html"
 
 
 def trained_on(session: ClickSession) -> str:

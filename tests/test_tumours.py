@@ -113,6 +113,15 @@ def test_each_case_gets_one_page(cohort, tmp_path):
     assert "lesion_01" in text and "lesion_02" in text and "not for clinical use" in text.lower()
 
 
+def test_pages_asked_for_later_are_written_though_the_table_is_finished(cohort, tmp_path, monkeypatch):
+    first = analysed(cohort, tmp_path)
+    again = analysed(cohort, tmp_path, reports=tmp_path / "pages")
+    np.testing.assert_array_equal(again["dsc"], first["dsc"])
+    assert [page.name for page in (tmp_path / "pages").iterdir()] == ["sick.html"]
+    monkeypatch.setattr(TumourScan, "of", lambda *_: pytest.fail("a case with a page was opened again"))
+    analysed(cohort, tmp_path, reports=tmp_path / "pages")
+
+
 def test_totalsegmentator_output_is_found_by_case_and_its_absence_is_said(cohort, tmp_path):
     folder = tmp_path / "organs"
     (folder / "sick").mkdir(parents=True)
