@@ -19,7 +19,7 @@ from seganypet.baselines import RULES
 from seganypet.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.labels import lesion_targets, organ_targets
-from seganypet.methods import Method, forget_networks, is_rule, resolve_methods
+from seganypet.methods import Method, forget_networks, named_models, resolve_methods
 from seganypet.methods import open_session as _open_session
 from seganypet.parallel import check_sendable, run_jobs
 from seganypet.phantom import ORGANS, SEEN_ORGANS, PhantomCase
@@ -347,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         split = options.pop("split")
         if split:
             cohort = cohort.filter(split=split)
-        results = evaluate(cohort, _named(options.pop("model")), options.pop("clicks"), **options)
+        results = evaluate(cohort, named_models(options.pop("model")), options.pop("clicks"), **options)
     except SegAnyPETError as error:
         raise SystemExit(f"error: {error}") from error
     summary = summarise(results, sorted({1, 3, 5, int(results["click"].max())}))
@@ -360,17 +360,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"failed: case {row['case']}, {row['model']}, {row['target']}: {row['error']}")
     if len(failed):
         print(f"{len(failed)} targets failed; the column error says why, and --retry-failed tries them again.")
-
-
-def _named(models: Sequence[str]) -> dict[str, str] | list[str]:
-    """Models as the command line gives them: NAME=PATH has a name, an existing path may hold "="."""
-    pairs = [(None, model) if "=" not in model or Path(model).exists() else model.split("=", 1) for model in models]
-    if any(name for name, _ in pairs):
-        names = [name or (model if is_rule(model) else Path(model).stem) for name, model in pairs]
-        if len(set(names)) < len(names):
-            raise SegAnyPETError(f"--model: {', '.join(names)} are names that are given twice.")
-        return dict(zip(names, (model for _, model in pairs), strict=True))
-    return list(models)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,20 @@ def check_place(path: str | os.PathLike) -> None:
         raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
 
 
+def check_folder(path: str | os.PathLike) -> None:
+    """Raise SegAnyPETError unless `path` is a folder that is there."""
+    if not Path(path).is_dir():
+        raise SegAnyPETError(f"{path} is {'a file' if Path(path).exists() else 'not there'}; needed is a folder.")
+
+
+def make_folder(path: str | os.PathLike) -> None:
+    """Make a folder and those above it, where they are missing; SegAnyPETError if that cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SegAnyPETError(f"cannot make folder {path} ({error.strerror}); choose another.") from error
+
+
 def cache_folder() -> Path:
     """Where what can be made or fetched again is kept: `$SEGANYPET_CACHE`, else the user's cache folder.
 

@@ -19,9 +19,10 @@ from seganypet.autopet_clicks import AutoPETClicks, read_autopet_clicks, simulat
 from seganypet.clicking import ClickSession
 from seganypet.cohort import Cohort
 from seganypet.errors import CohortError, GeometryError, SegAnyPETError
+from seganypet.files import check_folder
 from seganypet.kept import Kept
 from seganypet.lesion_rounds import scores_of_all
-from seganypet.methods import forget_networks, open_closely, open_session, resolve_methods
+from seganypet.methods import forget_networks, named_models, open_closely, open_session, resolve_methods
 from seganypet.metrics import auc, bootstrap_interval
 from seganypet.phantom import PhantomCase
 from seganypet.tumour_scan import PhantomInMemory, TumourScan
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 STEPS = 10
 OBJECTS = ("each", "one")
 ONE = "tumour"
+CLICK_FILES = ("_clicks.json", ".json")  # behind the name of the case
 WORDS = ("case", "patient", "model", "weights", "objects", "version")
 MEASURES = ("dsc", "fpv_ml", "fnv_ml", "f1")
 COLUMNS = (*WORDS[:5], "step", *MEASURES, "tumor_clicks", "background_clicks", "seconds", "version")
@@ -138,7 +140,7 @@ def evaluate_interactive(
         Rows of `interactive_steps` with case, patient, model, weights, objects and version.
 
     Raises:
-        SegAnyPETError: Unknown models or `objects`, or an `output` of other settings.
+        SegAnyPETError: Unknown models or `objects`, no such folder, or an `output` of other settings.
 
     Warns:
         UserWarning: Cases that cannot be read or have no click file, with the reason; the others are evaluated.
@@ -148,6 +150,8 @@ def evaluate_interactive(
 
     if objects not in OBJECTS:
         raise SegAnyPETError(f"objects={objects!r}; needed is one of {', '.join(OBJECTS)}.")
+    if clicks is not None:
+        check_folder(clicks)
     methods = resolve_methods(models, tuple(rules), open_closely if objects == "each" else open_session)
     settings = f"{[(one.name, one.weights) for one in methods]}, clicks {clicks}, objects {objects}, seed {seed}, "
     kept = Kept(None if output is None else Path(output), f"{settings}seganypet {__version__}", COLUMNS, WORDS)
@@ -155,11 +159,12 @@ def evaluate_interactive(
     try:
         for case in tqdm(list(cohort), desc="cases", disable=not progress):
             case = PhantomInMemory(case) if isinstance(case, PhantomCase) else case
-            table = kept.table(case)
+            click_file = _click_file(case.case, clicks)
+            table = kept.table(case, click_file)
             if table is None:
                 try:
                     scan = TumourScan.of(case)
-                    given = _clicks_of(scan, clicks, seed)
+                    given = _clicks_of(scan, clicks, click_file, seed)
                     facts = {"case": case.case, "patient": case.patient, "objects": objects, "version": __version__}
                     table = pd.concat(
                         interactive_steps(method.open(scan.pet), given, scan.truth, objects).assign(
@@ -170,7 +175,7 @@ def evaluate_interactive(
                 except SegAnyPETError as error:
                     warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
                     continue
-                kept.add(case, table)
+                kept.add(case, table, click_file)
             tables.append(table)
     finally:
         forget_networks()
@@ -208,14 +213,17 @@ def _begin_or_refine(session: ClickSession, ijk: tuple[int, int, int], objects: 
     session.click(ijk=ijk)
 
 
-def _clicks_of(scan: TumourScan, folder: str | os.PathLike | None, seed: int) -> AutoPETClicks:
+def _click_file(case: str, folder: str | os.PathLike | None) -> Path | None:
+    places = [] if folder is None else [Path(folder) / f"{case}{suffix}" for suffix in CLICK_FILES]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _clicks_of(scan: TumourScan, folder: str | os.PathLike | None, path: Path | None, seed: int) -> AutoPETClicks:
     if folder is None:
         return simulate_autopet_clicks(scan.truth, scan.pet, STEPS, seed)
-    places = [Path(folder) / f"{scan.case}{suffix}" for suffix in ("_clicks.json", ".json")]
-    path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise CohortError(f"{folder} holds neither {places[0].name} nor {places[1].name}; without a folder, clicks are "
-                          "simulated.")  # fmt: skip
+        names = " nor ".join(f"{scan.case}{suffix}" for suffix in CLICK_FILES)
+        raise CohortError(f"{folder} holds neither {names}; without a folder, clicks are simulated.")
     return read_autopet_clicks(path, scan.pet)
 
 
@@ -228,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
         "kill.",
     )
     parser.add_argument("cohort", help="a cohort.csv, an AutoPET or an nnU-Net folder, with labels of lesions")
-    parser.add_argument("--model", action="append", required=True, help="network or threshold rule; several times")
+    parser.add_argument("--model", action="append", required=True, help="network, NAME=PATH or threshold rule; several times")
     parser.add_argument("--clicks", type=Path, help="folder of <case>_clicks.json; without it, clicks are simulated")
     parser.add_argument("--objects", choices=OBJECTS, default="each", help="an object for each lesion, or one for all")
     parser.add_argument("--seed", type=int, default=0, help="of simulated clicks (%(default)s)")
@@ -236,11 +244,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         table = evaluate_interactive(
-            Cohort.from_path(options.cohort), options.model, options.clicks, objects=options.objects,
+            Cohort.from_path(options.cohort), named_models(options.model), options.clicks, objects=options.objects,
             seed=options.seed, output=options.output,
         )  # fmt: skip
     except SegAnyPETError as error:
         raise SystemExit(f"error: {error}") from error
+    if table.empty:
+        raise SystemExit("error: no case could be evaluated; the warnings say why.")
     print(summarise_interactive(table).round(3).to_string(index=False))
 
 

@@ -43,11 +43,11 @@ class Kept:
         self.tables = {str(case): rows.reset_index(drop=True) for case, rows in table.groupby("case", sort=False)}
         self.files = notes["files"]
 
-    def table(self, case: Any) -> "pandas.DataFrame | None":
-        """The case's rows if they were measured on the very files that it has now."""
-        return self.tables.get(case.case) if self.files.get(case.case) == _identity(case) else None
+    def table(self, case: Any, *more: Path | None) -> "pandas.DataFrame | None":
+        """The case's rows if they were measured on the very files that it has now, and on `more` files or folders."""
+        return self.tables.get(case.case) if self.files.get(case.case) == _identity(case, more) else None
 
-    def add(self, case: Any, table: "pandas.DataFrame") -> None:
+    def add(self, case: Any, table: "pandas.DataFrame", *more: Path | None) -> None:
         """Keep the rows of a case. A death between the two files costs this case's measurement, no more."""
         import pandas
 
@@ -58,7 +58,7 @@ class Kept:
         self.tables[case.case] = table
         with replace_atomically(self.path) as temporary:
             pandas.concat(self.tables.values(), ignore_index=True).to_csv(temporary, index=False)
-        self.files[case.case] = _identity(case)
+        self.files[case.case] = _identity(case, more)
         self._write_notes()
 
     def _write_notes(self) -> None:
@@ -66,16 +66,20 @@ class Kept:
             temporary.write_text(json.dumps({"settings": self.settings, "files": self.files}, indent=1))
 
 
-def _identity(case: Any) -> list:
+def _identity(case: Any, more: Sequence[Path | None]) -> list:
     """What tells the scan and labels of a case from others; of files where they lie, how large, how old."""
-    found = [getattr(case, name, None) for name in ("patient", "pet_unit", "organ_convention")]
-    for name in ("pet", "organs", "lesions"):
-        there = getattr(case, name, None)
-        if isinstance(there, str | os.PathLike) and os.path.isfile(there):
-            found.append([os.path.abspath(there), os.path.getsize(there), os.path.getmtime(there)])
-        else:
-            found.append(there.fingerprint() if isinstance(there, Volume) else None)
-    return found
+    facts = [getattr(case, name, None) for name in ("patient", "pet_unit", "organ_convention")]
+    there = [*(getattr(case, name, None) for name in ("pet", "organs", "lesions")), *more]
+    return facts + [one.fingerprint() if isinstance(one, Volume) else _files(one) for one in there]
+
+
+def _files(path: Any) -> list | None:
+    """Name, size and age of a file, or of each file of a folder; None of anything else."""
+    if not isinstance(path, str | os.PathLike):
+        return None
+    if os.path.isdir(path):
+        return [_files(one) for one in sorted(Path(path).iterdir()) if one.is_file()]
+    return [os.path.abspath(path), os.path.getsize(path), os.path.getmtime(path)] if os.path.isfile(path) else None
 
 
 def _read(

@@ -80,6 +80,21 @@ def resolve_methods(models: Any, rules: Sequence[str], opener: Opener) -> tuple[
     return tuple(methods)
 
 
+def named_models(said: Sequence[str]) -> dict[str, str] | list[str]:
+    """Models as a command line gives them, for `resolve_methods`: NAME=PATH has a name, an existing path may hold "=".
+
+    Raises:
+        SegAnyPETError: A name that is given twice.
+    """
+    pairs = [(None, model) if "=" not in model or Path(model).exists() else model.split("=", 1) for model in said]
+    if any(name for name, _ in pairs):
+        names = [name or (model if is_rule(model) else Path(model).stem) for name, model in pairs]
+        if len(set(names)) < len(names):
+            raise SegAnyPETError(f"--model: {', '.join(names)} are names that are given twice.")
+        return dict(zip(names, (model for _, model in pairs), strict=True))
+    return list(said)
+
+
 def forget_networks() -> None:
     """Close the networks that this process opened by name: their files may change before the next evaluation."""
     _network.cache_clear()

@@ -77,12 +77,18 @@ class TumourScan:
         return cls(case.case, pet, case.load_lesions(pet) > 0, organs if organs is not None and organs.any() else None)
 
 
+def organs_of_case(case: str, totalsegmentator: str | os.PathLike | None) -> Path | None:
+    """Where TotalSegmentator's output for a case lies, file or folder; None: nowhere."""
+    suffixes = () if totalsegmentator is None else ("", ".nii.gz", ".nii")
+    places = [Path(totalsegmentator) / f"{case}{suffix}" for suffix in suffixes]
+    return next((place for place in places if place.exists()), None)
+
+
 def _hot_organs(
     case: Case | PhantomInMemory, pet: Volume, totalsegmentator: str | os.PathLike | None
 ) -> np.ndarray | None:
     if totalsegmentator is not None:
-        places = [Path(totalsegmentator) / f"{case.case}{suffix}" for suffix in ("", ".nii.gz", ".nii")]
-        path = next((place for place in places if place.exists()), None)
+        path = organs_of_case(case.case, totalsegmentator)
         if path is None:
             raise CohortError(
                 f"{totalsegmentator} holds neither a folder {case.case} nor {case.case}.nii.gz. Run TotalSegmentator "

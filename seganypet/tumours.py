@@ -16,14 +16,15 @@ from seganypet.candidates import hot_mask
 from seganypet.clicking import ClickSession
 from seganypet.cohort import Cohort
 from seganypet.errors import SegAnyPETError
+from seganypet.files import check_folder, make_folder
 from seganypet.kept import Kept
 from seganypet.lesion_rounds import ALL, NO_CLICK, ONE_BY_ONE, prompt_all_at_once, prompt_one_by_one, scores_of_all
-from seganypet.methods import Method, forget_networks, open_closely, open_session, resolve_methods
+from seganypet.methods import Method, forget_networks, named_models, open_closely, open_session, resolve_methods
 from seganypet.phantom import PhantomCase
 from seganypet.physiology import without_physiology
 from seganypet.report import write_report
 from seganypet.rounds import Dialogue
-from seganypet.tumour_scan import PhantomInMemory, TumourScan
+from seganypet.tumour_scan import PhantomInMemory, TumourScan, organs_of_case
 from seganypet.tumour_summaries import summarise_tumours
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def analyse_tumours(
         lesions has rows of the thresholds only.
 
     Raises:
-        SegAnyPETError: Unknown models, or an `output` of other settings.
+        SegAnyPETError: Unknown models, no such folder, or an `output` of other settings.
 
     Warns:
         UserWarning: Cases that cannot be analysed, with the reason; the others are.
@@ -81,18 +82,21 @@ def analyse_tumours(
     import pandas as pd
     from tqdm.auto import tqdm
 
+    if totalsegmentator is not None:
+        check_folder(totalsegmentator)
     dialogue, at_once = Dialogue(clicks), Dialogue(clicks_at_once or clicks)
     methods = resolve_methods(models, rules, open_closely)
     settings = f"{[(one.name, one.weights) for one in methods]}, {clicks}, {at_once}, thresholds {list(thresholds)}, "
     settings += f"least_ml {least_ml:g}, organs of {totalsegmentator}, seganypet {__version__}"
     kept = Kept(None if output is None else Path(output), settings, COLUMNS, WORDS)
     if reports is not None:
-        Path(reports).mkdir(parents=True, exist_ok=True)
+        make_folder(reports)
     tables = []
     try:
         for case in tqdm(list(cohort), desc="cases", disable=not progress):
             case = PhantomInMemory(case) if isinstance(case, PhantomCase) else case
-            table = kept.table(case)
+            organs = organs_of_case(case.case, totalsegmentator)
+            table = kept.table(case, organs)
             if table is None or _lacks_page(table, reports, case.case):
                 try:
                     scan = TumourScan.of(case, totalsegmentator)
@@ -103,7 +107,7 @@ def analyse_tumours(
                     continue
                 facts = {"case": case.case, "patient": case.patient, "version": __version__}
                 table = pd.DataFrame([facts | row for row in rows], columns=list(COLUMNS))
-                kept.add(case, table)
+                kept.add(case, table, organs)
             tables.append(table)
     finally:
         forget_networks()
@@ -179,7 +183,7 @@ def main(arguments: list[str] | None = None) -> None:
         epilog="columns of the table: see seganypet.tumours.analyse_tumours. The same command goes on after a kill.",
     )
     parser.add_argument("cohort", help="a cohort.csv, an AutoPET or an nnU-Net folder, with labels of lesions")
-    parser.add_argument("--model", action="append", required=True, help="name or path of a network; several times")
+    parser.add_argument("--model", action="append", required=True, help="network: name, path or NAME=PATH; several times")
     parser.add_argument("--clicks", type=int, default=3, help="rounds for each lesion and slice (%(default)s)")
     parser.add_argument("--clicks-at-once", type=int, help="rounds where all lesions are one object (as --clicks)")
     parser.add_argument("--rule", action="append", help="threshold rule clicked on each lesion (41%% hottest)")
@@ -191,13 +195,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         table = analyse_tumours(
-            Cohort.from_path(options.cohort), options.model, clicks=options.clicks,
+            Cohort.from_path(options.cohort), named_models(options.model), clicks=options.clicks,
             clicks_at_once=options.clicks_at_once, rules=options.rule or ("41% hottest",),
             thresholds=options.threshold or (4.0,), least_ml=options.least_ml,
             totalsegmentator=options.totalsegmentator, output=options.output, reports=options.reports,
         )  # fmt: skip
     except SegAnyPETError as error:
         raise SystemExit(f"error: {error}") from error
+    if table.empty:
+        raise SystemExit("error: no case could be analysed; the warnings say why.")
     print(summarise_tumours(table).round(3).to_string(index=False))
 
 

@@ -228,6 +228,12 @@ def test_a_cohort_with_click_files_goes_on_after_a_kill(cohort, tmp_path, monkey
     assert summary["fpv_ml"] == 0 and np.isnan(summary["dsc_low"])  # one patient has a DSC
     with pytest.raises(SegAnyPETError, match="was made with .*give another name"):
         evaluate_interactive(cohort, models, folder, objects="one", **options)
+    write_autopet_clicks(folder / "sick_clicks.json", AutoPETClicks(((12, 12, 12),)))  # a click less
+    changed = evaluate_interactive(cohort, models, folder, **options)
+    assert changed["case"].value_counts().to_dict() == {"sick": 11, "healthy": 11}
+    assert changed[changed["case"] == "sick"]["tumor_clicks"].max() == 1
+    with pytest.raises(SegAnyPETError, match="clicks2 is not there; needed is a folder"):
+        evaluate_interactive(cohort, models, tmp_path / "clicks2", progress=False)
 
 
 def test_the_command_runs_without_click_files(tmp_path):
@@ -246,6 +252,8 @@ def test_the_command_runs_without_click_files(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert "auc_dsc" in done.stdout and len((tmp_path / "out.csv").read_text().splitlines()) == 12
+    failed = subprocess.run([*command[:-1], tmp_path / "b.csv", "--clicks", tmp_path], capture_output=True, text=True)
+    assert failed.returncode == 1 and "error: no case could be evaluated" in failed.stderr  # none has a click file
     command[3] = tmp_path / "nowhere"
     failed = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert failed.returncode == 1 and failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr

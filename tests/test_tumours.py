@@ -137,6 +137,29 @@ def test_totalsegmentator_output_is_found_by_case_and_its_absence_is_said(cohort
         TumourScan.of(cohort["healthy"], folder)
 
 
+def test_a_finished_case_is_analysed_again_when_its_organs_change(cohort, tmp_path):
+    folder = tmp_path / "organs"
+    (folder / "sick").mkdir(parents=True)
+    mask, only = np.zeros(SHAPE, bool), sap.Cohort([cohort["sick"]])
+    found = {}
+    for name in ("urinary_bladder", "brain"):  # the kidney is taken for both, in turn
+        mask[:] = False
+        mask[KIDNEY if name == "brain" else (slice(0, 2), slice(0, 2), slice(0, 2))] = True
+        save_mask(folder / "sick" / f"{name}.nii.gz", mask, cohort["sick"].load_pet())
+        with pytest.warns(UserWarning, match="does not speak of"):
+            table = analysed(only, tmp_path, totalsegmentator=folder)
+        found[name] = table.loc[table["model"] == "SUV 4, no hot organs", "fpv_ml"].item()
+    assert found["urinary_bladder"] > 0 and found["brain"] == 0
+
+
+def test_places_that_cannot_be_are_refused_before_the_work(cohort, tmp_path):
+    (tmp_path / "pages").write_text("a file")
+    with pytest.raises(SegAnyPETError, match="cannot make folder .*pages"):
+        analysed(cohort, tmp_path, reports=tmp_path / "pages")
+    with pytest.raises(SegAnyPETError, match="pages is a file; needed is a folder"):
+        analysed(cohort, tmp_path, totalsegmentator=tmp_path / "pages")
+
+
 def test_a_phantom_knows_all_its_hot_organs():
     phantom = sap.make_phantom(402, lesions="disseminated")
     scan = TumourScan.of(PhantomInMemory(phantom))
@@ -182,6 +205,9 @@ def test_the_command_analyses_a_folder_in_autopet_layout(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "one by one" in done.stdout and "lesion_dsc" in done.stdout
     assert len(list((tmp_path / "pages").glob("*.html"))) == 1
+    (study / "SUV.nii.gz").write_bytes(b"not a scan")
+    failed = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert failed.returncode == 1 and "error: no case could be analysed" in failed.stderr
     command[3] = tmp_path / "nowhere"
     failed = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert failed.returncode == 1 and failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr

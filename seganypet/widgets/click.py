@@ -21,6 +21,7 @@ import traitlets
 
 from seganypet.clicking import ClickSession
 from seganypet.errors import ClickError, SegAnyPETError
+from seganypet.files import make_folder
 from seganypet.plots import usual_window
 from seganypet.prompts import Click
 from seganypet.quantify import quantify
@@ -218,10 +219,7 @@ class ClickWidget(anywidget.AnyWidget):
             raise ClickError("no folder to save to: ClickWidget(session, output_dir=...), or save(folder).")
         if not self.session.objects:
             raise ClickError(f"nothing to save to {folder}: no object was clicked yet.")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SegAnyPETError(f"cannot make folder {folder} ({error.strerror}); choose another.") from error
+        make_folder(folder)
         names = [MASK_FILE, JOURNAL_FILE, *[TABLE_FILE] * self._has_numbers]
         for name in names:
             write(self.session, folder / name)
