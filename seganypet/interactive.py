@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
         "kill.",
     )
     parser.add_argument("cohort", help="a cohort.csv, an AutoPET or an nnU-Net folder, with labels of lesions")
-    parser.add_argument("--model", action="append", required=True, help="network, NAME=PATH or threshold rule; several times")
+    parser.add_argument("--model", action="append", required=True, help="network or threshold rule, NAME=PATH names it")
     parser.add_argument("--clicks", type=Path, help="folder of <case>_clicks.json; without it, clicks are simulated")
     parser.add_argument("--objects", choices=OBJECTS, default="each", help="an object for each lesion, or one for all")
     parser.add_argument("--seed", type=int, default=0, help="of simulated clicks (%(default)s)")

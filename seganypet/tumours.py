@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> None:
         epilog="columns of the table: see seganypet.tumours.analyse_tumours. The same command goes on after a kill.",
     )
     parser.add_argument("cohort", help="a cohort.csv, an AutoPET or an nnU-Net folder, with labels of lesions")
-    parser.add_argument("--model", action="append", required=True, help="network: name, path or NAME=PATH; several times")
+    parser.add_argument("--model", action="append", required=True, help="network: name, path, NAME=PATH; several times")
     parser.add_argument("--clicks", type=int, default=3, help="rounds for each lesion and slice (%(default)s)")
     parser.add_argument("--clicks-at-once", type=int, help="rounds where all lesions are one object (as --clicks)")
     parser.add_argument("--rule", action="append", help="threshold rule clicked on each lesion (41%% hottest)")
