@@ -24,6 +24,7 @@ MOST_WINDOWS = 12  # of one object; an aorta needs three
 FACE_VOXELS = 4  # low-resolution voxels of mask on a window's face that make it grow
 EMBEDDINGS_KEPT = 64
 SMALL = 0.2  # of a window's side; a mask that spans less of it is looked at again in a finer window
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class Session(ClickSession):
                 f"{volume.source} is in {volume.unit}, but {model.name} was trained on SUVbw. Load DICOM with "
                 "load_dicom, which converts, or convert: Volume(data * suv_per_bq_ml, affine, 'SUVbw')."
             )
-        if precision not in ("auto", "float32", "bfloat16"):
+        if precision not in ("auto", *PRECISIONS):
             raise ClickError(f"precision={precision!r}; needed is 'auto', 'float32' or 'bfloat16'.")
         for name, size in (("spacing_mm", spacing_mm), ("finest_mm", finest_mm)):
             if size is not None and not (isinstance(size, Real) and 0.2 <= size <= 20):
@@ -103,6 +104,20 @@ class Session(ClickSession):
         """
         parts = self._state.answers.get(name, ())
         return logits_on_grid(self.volume, [(part.window, part.logits) for part in parts])
+
+    def load_journal(self, path: str | os.PathLike) -> None:
+        """As `ClickSession.load_journal`; a session without a past also takes on the journal's precision.
+
+        Precision "auto" is what suits a machine, so a journal from another one is not refused for it.
+        """
+        before, said = self.precision, Journal.load(path).settings.get("precision")
+        if said in PRECISIONS and not (self.can_undo or self.can_redo):
+            self._compute_in(said)
+        try:
+            super().load_journal(path)
+        except BaseException:
+            self._compute_in(before)
+            raise
 
     @classmethod
     def replay(cls, model: Sam3D, volume: Volume, path: str | os.PathLike) -> "Session":
@@ -130,6 +145,11 @@ class Session(ClickSession):
 
     def _mask_on_grid(self, answer: tuple[WindowLogits, ...]) -> np.ndarray:
         return mask_on_grid(self.volume, [(part.window, part.logits) for part in answer])
+
+    def _compute_in(self, precision: str) -> None:
+        if precision != self.precision:
+            self.precision = precision
+            self._embeddings.clear()
 
     def _maker(self) -> dict[str, str]:
         return {"name": self.model.name, "weights_sha256": weights_sha256(self.model)}

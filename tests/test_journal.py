@@ -144,6 +144,26 @@ def test_spacing_and_precision_are_repeated(precision, tmp_path):
     np.testing.assert_array_equal(again.logits_of("object 1"), session.logits_of("object 1"))
 
 
+@pytest.mark.parametrize(("here", "there"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_a_journal_of_a_machine_with_another_precision_is_repeated_to_the_bit_unless_there_were_clicks(
+    here, there, tmp_path
+):
+    torch.manual_seed(1)
+    model = Sam3D(ModelConfig(window_size=32, encoder_dim=32, encoder_depth=1, encoder_heads=2, prompt_dim=48)).eval()
+    small = Volume(np.random.default_rng(0).gamma(2.0, 2.0, (20, 22, 30)), AFFINE, "SUVbw")
+    other, session = Session(model, small, precision=there), Session(model, small, precision=here)
+    other.click(ijk=(10, 11, 15))
+    other.save_journal(tmp_path / "clicks.json")
+    session.load_journal(tmp_path / "clicks.json")
+    assert session.precision == there and session.journal() == other.journal()
+    np.testing.assert_array_equal(session.logits_of("object 1"), other.logits_of("object 1"))
+    used = Session(model, small, precision=here)
+    used.click(ijk=(4, 5, 6))
+    with pytest.raises(JournalError, match=f"precision.*{there}.*this session has .*{here}"):
+        used.load_journal(tmp_path / "clicks.json")
+    assert used.precision == here and len(used.clicks) == 1
+
+
 def test_an_empty_session_has_an_empty_journal(volume, tmp_path):
     Session(ThresholdNetwork(), volume).save_journal(tmp_path / "empty.json")
     assert Session.replay(ThresholdNetwork(), volume, tmp_path / "empty.json").objects == ()

@@ -270,7 +270,8 @@ def test_the_recorded_clicks_of_the_quickstart_are_of_its_scan_and_network():
     # Else the lesson says so and begins without them, which is right for a reader and wrong for us.
     case = Cohort.from_csv(REPOSITORY / "data_samples" / "cohort.csv")["phantom_internal_9000"]
     pet = case.load_pet()
-    session = Session.replay(load_model("tiny-base"), pet, REPOSITORY / "notebooks" / "quickstart_clicks.json")
+    session = Session(load_model("tiny-base"), pet)
+    session.load_journal(REPOSITORY / "notebooks" / "quickstart_clicks.json")
     assert dice(session.mask_of("liver"), next(case.targets(pet, ["liver"]))[1]) > 0.8
 
 
