@@ -19,7 +19,7 @@ from seganypet.autopet_clicks import simulate_autopet_clicks
 from seganypet.baselines import RULES
 from seganypet.interactive import interactive_scores, interactive_steps
 from seganypet.labels import lesion_instances, lesion_name
-from seganypet.lesion_rounds import scores_of_all
+from seganypet.lesion_rounds import PROMPTINGS_3D, scores_of_all
 from seganypet.methods import open_closely, resolve_methods
 from seganypet.metrics import bootstrap_interval
 from seganypet.physiology import background_clicks, physiology_from_clicks
@@ -55,7 +55,7 @@ def scattered(output: Path) -> None:
             model_2d=model_2d, model_3d=model_3d, prompting_3d=prompting
         )
         for model_2d, model_3d in zip(NETWORKS_2D, NETWORKS_3D, strict=True)
-        for prompting in ("all at once", "one by one")
+        for prompting in PROMPTINGS_3D
     )
     differences.round(4).to_csv(output / "tumours_2d_against_3d.csv", index=False)
     print(summary.round(3).to_string(index=False))

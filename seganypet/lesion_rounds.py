@@ -24,6 +24,8 @@ from seganypet.volume import Volume
 
 ALL = "all"  # in the column `lesion`: the scores of all lesions together
 ALL_AT_ONCE, ONE_BY_ONE, PER_SLICE, NO_CLICK = "all at once", "one by one", "per slice", "no click"
+CLOSELY = ", closely"  # in windows finer than the network's own, see `open_closely`
+PROMPTINGS_3D = (ALL_AT_ONCE, ALL_AT_ONCE + CLOSELY, ONE_BY_ONE, ONE_BY_ONE + CLOSELY)
 
 
 def prompt_all_at_once(session: ClickSession, truth: np.ndarray, dialogue: Dialogue) -> Iterator[dict[str, Any]]:

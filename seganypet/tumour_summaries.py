@@ -54,7 +54,7 @@ def two_d_against_three_d(
         table: Of `analyse_tumours`, with both models.
         model_2d: Clicked per slice.
         model_3d: The other.
-        prompting_3d: "all at once" or "one by one".
+        prompting_3d: One of `PROMPTINGS_3D`.
         seed: Of the bootstrap.
 
     Returns:

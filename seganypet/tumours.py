@@ -1,7 +1,8 @@
 """Tumours of a cohort, zero-shot: `python -m seganypet.tumours FOLDER --model tiny-organs --model tiny-2d-organs`.
 
-Every network is clicked as suits it (3D: all lesions at once, and one by one; 2D: in each slice that holds tumour), and
-beside it stands what a reading room has: thresholds, with clicks on each lesion, and without any.
+Every network is clicked as suits it (3D: all lesions at once, and one by one, each in the network's own windows and
+closely in finer ones, so that neither is taken for the other; 2D: in each slice that holds tumour), and beside it
+stands what a reading room has: thresholds, with clicks on each lesion, and without any.
 """
 
 import argparse
@@ -18,7 +19,17 @@ from seganypet.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.files import check_folder, make_folder
 from seganypet.kept import Kept
-from seganypet.lesion_rounds import ALL, NO_CLICK, ONE_BY_ONE, prompt_all_at_once, prompt_one_by_one, scores_of_all
+from seganypet.lesion_rounds import (
+    ALL,
+    CLOSELY,
+    NO_CLICK,
+    ONE_BY_ONE,
+    PER_SLICE,
+    PROMPTINGS_3D,
+    prompt_all_at_once,
+    prompt_one_by_one,
+    scores_of_all,
+)
 from seganypet.methods import Method, forget_networks, named_models, open_closely, open_session, resolve_methods
 from seganypet.phantom import PhantomCase
 from seganypet.physiology import without_physiology
@@ -43,6 +54,7 @@ def analyse_tumours(
     *,
     clicks: int = 3,
     clicks_at_once: int | None = None,
+    promptings: Sequence[str] = PROMPTINGS_3D,
     rules: Sequence[str] = ("41% hottest",),
     thresholds: Sequence[float] = (4.0,),
     least_ml: float = 0.0,
@@ -58,14 +70,16 @@ def analyse_tumours(
         models: As for `evaluate`: names, paths, networks, or a mapping that gives them names.
         clicks: Rounds, for each lesion and in each slice.
         clicks_at_once: Rounds of 3D networks where all lesions are one object; default as `clicks`.
+        promptings: How 3D networks are clicked: "all at once" and "one by one" in the network's own windows, and the
+            same with ", closely" in finer ones, see `open_closely`; a session that a factory opens has its own.
         rules: Threshold rules that are clicked on every lesion, see `ThresholdSession`.
         thresholds: SUVs of thresholds that nobody clicks: everything above is called tumour. Where organs are known,
             once more without those that are hot in health.
         least_ml: Lesions below this volume are not clicked one by one.
         totalsegmentator: Folder of TotalSegmentator's output, see `TumourScan.of`.
         output: CSV that is written after every case, so that a killed run goes on, see `Kept`.
-        reports: Folder for one page for each case, of the first 3D network; made if missing. A finished case
-            without its page is analysed again.
+        reports: Folder for one page for each case, of the first 3D network one by one, closely if that is among
+            `promptings`; made if missing. A finished case without its page is analysed again.
         progress: Show a bar over cases.
 
     Returns:
@@ -74,7 +88,7 @@ def analyse_tumours(
         lesions has rows of the thresholds only.
 
     Raises:
-        SegAnyPETError: Unknown models, no such folder, or an `output` of other settings.
+        SegAnyPETError: Unknown models or promptings, no such folder, or an `output` of other settings.
 
     Warns:
         UserWarning: Cases that cannot be analysed, with the reason; the others are.
@@ -84,10 +98,12 @@ def analyse_tumours(
 
     if totalsegmentator is not None:
         check_folder(totalsegmentator)
+    if unknown := [one for one in promptings if one not in PROMPTINGS_3D]:
+        raise SegAnyPETError(f"promptings: {unknown[0]!r}; there are {', '.join(map(repr, PROMPTINGS_3D))}.")
     dialogue, at_once = Dialogue(clicks), Dialogue(clicks_at_once or clicks)
-    methods = resolve_methods(models, rules, open_closely)
-    settings = f"{[(one.name, one.weights) for one in methods]}, {clicks}, {at_once}, thresholds {list(thresholds)}, "
-    settings += f"least_ml {least_ml:g}, organs of {totalsegmentator}, seganypet {__version__}"
+    methods = resolve_methods(models, rules, open_session)
+    settings = f"{[(one.name, one.weights) for one in methods]}, {clicks}, {at_once}, {list(promptings)}, thresholds "
+    settings += f"{list(thresholds)}, least_ml {least_ml:g}, organs of {totalsegmentator}, seganypet {__version__}"
     kept = Kept(None if output is None else Path(output), settings, COLUMNS, WORDS)
     if reports is not None:
         make_folder(reports)
@@ -101,7 +117,7 @@ def analyse_tumours(
                 try:
                     scan = TumourScan.of(case, totalsegmentator)
                     rows = [*without_clicks(scan, thresholds)]
-                    rows += with_clicks(scan, methods, dialogue, at_once, least_ml, reports)
+                    rows += with_clicks(scan, methods, promptings, dialogue, at_once, least_ml, reports)
                 except SegAnyPETError as error:
                     warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
                     continue
@@ -130,6 +146,7 @@ def without_clicks(scan: TumourScan, thresholds: Sequence[float]) -> Iterator[di
 def with_clicks(
     scan: TumourScan,
     methods: Sequence[Method],
+    promptings: Sequence[str],
     dialogue: Dialogue,
     at_once: Dialogue,
     least_ml: float = 0.0,
@@ -139,24 +156,36 @@ def with_clicks(
     if not scan.truth.any():
         return  # nothing to click
     for method in methods:
-        session = method.open(scan.pet)
-        facts = {"model": method.name, "weights": method.weights or "", "lesions_in_training": trained_on(session)}
-        if hasattr(session, "click_slices"):
-            yield from (facts | row for row in prompt_all_at_once(session, scan.truth, dialogue))
-            continue
-        if hasattr(session, "model"):
-            from_afar = open_session(session.model, scan.pet)  # windows as large as in training
-            yield from (facts | row for row in prompt_all_at_once(from_afar, scan.truth, at_once))
-        yield from (facts | row for row in prompt_one_by_one(session, scan.truth, dialogue, least_ml))
-        if hasattr(session, "model") and reports is not None:
-            notes = [f"Lesions were clicked by a simulated user, who knew the truth: {dialogue.clicks} clicks on each."]
-            write_report(_page(reports, scan.case), session, title=scan.case, truth=scan.truth, notes=notes)
-            reports = None
+        first = method.open(scan.pet)
+        facts = {"model": method.name, "weights": method.weights or "", "lesions_in_training": trained_on(first)}
+        suitable = _suitable(method, first, promptings)
+        for prompting in suitable:
+            session = open_closely(first.model, scan.pet) if prompting.endswith(CLOSELY) else method.open(scan.pet)
+            if prompting.startswith(ONE_BY_ONE):
+                rows = prompt_one_by_one(session, scan.truth, dialogue, least_ml)
+            else:
+                rows = prompt_all_at_once(session, scan.truth, dialogue if prompting == PER_SLICE else at_once)
+            yield from (facts | row | {"prompting": prompting} for row in rows)
+            is_best = prompting.startswith(ONE_BY_ONE) and prompting == suitable[-1]
+            if is_best and hasattr(session, "model") and reports is not None and session.objects:
+                notes = [f"A simulated user, who knew the truth, clicked each lesion {dialogue.clicks} times."]
+                write_report(_page(reports, scan.case), session, title=scan.case, truth=scan.truth, notes=notes)
+                reports = None
+
+
+def _suitable(method: Method, session: ClickSession, promptings: Sequence[str]) -> list[str]:
+    """How a method is clicked: rules one by one; what a factory opens has windows of its own."""
+    if hasattr(session, "click_slices"):
+        return [PER_SLICE]
+    if not hasattr(session, "model"):
+        return [ONE_BY_ONE]
+    asked = promptings if method.opener is open_session else [one.removesuffix(CLOSELY) for one in promptings]
+    return [one for one in PROMPTINGS_3D if one in asked]
 
 
 def _lacks_page(table: "pd.DataFrame", reports: str | os.PathLike | None, case: str) -> bool:
     """Whether a finished case has no page yet, though pages are asked for now and a 3D network was clicked."""
-    clicked = (table["prompting"] == ONE_BY_ONE) & (table["weights"] != "")
+    clicked = table["prompting"].str.startswith(ONE_BY_ONE) & (table["lesion"] != ALL) & (table["weights"] != "")
     return reports is not None and bool(clicked.any()) and not _page(reports, case).exists()
 
 
@@ -186,6 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", action="append", required=True, help="network: name, path, NAME=PATH; several times")
     parser.add_argument("--clicks", type=int, default=3, help="rounds for each lesion and slice (%(default)s)")
     parser.add_argument("--clicks-at-once", type=int, help="rounds where all lesions are one object (as --clicks)")
+    parser.add_argument("--prompting", action="append", choices=PROMPTINGS_3D, help="of 3D networks (all four)")
     parser.add_argument("--rule", action="append", help="threshold rule clicked on each lesion (41%% hottest)")
     parser.add_argument("--threshold", type=float, action="append", help="SUV that nobody clicks (4)")
     parser.add_argument("--least-ml", type=float, default=0.0, help="do not click smaller lesions one by one")
@@ -196,7 +226,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         table = analyse_tumours(
             Cohort.from_path(options.cohort), named_models(options.model), clicks=options.clicks,
-            clicks_at_once=options.clicks_at_once, rules=options.rule or ("41% hottest",),
+            clicks_at_once=options.clicks_at_once, promptings=options.prompting or PROMPTINGS_3D,
+            rules=options.rule or ("41% hottest",),
             thresholds=options.threshold or (4.0,), least_ml=options.least_ml,
             totalsegmentator=options.totalsegmentator, output=options.output, reports=options.reports,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from threshold_network import ThresholdNetwork
 import seganypet as sap
 from seganypet.case import Case
 from seganypet.errors import SegAnyPETError
+from seganypet.lesion_rounds import PROMPTINGS_3D
 from seganypet.methods import open_closely
 from seganypet.tumour_scan import PhantomInMemory, TumourScan
 from seganypet.tumours import COLUMNS, analyse_tumours, trained_on
@@ -59,7 +60,7 @@ def test_every_method_is_clicked_as_suits_it(cohort, tmp_path):
     sick = table[table["case"] == "sick"]
     promptings = sick.groupby("model", sort=False)["prompting"].unique().map(list).to_dict()
     assert promptings == {
-        "SUV 4": ["no click"], "SUV 4, no hot organs": ["no click"], "deep": ["all at once", "one by one"],
+        "SUV 4": ["no click"], "SUV 4, no hot organs": ["no click"], "deep": [*PROMPTINGS_3D],
         "flat": ["per slice"], "cubes": ["one by one"],
     }  # fmt: skip
     whole = sick[sick["lesion"] == "all"].set_index(["model", "prompting", "click"])
@@ -79,6 +80,31 @@ def test_healthy_organs_are_the_false_alarm_of_a_threshold_and_can_be_left_out(c
     assert np.isnan(alone.loc[("healthy", "SUV 4"), "dsc"])
     # Without lesions there is nothing to click.
     assert set(table[table["case"] == "healthy"]["prompting"]) == {"no click"}
+
+
+def test_3d_networks_are_prompted_as_asked_and_factories_keep_their_windows(cohort, tmp_path):
+    def six_mm(volume: Volume) -> sap.Session:
+        return sap.Session(ThresholdNetwork(spacing_mm=4.0), volume, spacing_mm=6.0)
+
+    models, asked = {"deep": MODELS["deep"], "mine": six_mm}, ["one by one, closely", "all at once"]
+    table = analyse_tumours(cohort, models, clicks=1, promptings=asked, rules=["41% hottest"], progress=False)
+    table = table[table["prompting"] != "no click"]
+    assert table.groupby("model", sort=False)["prompting"].unique().map(list).to_dict() == {
+        "deep": ["all at once", "one by one, closely"], "mine": ["all at once", "one by one"],
+        "41% hottest": ["one by one"],
+    }  # fmt: skip
+    with pytest.raises(SegAnyPETError, match="promptings: 'at once'; there are 'all at once', .*closely'"):
+        analysed(cohort, tmp_path, promptings=["at once"])
+
+
+def test_lesions_below_the_least_are_not_clicked_and_a_case_of_such_has_no_page(cohort, tmp_path, monkeypatch):
+    options = {"least_ml": 1000.0, "reports": tmp_path / "pages"}
+    table = analysed(cohort, tmp_path, **options)
+    one_by_one = table[table["prompting"] == "one by one"]
+    assert set(one_by_one["lesion"]) == {"all"} and (one_by_one["fnv_share"] == 1).all()
+    assert not list((tmp_path / "pages").iterdir())
+    monkeypatch.setattr(TumourScan, "of", lambda *_: pytest.fail("a finished case was opened again"))
+    analysed(cohort, tmp_path, **options)
 
 
 def test_all_at_once_may_have_more_rounds(cohort, tmp_path):
