@@ -48,7 +48,7 @@ def scattered(output: Path) -> None:
         clicks=5, clicks_at_once=20, rules=("41% hottest", "4.0 hottest"), thresholds=(2.5, 4.0),
     )  # fmt: skip
     table.round(4).to_csv(output / "tumours.csv", index=False)
-    summary = sap.summarise_tumours(table)
+    summary = sap.summarise_tumours(table).drop(columns="healthy_fpv_ml")  # everybody has lesions
     summary.round(4).to_csv(output / "tumours_summary.csv", index=False)
     differences = pd.concat(
         sap.two_d_against_three_d(table, model_2d, model_3d, prompting).assign(

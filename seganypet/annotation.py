@@ -43,7 +43,7 @@ from seganypet import __version__
 from seganypet.case import QUALITIES, Case
 from seganypet.cohort import Cohort
 from seganypet.errors import AnnotationError, SegAnyPETError
-from seganypet.files import replace_atomically
+from seganypet.files import replace_atomically, unsafe_name
 from seganypet.labels import ORGAN_CONVENTIONS
 from seganypet.model.sam3d import Sam3D
 from seganypet.phantom import ORGANS
@@ -362,13 +362,9 @@ def _is_done(progress: CaseProgress | None) -> bool:
 
 def _check_case_names(cohort: Cohort) -> None:
     """Refuse names that as folders would lie outside, hide, or be one folder where capitals do not count."""
-    taken = {COHORT_TABLE, ANNOTATION_TABLE}
-    for name in (case.case for case in cohort):
-        unsafe = re.search(r'[\\/:*?"<>|\x00-\x1f]', name) or name.startswith(".") or name.endswith((".", " "))
-        if unsafe or name.casefold() in taken:
-            raise AnnotationError(
-                f"{cohort.source}: case {name!r} cannot have a folder of that name"
-                f"{'' if unsafe else ': another one differs in capitals only, or a table is called so'}. Rename it in "
-                "the cohort table; letters, digits, '-' and '_' are safe."
-            )
-        taken.add(name.casefold())
+    found = unsafe_name((case.case for case in cohort), (COHORT_TABLE, ANNOTATION_TABLE))
+    if found:
+        raise AnnotationError(
+            f"{cohort.source}: case {found[0]!r} cannot have a folder of that name: {found[1]}. Rename it in the "
+            "cohort table; letters, digits, '-' and '_' are safe."
+        )

@@ -10,6 +10,8 @@ Source: the data and code of autoPET IV (interactive), and grand-challenge.org's
 
 import json
 import os
+from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +53,7 @@ def read_autopet_clicks(path: str | os.PathLike, volume: Volume | None = None) -
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ClickError(f"{path}: cannot be read as a click file ({error}); needed is the JSON of autoPET.") from error
     if isinstance(content, dict) and isinstance(content.get("points"), list):
         named = [(_entry(path, point, "name"), _entry(path, point, "point")) for point in content["points"]]
@@ -157,15 +159,15 @@ def _list(path: Path, places: Any, kind: str) -> list:
 
 
 def _voxel(path: Path, place: Any, volume: Volume | None = None) -> Voxel:
+    numbers = isinstance(place, Sequence | np.ndarray) and len(place) == 3 and all(
+        isinstance(index, Real) and not isinstance(index, bool) for index in place
+    )  # fmt: skip
+    if not (numbers and all(0 <= index < np.inf and index == int(index) for index in place)):
+        raise ClickError(f"{path}: {place!r} is no voxel; needed are three whole numbers of 0 or more.")
+    ijk = tuple(int(index) for index in place)
     if volume is not None:
         try:
-            return click_at(volume, ijk=place).ijk
+            click_at(volume, ijk=ijk)
         except ClickError as error:
             raise ClickError(f"{path}: {error} Is this click file of another scan?") from error
-    try:
-        ijk = np.asarray(place, float)
-    except (TypeError, ValueError):
-        ijk = np.empty(0)
-    if ijk.shape != (3,) or not np.isfinite(ijk).all() or (ijk < 0).any() or (ijk != np.rint(ijk)).any():
-        raise ClickError(f"{path}: {place!r} is no voxel; needed are three whole numbers of 0 or more.")
-    return tuple(int(index) for index in ijk)
+    return ijk

@@ -88,7 +88,8 @@ def find_candidates(
     Raises:
         UnitError: `volume` is not in SUVbw.
         GeometryError: A mask of another shape.
-        VolumeError: A mask of the wrong type, a bad threshold, `least_ml` or `most`.
+        VolumeError: A mask of the wrong type, an empty `physiology` (None is what says that there is none), a bad
+            threshold, `least_ml` or `most`.
         ClickError: Something in `rejected` is no voxel of the volume.
     """
     from scipy import ndimage

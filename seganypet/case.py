@@ -38,6 +38,10 @@ class Case:
     def __post_init__(self) -> None:
         if not self.case or not self.patient:
             raise CohortError(f"case {self.case!r} of patient {self.patient!r}: both need a name.")
+        if any("\ud800" <= letter <= "\udfff" for letter in self.case + self.patient):
+            raise CohortError(
+                f"case {self.case!r}: the name of its folder or file is not UTF-8, which no table can hold; rename it."
+            )
         for name, known in (("pet_unit", PET_UNITS), ("quality", QUALITIES), ("organ_convention", ORGAN_CONVENTIONS)):
             value = getattr(self, name)
             if value not in known and (value is not None or name == "pet_unit"):

@@ -1,9 +1,10 @@
 """Files that are either whole or absent."""
 
 import os
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seganypet.errors import SegAnyPETError
@@ -57,6 +58,61 @@ def check_place(path: str | os.PathLike) -> None:
         raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
     if not path.parent.is_dir():
         raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
+
+
+@contextmanager
+def only_writer(path: str | os.PathLike) -> Iterator[None]:
+    """Keep other runs from writing a file that is replaced now and then; SegAnyPETError if one is at it."""
+    path = Path(path)
+    check_place(path)
+    beside = path.with_name(f".{path.name}.lock")
+    while True:
+        try:
+            handle = os.open(beside, os.O_WRONLY | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
+        try:
+            lock(handle, path)
+            if beside.exists() and os.path.samestat(os.fstat(handle), beside.stat()):
+                break  # else the run before removed it between our two steps
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            beside.unlink()
+        os.close(handle)
+
+
+def lock(handle: int, path: str | os.PathLike) -> None:
+    """Lock an open file, as long as the process lives; SegAnyPETError, about `path`, if another run has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SegAnyPETError(
+            f"{path} is being written by another run; wait for its end, or choose another output."
+        ) from error
+    except OSError:
+        return  # a file system without locks
+
+
+def unsafe_name(names: Iterable[str], taken: Iterable[str] = ()) -> tuple[str, str] | None:
+    """The first name that as a file would lie elsewhere, hide, or be another's where capitals do not count; and why."""
+    taken = {*taken}
+    for name in names:
+        if re.search(r'[\\/:*?"<>|\x00-\x1f]', name) or name.startswith(".") or name.endswith((".", " ")):
+            return name, "no file can be called so on every system"
+        if name.casefold() in taken:
+            return name, "another one differs in capitals only, or a table is called so"
+        taken.add(name.casefold())
+    return None
 
 
 def check_folder(path: str | os.PathLike) -> None:

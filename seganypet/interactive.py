@@ -9,6 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,7 @@ ONE = "tumour"
 CLICK_FILES = ("_clicks.json", ".json")  # behind the name of the case
 WORDS = ("case", "patient", "model", "weights", "objects", "version")
 MEASURES = ("dsc", "fpv_ml", "fnv_ml", "f1")
+WHOLE = ("step", "tumor_clicks", "background_clicks")
 COLUMNS = (*WORDS[:5], "step", *MEASURES, "tumor_clicks", "background_clicks", "seconds", "version")
 
 
@@ -99,7 +101,9 @@ def interactive_steps(
                     session.click(ijk=ijk, foreground=False)
                     passed_on.add((name, number))
         seconds = time.perf_counter() - start
-        mask = np.any([np.zeros(truth.shape, bool), *session.masks.values()], axis=0)
+        mask = np.zeros(truth.shape, bool)
+        for name in session.objects:
+            mask |= session.mask_of(name)
         scores = scores_of_all(mask, truth, session.volume)
         given = {"tumor_clicks": min(step, len(clicks.tumor)), "background_clicks": min(step, len(clicks.background))}
         rows.append({"step": step} | {name: scores[name] for name in MEASURES} | given | {"seconds": seconds})
@@ -154,9 +158,11 @@ def evaluate_interactive(
         check_folder(clicks)
     methods = resolve_methods(models, tuple(rules), open_closely if objects == "each" else open_session)
     settings = f"{[(one.name, one.weights) for one in methods]}, clicks {clicks}, objects {objects}, seed {seed}, "
-    kept = Kept(None if output is None else Path(output), f"{settings}seganypet {__version__}", COLUMNS, WORDS)
+    settings += f"seganypet {__version__}"
     tables = []
-    try:
+    with ExitStack() as stack:
+        stack.callback(forget_networks)
+        kept = stack.enter_context(Kept(None if output is None else Path(output), settings, COLUMNS, WORDS, WHOLE))
         for case in tqdm(list(cohort), desc="cases", disable=not progress):
             case = PhantomInMemory(case) if isinstance(case, PhantomCase) else case
             click_file = _click_file(case.case, clicks)
@@ -177,8 +183,6 @@ def evaluate_interactive(
                     continue
                 kept.add(case, table, click_file)
             tables.append(table)
-    finally:
-        forget_networks()
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
 
 

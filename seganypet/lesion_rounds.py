@@ -112,7 +112,7 @@ def scores_of_all(mask: np.ndarray, truth: np.ndarray, volume: Volume) -> dict[s
         "fpv_ml": fpv_ml(found, true, size_ml),
         "fnv_ml": missed_ml,
         "fnv_share": missed_ml / burdens["true_mtv_ml"] if burdens["true_mtv_ml"] else float("nan"),
-        "f1": lesion_f1(found, true),
+        "f1": lesion_f1(found, true) if burdens["true_mtv_ml"] else float("nan"),
         "lesions": ndimage.label(true, CONNECTED_18)[1],
     } | burdens
 

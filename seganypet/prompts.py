@@ -52,7 +52,7 @@ def click_at(volume: Volume, ijk: Any = None, mm: Any = None, foreground: bool =
     given, name = (ijk, "ijk") if mm is None else (mm, "mm")
     try:
         place = np.asarray(given, float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ClickError(f"{name}={given!r} is not a point: three numbers are needed.") from error
     if place.shape != (3,):
         raise ClickError(f"{name}={given!r} has shape {place.shape}; three numbers are needed.")

@@ -55,18 +55,18 @@ def quantify_cohort(
 
     check_rule(rule, peak)
     settings = f"rule {rule}, peak {peak}, seganypet {__version__}"
-    kept = Kept(None if output is None else Path(output), settings, COLUMNS, set(COLUMNS) - {"value"})
     tables = []
-    for case in tqdm(cohort, desc="cases", disable=not progress):
-        table = kept.table(case)
-        if table is None:
-            try:
-                table = quantify_case(case, rule=rule, peak=peak)
-            except SegAnyPETError as error:
-                warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
-                continue
-            kept.add(case, table)
-        tables.append(table)
+    with Kept(None if output is None else Path(output), settings, COLUMNS, set(COLUMNS) - {"value"}) as kept:
+        for case in tqdm(cohort, desc="cases", disable=not progress):
+            table = kept.table(case)
+            if table is None:
+                try:
+                    table = quantify_case(case, rule=rule, peak=peak)
+                except SegAnyPETError as error:
+                    warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
+                    continue
+                kept.add(case, table)
+            tables.append(table)
     return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame(columns=COLUMNS)
 
 

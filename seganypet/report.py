@@ -79,20 +79,27 @@ def write_report(
         GeometryError: A truth of another shape.
         SegAnyPETError: The place cannot be written.
     """
-    masks = session.masks
-    if not masks:
+    if not session.objects:
         raise ClickError(f"{session.volume.source}: no object was clicked yet, so there is nothing to report.")
     path, volume, journal = Path(path), session.volume, session.journal()
     title = title or journal.volume["source"]
-    drawn = {name: mask for name, mask in masks.items() if mask.any()}
+    # One object at a time: all masks of a scan with many lesions are gigabytes.
+    everything, voxels, measured = np.zeros(volume.shape, bool), {}, []
+    for name in session.objects:
+        mask = session.mask_of(name)
+        everything |= mask
+        voxels[name] = np.count_nonzero(mask)
+        if volume.unit == "SUVbw":
+            measured.append(quantify(volume, {name: mask}))
+    largest = [name for name in sorted(voxels, key=lambda name: -voxels[name]) if voxels[name]]
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="note">{NOT_FOR_CLINICAL_USE}</p>',
         *(f"<p>{escape(note)}</p>" for note in notes),
-        _overview(volume, drawn, truth),
-        _quantities(session, masks),
+        _overview(volume, everything, len(largest), truth),
+        _quantities(session, measured),
         *(_table(caption, table.columns, table.itertuples(index=False)) for caption, table in (tables or {}).items()),
-        _pictures(session, drawn),
+        _pictures(session, largest),
         _clicks(session),
         _origin(session),
         f'<footer><p class="note">{NOT_FOR_CLINICAL_USE}</p></footer>',
@@ -106,17 +113,16 @@ def write_report(
     return path
 
 
-def _overview(volume: Volume, masks: Mapping[str, np.ndarray], truth: np.ndarray | None) -> str:
+def _overview(volume: Volume, everything: np.ndarray, objects: int, truth: np.ndarray | None) -> str:
     """The scan alone and with everything drawn on it, side by side; scores if there is a truth."""
     from matplotlib.figure import Figure
 
-    everything = np.any([np.zeros(volume.shape, bool), *masks.values()], axis=0)
     shown = {"segmented": everything} | ({} if truth is None else {"truth": truth})
     axes = Figure(figsize=(9, 7.5), layout="constrained").subplots(1, 2)
     show_mip(volume, ax=axes[0])
     show_mip(volume, shown, ax=axes[1])
     size_ml = volume.voxel_volume_ml
-    caption = f"{len(masks)} objects, {np.count_nonzero(everything) * size_ml:.1f} mL together."
+    caption = f"{objects} objects, {np.count_nonzero(everything) * size_ml:.1f} mL together."
     if truth is not None:
         scores = scores_of_all(everything, truth, volume)
         caption += (
@@ -128,45 +134,46 @@ def _overview(volume: Volume, masks: Mapping[str, np.ndarray], truth: np.ndarray
     )
 
 
-def _quantities(session: ClickSession, masks: Mapping[str, np.ndarray]) -> str:
+def _quantities(session: ClickSession, tables: Sequence["pandas.DataFrame"]) -> str:
     """The SUV table, one row for each object, and sums of what can be summed."""
-    volume = session.volume
-    if volume.unit != "SUVbw":
-        return f"<h2>Quantities</h2><p>No SUV: the scan is in {escape(volume.unit)}, not in SUVbw.</p>"
-    measured = quantify(volume, masks)
-    wide = measured.pivot(index="object", columns="quantity", values="value").loc[list(masks)]
+    import pandas
+
+    if not tables:
+        return f"<h2>Quantities</h2><p>No SUV: the scan is in {escape(session.volume.unit)}, not in SUVbw.</p>"
+    measured, objects = pandas.concat(tables, ignore_index=True), session.objects
+    wide = measured.pivot(index="object", columns="quantity", values="value").loc[list(objects)]
     facts = measured.drop_duplicates("quantity").set_index("quantity")
     names = list(facts.index)
     rows = [
-        [name, len(session.clicks_of(name)), *(_number(wide.loc[name, one], one) for one in names)] for name in masks
+        [name, len(session.clicks_of(name)), *(_number(wide.loc[name, one], one) for one in names)] for name in objects
     ]
     sums = [_number(wide[one].sum(), one) if one in DIGITS else "" for one in names]
     heads = ["object", "clicks", *(f"{one} ({facts.loc[one, 'unit']})" for one in names)]
-    total = ["sum", sum(len(session.clicks_of(name)) for name in masks), *sums]
+    total = ["sum", sum(len(session.clicks_of(name)) for name in objects), *sums]
     meanings = "".join(f"<dt>{escape(one)}</dt><dd>{escape(facts.loc[one, 'definition'])}</dd>" for one in names)
     table = _table("Each object as drawn. Objects that overlap are counted twice in a sum.", heads, rows, total)
     return f"<h2>Quantities</h2>{table}<dl>{meanings}</dl>"
 
 
-def _pictures(session: ClickSession, masks: Mapping[str, np.ndarray]) -> str:
+def _pictures(session: ClickSession, largest: Sequence[str]) -> str:
     """Slices through the largest objects."""
     from matplotlib.figure import Figure
 
-    largest = sorted(masks, key=lambda name: -np.count_nonzero(masks[name]))[:MOST_PICTURES]
     figures = []
-    for name in largest:
+    for name in largest[:MOST_PICTURES]:
+        mask = session.mask_of(name)
         axes = Figure(figsize=(9, 3.6), layout="constrained").subplots(1, 3)
         clicks, spacing = session.clicks_of(name), session.volume.spacing
         extents_mm = [
-            (part.stop - part.start) * size for part, size in zip(bounding_box(masks[name]), spacing, strict=True)
+            (part.stop - part.start) * size for part, size in zip(bounding_box(mask), spacing, strict=True)
         ]
         field_mm = max(NARROWEST_MM, 2 * max(extents_mm))
-        show_slices(session.volume, masks[name], clicks=clicks, at_ijk=clicks[0].ijk, axes=axes, field_mm=field_mm)
+        show_slices(session.volume, mask, clicks=clicks, at_ijk=clicks[0].ijk, axes=axes, field_mm=field_mm)
         figures.append(
             _figure(axes, f"Axial, coronal and sagittal slices through {name}", f"{name}, at its first click")
         )
-    left = len(masks) - len(largest)
-    rest = f"<p>{left} smaller objects are not shown.</p>" if left else ""
+    left = len(largest[MOST_PICTURES:])
+    rest = f"<p>Smaller objects, not shown: {left}.</p>" if left else ""
     return "<h2>Slices</h2>" + "".join(figures) + rest
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seganypet.errors import SegAnyPETError
-from seganypet.files import check_place, replace_atomically
+from seganypet.files import check_place, lock, replace_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ class ResultsFile:
         self._beside = self.path.with_name(f"{self.path.name}.targets")
         self._handles = [os.open(self._beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)]
         try:
-            _lock(self._handles[0], self.path)  # on the file that is never replaced
+            lock(self._handles[0], self.path)  # on the file that is never replaced
             if self.path.exists():
                 self._read(settings, weights, retry_failed)
             self._open()
@@ -204,19 +204,3 @@ def _write_whole(handle: int, text: str) -> None:
     content = text.encode()
     while content:
         content = content[os.write(handle, content) :]
-
-
-def _lock(handle: int, path: Path) -> None:
-    """Keep other runs out; the lock ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise SegAnyPETError(
-            f"{path} is being written by another run; wait for its end, or choose another output."
-        ) from error
-    except OSError:
-        return  # a file system without locks

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from seganypet.errors import SegAnyPETError
 from seganypet.lesion_rounds import ALL, PER_SLICE
 from seganypet.metrics import bootstrap_interval
@@ -13,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEAST_ML = 3.0  # smaller lesions are a matter of the scanner's resolution
+PAIRED = ("clicks_2d", "clicks_3d", "dsc_2d", "dsc_3d")
 
 
 def summarise_tumours(table: "pd.DataFrame", *, least_ml: float = LEAST_ML, seed: int = 0) -> "pd.DataFrame":
@@ -24,24 +23,28 @@ def summarise_tumours(table: "pd.DataFrame", *, least_ml: float = LEAST_ML, seed
         seed: Of the bootstrap.
 
     Returns:
-        One row per model, prompting and click:
+        One row per model, prompting and click. All but the last column are of scans with lesions, so that methods which
+        need a lesion to click are compared with the others on the same scans:
 
         - lesions_in_training, patients; total_clicks and model_seconds, means for a scan
         - dsc (all lesions together), with dsc_low and dsc_high; likewise fpv_ml, fnv_share and f1
         - lesion_dsc, single lesions one by one, each patient counted once, with its interval; `counted`, how many
+        - healthy_fpv_ml, false positive volume of scans without lesions, mean over their patients
     """
     import pandas as pd
 
     keys = ["model", "lesions_in_training", "prompting", "click"]
     rows = []
     for key, every in table.groupby(keys, sort=False, dropna=False):
-        whole = every[every["lesion"] == ALL]
+        whole, healthy = (every[(every["lesion"] == ALL) & (every["lesions"] > 0).eq(sick)] for sick in (True, False))
         single = every[(every["lesion"] != ALL) & (every["volume_ml"] >= least_ml)]
         row = dict(zip(keys, key, strict=True)) | {"patients": whole["patient"].nunique()}
         row |= {name: whole[name].mean() for name in ("total_clicks", "model_seconds")}
         for name in ("dsc", "fpv_ml", "fnv_share", "f1"):
             row |= _interval(name, whole[name], whole["patient"], seed)
-        rows.append(row | _interval("lesion_dsc", single["dsc"], single["patient"], seed) | {"counted": len(single)})
+        row |= _interval("lesion_dsc", single["dsc"], single["patient"], seed) | {"counted": len(single)}
+        false_ml, *_ = bootstrap_interval(healthy["fpv_ml"], healthy["patient"], seed)
+        rows.append(row | {"healthy_fpv_ml": false_ml})
     return pd.DataFrame(rows)
 
 
@@ -73,23 +76,17 @@ def two_d_against_three_d(
     out = []
     for click, at in rows_2d.groupby("click"):
         for matched in ("rounds", "clicks"):
-            pairs = []
+            pairs = []  # of scans
             for one in at.itertuples():
                 other = rows_3d[rows_3d["case"] == one.case].sort_values("click")
                 equal = other["click"] == click if matched == "rounds" else other["total_clicks"] <= one.total_clicks
                 if equal.any():
                     last = other[equal].iloc[-1]
                     pairs.append((one.patient, one.total_clicks, last["total_clicks"], one.dsc, last["dsc"]))
-            row = {"prompt_2d": "N" if click == 1 else f"{click:.0f}N", "matched": matched, "patients": len(pairs)}
-            if pairs:
-                patients, *numbers = zip(*pairs, strict=True)
-                clicks_2d, clicks_3d, dsc_2d, dsc_3d = np.array(numbers, float)
-                row |= {"clicks_2d": clicks_2d.mean(), "clicks_3d": clicks_3d.mean()}
-                row |= {"dsc_2d": dsc_2d.mean(), "dsc_3d": dsc_3d.mean()}
-                row |= dict(
-                    zip(("difference", "low", "high"), bootstrap_interval(dsc_2d - dsc_3d, patients, seed), strict=True)
-                )
-            out.append(row)
+            found = pd.DataFrame(pairs, columns=["patient", *PAIRED]).groupby("patient").mean()
+            interval = bootstrap_interval(found["dsc_2d"] - found["dsc_3d"], found.index, seed)
+            row = {"prompt_2d": "N" if click == 1 else f"{click:.0f}N", "matched": matched, "patients": len(found)}
+            out.append(row | dict(found.mean()) | dict(zip(("difference", "low", "high"), interval, strict=True)))
     return pd.DataFrame(out)
 
 

@@ -9,6 +9,7 @@ import argparse
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from seganypet.candidates import hot_mask
 from seganypet.clicking import ClickSession
 from seganypet.cohort import Cohort
 from seganypet.errors import SegAnyPETError
-from seganypet.files import check_folder, make_folder
+from seganypet.files import check_folder, make_folder, unsafe_name
 from seganypet.kept import Kept
 from seganypet.lesion_rounds import (
     ALL,
@@ -41,6 +42,7 @@ from seganypet.tumour_summaries import summarise_tumours
 if TYPE_CHECKING:
     import pandas as pd
 
+WHOLE = ("click", "total_clicks")
 WORDS = ("case", "patient", "model", "weights", "lesions_in_training", "prompting", "lesion", "version")
 COLUMNS = (
     *WORDS[:7], "click", "total_clicks", "model_seconds", "dsc", "fpv_ml", "fnv_ml", "fnv_share", "f1", "lesions",
@@ -79,7 +81,7 @@ def analyse_tumours(
         totalsegmentator: Folder of TotalSegmentator's output, see `TumourScan.of`.
         output: CSV that is written after every case, so that a killed run goes on, see `Kept`.
         reports: Folder for one page for each case, of the first 3D network one by one, closely if that is among
-            `promptings`; made if missing. A finished case without its page is analysed again.
+            `promptings`; made if missing. A finished case without its own page is analysed again.
         progress: Show a bar over cases.
 
     Returns:
@@ -104,29 +106,31 @@ def analyse_tumours(
     methods = resolve_methods(models, rules, open_session)
     settings = f"{[(one.name, one.weights) for one in methods]}, {clicks}, {at_once}, {list(promptings)}, thresholds "
     settings += f"{list(thresholds)}, least_ml {least_ml:g}, organs of {totalsegmentator}, seganypet {__version__}"
-    kept = Kept(None if output is None else Path(output), settings, COLUMNS, WORDS)
+    cases = [PhantomInMemory(case) if isinstance(case, PhantomCase) else case for case in cohort]
     if reports is not None:
         make_folder(reports)
+        if found := unsafe_name(case.case for case in cases):
+            raise SegAnyPETError(f"case {found[0]!r} cannot have a page of that name: {found[1]}. Rename it.")
     tables = []
-    try:
-        for case in tqdm(list(cohort), desc="cases", disable=not progress):
-            case = PhantomInMemory(case) if isinstance(case, PhantomCase) else case
+    with ExitStack() as stack:
+        stack.callback(forget_networks)
+        kept = stack.enter_context(Kept(None if output is None else Path(output), settings, COLUMNS, WORDS, WHOLE))
+        for case in tqdm(cases, desc="cases", disable=not progress):
+            page = None if reports is None else Path(reports) / f"{case.case}.html"
             organs = organs_of_case(case.case, totalsegmentator)
             table = kept.table(case, organs)
-            if table is None or _lacks_page(table, reports, case.case):
+            if table is None or (page is not None and _deserves_page(table) and not kept.has_page(case, page)):
                 try:
                     scan = TumourScan.of(case, totalsegmentator)
                     rows = [*without_clicks(scan, thresholds)]
-                    rows += with_clicks(scan, methods, promptings, dialogue, at_once, least_ml, reports)
+                    rows += with_clicks(scan, methods, promptings, dialogue, at_once, least_ml, page)
                 except SegAnyPETError as error:
                     warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
                     continue
                 facts = {"case": case.case, "patient": case.patient, "version": __version__}
                 table = pd.DataFrame([facts | row for row in rows], columns=list(COLUMNS))
-                kept.add(case, table, organs)
+                kept.add(case, table, organs, page=page)
             tables.append(table)
-    finally:
-        forget_networks()
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
 
 
@@ -150,9 +154,13 @@ def with_clicks(
     dialogue: Dialogue,
     at_once: Dialogue,
     least_ml: float = 0.0,
-    reports: str | os.PathLike | None = None,
+    page: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """What every method makes of clicks, as suits it; writes the report of the first 3D network."""
+    """What every method makes of clicks, as suits it; writes the page of the first 3D network.
+
+    Warns:
+        UserWarning: The page cannot be written; the rows come all the same.
+    """
     if not scan.truth.any():
         return  # nothing to click
     for method in methods:
@@ -167,10 +175,13 @@ def with_clicks(
                 rows = prompt_all_at_once(session, scan.truth, dialogue if prompting == PER_SLICE else at_once)
             yield from (facts | row | {"prompting": prompting} for row in rows)
             is_best = prompting.startswith(ONE_BY_ONE) and prompting == suitable[-1]
-            if is_best and hasattr(session, "model") and reports is not None and session.objects:
+            if is_best and hasattr(session, "model") and page is not None and session.objects:
                 notes = [f"A simulated user, who knew the truth, clicked each lesion {dialogue.clicks} times."]
-                write_report(_page(reports, scan.case), session, title=scan.case, truth=scan.truth, notes=notes)
-                reports = None
+                try:
+                    write_report(page, session, title=scan.case, truth=scan.truth, notes=notes)
+                except SegAnyPETError as error:
+                    warnings.warn(f"case {scan.case} has no page: {error}", stacklevel=2)
+                page = None
 
 
 def _suitable(method: Method, session: ClickSession, promptings: Sequence[str]) -> list[str]:
@@ -183,14 +194,10 @@ def _suitable(method: Method, session: ClickSession, promptings: Sequence[str]) 
     return [one for one in PROMPTINGS_3D if one in asked]
 
 
-def _lacks_page(table: "pd.DataFrame", reports: str | os.PathLike | None, case: str) -> bool:
-    """Whether a finished case has no page yet, though pages are asked for now and a 3D network was clicked."""
+def _deserves_page(table: "pd.DataFrame") -> bool:
+    """Whether a 3D network was clicked on a lesion."""
     clicked = table["prompting"].str.startswith(ONE_BY_ONE) & (table["lesion"] != ALL) & (table["weights"] != "")
-    return reports is not None and bool(clicked.any()) and not _page(reports, case).exists()
-
-
-def _page(reports: str | os.PathLike, case: str) -> Path:
-    return Path(reports) / f"{case}.html"
+    return bool(clicked.any())
 
 
 def trained_on(session: ClickSession) -> str:
@@ -235,7 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from error
     if table.empty:
         raise SystemExit("error: no case could be analysed; the warnings say why.")
-    print(summarise_tumours(table).round(3).to_string(index=False))
+    print(summarise_tumours(table).dropna(axis="columns", how="all").round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

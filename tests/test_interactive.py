@@ -87,6 +87,9 @@ def test_voxels_are_those_of_the_file_whatever_its_axes(tmp_path):
         ('{"tumor": [[1, 2, 3.5]]}', "is no voxel"),
         ('{"tumor": [[1, 2, -3]]}', "is no voxel"),
         ('{"tumor": ["here"]}', "is no voxel"),
+        ('{"tumor": [["1", "2", "3"]]}', "is no voxel"),
+        ('{"tumor": [[true, false, true]]}', "is no voxel"),
+        ("[" * 100_000, "cannot be read as a click file"),
         ('{"tumor": [[1, 2, 3]], "background": 5}', "background holds 5"),
         ('{"tumor": [], "liver": [[1, 2, 3]]}', "clicks named liver; needed are tumor and background"),
         ('{"points": [{"point": [1, 2, 3], "name": "lesion"}]}', "clicks named lesion"),
@@ -97,14 +100,16 @@ def test_voxels_are_those_of_the_file_whatever_its_axes(tmp_path):
 def test_what_is_no_click_file_is_refused_by_its_name(tmp_path, text, said):
     path = tmp_path / "bad_clicks.json"
     path.write_text(text)
-    with pytest.raises(ClickError, match=f"bad_clicks.json: .*{said}"):
-        read_autopet_clicks(path)
+    for volume in (None, Volume(np.ones((4, 5, 6), np.float32), AFFINE, "SUVbw")):
+        with pytest.raises(ClickError, match=f"bad_clicks.json: .*{said}"):
+            read_autopet_clicks(path, volume)
 
 
 def test_clicks_outside_the_scan_are_refused(tmp_path, volume):
-    write_autopet_clicks(tmp_path / "far.json", AutoPETClicks(((300, 4, 4),)))
-    with pytest.raises(ClickError, match=r"far.json: scan 7: ijk=.*outside volume.*another scan\?"):
-        read_autopet_clicks(tmp_path / "far.json", volume)
+    for far in (300, 10**400):
+        write_autopet_clicks(tmp_path / "far.json", AutoPETClicks(((far, 4, 4),)))
+        with pytest.raises(ClickError, match=r"far.json: .*ijk=.*another scan\?"):
+            read_autopet_clicks(tmp_path / "far.json", volume)
     with pytest.raises(ClickError, match="form='xml'"):
         write_autopet_clicks(tmp_path / "x.json", CLICKS, "xml")
     with pytest.raises(ClickError, match="is no voxel"):

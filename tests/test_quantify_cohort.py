@@ -10,6 +10,7 @@ from conftest import oblique
 from seganypet.case import Case
 from seganypet.cohort import Cohort
 from seganypet.errors import SegAnyPETError, VolumeError
+from seganypet.kept import Kept
 from seganypet.quantify_cohort import COLUMNS, quantify_case, quantify_cohort
 from seganypet.volume import Volume, save_mask, save_volume
 
@@ -140,6 +141,15 @@ def test_a_table_of_another_rule_is_not_mixed_in(cohort, tmp_path):
     quantify_cohort(cohort, rule="41%", output=tmp_path / "table.csv", progress=False)
     with pytest.raises(SegAnyPETError, match="made with rule 41%.* not rule fixed4"):
         quantify_cohort(cohort, rule="fixed4", output=tmp_path / "table.csv", progress=False)
+
+
+def test_two_runs_do_not_overwrite_each_other(cohort, tmp_path):
+    table = tmp_path / "table.csv"
+    refused = pytest.raises(SegAnyPETError, match="table.csv is being written by another run; wait")
+    with Kept(table, "first", COLUMNS, set(COLUMNS) - {"value"}), refused:
+        quantify_cohort(cohort, output=table, progress=False)
+    quantify_cohort(cohort, output=table, progress=False)
+    assert sorted(path.name for path in tmp_path.glob("*table*")) == ["table.csv", "table.csv.json"]
 
 
 @pytest.mark.parametrize("wrong", [{"rule": "42%"}, {"rule": 5}, {"peak": "x"}])

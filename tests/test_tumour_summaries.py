@@ -11,7 +11,7 @@ from seganypet.tumour_summaries import summarise_tumours, two_d_against_three_d
 def row(case: str, model: str, prompting: str, click: int, total_clicks: int, dsc: float, **more) -> dict:
     facts = {"case": case, "patient": case, "model": model, "lesions_in_training": "none", "prompting": prompting}
     facts |= {"lesion": "all", "click": click, "total_clicks": total_clicks, "model_seconds": 1.0, "dsc": dsc}
-    return facts | {"fpv_ml": 1.0, "fnv_share": 0.1, "f1": 0.5, "volume_ml": np.nan} | more
+    return facts | {"fpv_ml": 1.0, "fnv_share": 0.1, "f1": 0.5, "lesions": 3, "volume_ml": np.nan} | more
 
 
 @pytest.fixture
@@ -44,6 +44,30 @@ def test_equal_clicks_take_the_last_round_that_costs_no_more(table):
     # At 2N, a's 20 for all three rounds, b's 40 for one.
     assert at_2n["patients"] == 2 and at_2n["clicks_3d"] == (12 + 30) / 2
     assert at_2n["dsc_3d"] == pytest.approx((0.36 + 0.92) / 2)
+
+
+def test_a_patient_with_three_scans_counts_once():
+    scans = [("a", "a1", 0.9, 0.1), ("a", "a2", 0.9, 0.1), ("a", "a3", 0.9, 0.1), ("b", "b1", 0.2, 0.8)]
+    rows = []
+    for patient, case, dsc_2d, dsc_3d in scans:
+        rows.append(row(case, "flat", "per slice", 1, 12, dsc_2d, patient=patient))
+        rows.append(row(case, "deep", "one by one", 1, 4 if patient == "a" else 8, dsc_3d, patient=patient))
+    found = two_d_against_three_d(pd.DataFrame(rows), "flat", "deep", "one by one").set_index("matched").loc["rounds"]
+    assert found["patients"] == 2 and found["clicks_3d"] == 6
+    assert found["dsc_2d"] == pytest.approx(0.55) and found["dsc_3d"] == pytest.approx(0.45)
+    assert found["difference"] == pytest.approx(0.1)
+
+
+def test_healthy_scans_count_for_no_method_but_in_a_column_of_their_own():
+    healthy = {"dsc": np.nan, "fnv_share": np.nan, "f1": np.nan, "lesions": 0, "fpv_ml": 300.0}
+    rows = [
+        row("sick", "SUV 4", "no click", 0, 0, 0.4, fpv_ml=100.0),
+        row("healthy", "SUV 4", "no click", 0, 0, **healthy),
+        row("sick", "deep", "one by one", 1, 3, 0.6),
+    ]
+    summary = summarise_tumours(pd.DataFrame(rows)).set_index("model")
+    assert summary["patients"].tolist() == [1, 1] and summary["fpv_ml"].tolist() == [100.0, 1.0]
+    assert summary.loc["SUV 4", "healthy_fpv_ml"] == 300 and np.isnan(summary.loc["deep", "healthy_fpv_ml"])
 
 
 def test_a_comparison_without_rows_says_what_there_is(table):

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY, oblique
 from evaluation_cases import SquareSession
@@ -117,8 +119,7 @@ def test_a_run_goes_on_where_it_stopped_and_reads_its_own_table(cohort, tmp_path
     first = analysed(sap.Cohort([cohort["sick"]]), tmp_path)
     monkeypatch.setattr(TumourScan, "of", lambda *_: pytest.fail("the finished case was opened again"))
     again = analysed(sap.Cohort([cohort["sick"]]), tmp_path)
-    for column in ("dsc", "total_clicks", "mtv_ml", "lesion", "lesions_in_training"):
-        np.testing.assert_array_equal(again[column].to_numpy(), first[column].to_numpy())
+    pd.testing.assert_frame_equal(again, first)
     monkeypatch.undo()
     assert set(analysed(cohort, tmp_path)["case"]) == {"sick", "healthy"}
     with pytest.raises(SegAnyPETError, match="was made with .* give another name"):
@@ -146,6 +147,32 @@ def test_pages_asked_for_later_are_written_though_the_table_is_finished(cohort, 
     assert [page.name for page in (tmp_path / "pages").iterdir()] == ["sick.html"]
     monkeypatch.setattr(TumourScan, "of", lambda *_: pytest.fail("a case with a page was opened again"))
     analysed(cohort, tmp_path, reports=tmp_path / "pages")
+
+
+def test_a_page_that_another_network_made_is_written_anew(cohort, tmp_path):
+    page = tmp_path / "pages" / "sick.html"
+    analysed(cohort, tmp_path, reports=page.parent)
+    mine = page.read_text()
+    page.write_text("another network's")
+    analysed(cohort, tmp_path, reports=page.parent)
+    assert page.read_text().splitlines()[:9] == mine.splitlines()[:9]
+
+
+def test_names_that_lie_elsewhere_have_no_page_and_a_page_that_fails_costs_no_rows(cohort, tmp_path):
+    for name in ("../escaped", "PETCT_1/study"):
+        renamed = sap.Cohort([replace(cohort["sick"], case=name)])
+        with pytest.raises(SegAnyPETError, match=f"case '{name}' cannot have a page of that name.*Rename it"):
+            analysed(renamed, tmp_path, reports=tmp_path / "pages")
+        assert set(analyse_tumours(renamed, MODELS, clicks=1, progress=False)["case"]) == {name}
+    (tmp_path / "pages" / "sick.html").mkdir()
+    with pytest.warns(UserWarning, match="case sick has no page: .*is a folder"):
+        table = analysed(cohort, tmp_path, reports=tmp_path / "pages")
+    assert set(table["case"]) == {"sick", "healthy"}
+
+
+def test_a_name_that_is_not_utf8_is_refused(cohort):
+    with pytest.raises(SegAnyPETError, match=r"case 'M\\udcfcller': .*not UTF-8.*rename"):
+        replace(cohort["sick"], case="M\udcfcller")
 
 
 def test_totalsegmentator_output_is_found_by_case_and_its_absence_is_said(cohort, tmp_path):
