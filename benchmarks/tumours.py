@@ -73,7 +73,7 @@ def real(folder: Path, output: Path) -> None:
     shown = results.loc[results["click"].isin([1, 3, 5]), ["case", "model", "click", "dsc"]]
     shown.round(4).to_csv(output / "tumours_sts.csv", index=False)
     print(shown.pivot_table(index="model", columns="click", values="dsc", sort=False).round(3).to_string())
-    dsc = shown.set_index(["model", "click", "case"])["dsc"]
+    dsc = shown.set_index(["model", "click", "case"])["dsc"].sort_index()
     for network in networks:
         for click, threshold in ((1, "41% hottest"), (5, "best threshold, hottest (oracle)")):
             other = dsc[threshold, 1]

@@ -39,7 +39,7 @@ def show_mip(
         volume: Any grid: oblique, left-handed, axes in any order.
         mask: Drawn as outline and tint, shape of `volume`: bool; or a label map, with a colour for each label; or
             several bool masks by name, with a legend.
-        ax: Where to draw; a new figure, with a colour bar, if None.
+        ax: Where to draw, its title tells the limits of the greys; a new figure, with a colour bar, if None.
         vmax: Intensity, in `volume.unit`, drawn darkest. None: SUV 7; HU 240; else the 99.5th percentile.
 
     Returns:
@@ -57,10 +57,13 @@ def show_mip(
         width_mm, height_mm = np.array(data.shape) * np.array(ras_spacing(volume))[[0, 2]]
         _, ax = plt.subplots(figsize=(np.clip(6 * width_mm / height_mm, 2, 12) + 0.9, 6.4), layout="constrained")
     _draw("coronal", data, outlines, volume, ax, vmax)
-    ax.set_title("maximum intensity projection")
     _legend(ax, outlines)
     if own_figure:
+        ax.set_title("maximum intensity projection")
         _colour_bar([ax], ax.images[0], volume)
+    else:
+        low, high = ax.images[0].get_clim()
+        ax.set_title(f"maximum intensity projection\n{volume.unit} {low:.3g} to {high:.3g}", fontsize="medium")
     return ax
 
 

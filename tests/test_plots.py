@@ -128,6 +128,13 @@ def test_the_scale_bar_is_as_long_as_it_says(affine):
 
 # ---- intensities, masks and clicks
 
+def test_a_mip_among_other_pictures_says_what_its_greys_mean():
+    volume = Volume(np.full((6, 7, 8), 2.0, np.float32), oblique(spacing=(4.07, 4.07, 3.0)), "SUVbw")
+    ax = matplotlib.figure.Figure().subplots()
+    assert plots.show_mip(volume, ax=ax, vmax=12.5).get_title().endswith("SUVbw 0 to 12.5")
+    assert len(plots.show_mip(volume).figure.axes) == 2  # alone it has a colour bar
+
+
 def test_a_mip_shows_the_hottest_voxel_along_each_line():
     # Voxels 2 x 3 x 4 mm, all axes reversed: right-left is axis 0, depth axis 1, height axis 2.
     rng = np.random.default_rng(5)
