@@ -50,7 +50,8 @@ from seganypet.autopet_clicks import simulate_autopet_clicks, write_autopet_clic
 from seganypet.evaluate import MemoryCase
 from seganypet.interactive import interactive_scores, interactive_steps
 from seganypet.labels import lesion_instances
-from seganypet.lesion_rounds import PROMPTINGS_3D, prompt_one_by_one, scores_of_all
+from seganypet.lesion_rounds import prompt_one_by_one, scores_of_all
+from seganypet.methods import open_closely
 from seganypet.physiology import background_clicks, physiology_from_clicks
 from seganypet.plots import COLOURS
 from seganypet.rounds import Dialogue
@@ -122,7 +123,8 @@ print(f"a perfect network: {ceiling[0]:.2f} after one click, {ceiling[min(2, cou
 print(f"DSC 0.9 needs {np.argmax(ceiling >= 0.9) + 1} clicks, all {count} lesions {count}")
 
 # %%
-session = sap.Session(sap.load_model(model_3d), pet)
+network = sap.load_model(model_3d)
+session = sap.Session(network, pet)
 one_click = session.click(ijk=first_click(instances == 1, spacing=pet.spacing).ijk)  # on the largest
 figure, axes = plt.subplots(1, 2, figsize=(11, 5.5), layout="constrained")
 sap.show_mip(pet, {"after one click": one_click, "lesions": truth}, ax=axes[0])
@@ -148,8 +150,8 @@ _ = axes[1].legend(loc="lower right")
 # the same number of clicks, from afar and closely. **Which lesions will gain most?**
 
 # %%
-looks = {"from afar": {}, "closely": {"spacing_mm": 2.0, "finest_mm": 1.5}}
-sessions = {name: sap.Session(sap.load_model(model_3d), pet, **settings) for name, settings in looks.items()}
+# For networks with windows of 4 mm, `open_closely` is Session(network, pet, spacing_mm=2.0, finest_mm=1.5).
+sessions = {"from afar": sap.Session(network, pet), "closely": open_closely(network, pet)}
 dialogues = pd.concat([
     pd.DataFrame(prompt_one_by_one(session, truth, Dialogue(clicks))).assign(look=name)
     for name, session in sessions.items()
@@ -183,7 +185,7 @@ _ = sap.show_slices(pet, {"truth": lesion, **drawn}, clicks=clicked, at_ijk=clic
 # the next lesion).
 
 # %%
-by_hand = sap.Session(sap.load_model(model_3d), pet, spacing_mm=2.0, finest_mm=1.5)
+by_hand = open_closely(network, pet)
 suggestions = []
 for number in range(1, 4):  # three lesions are accepted here; the rest is yours
     suggestion = sap.suggest_click(pet, by_hand.masks, physiology=scan.physiology)
@@ -287,7 +289,7 @@ _ = ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 # %%
 differences = pd.concat([
     sap.two_d_against_three_d(table, model_2d, model_3d, prompting).assign(three_d=prompting)
-    for prompting in PROMPTINGS_3D
+    for prompting in table.loc[table["model"] == model_3d, "prompting"].unique()
 ])  # fmt: skip
 print(f"DSC of {model_2d} less DSC of {model_3d}, patient by patient")
 print(differences.round(2).to_string(index=False))
@@ -307,8 +309,9 @@ print(published.pivot_table(index="model", columns="click", values="dsc", sort=F
 # One by one, each lesion has a DSC. Against its volume, its heat, the clicks that it got, and by network:
 
 # %%
-closely = table["prompting"].eq("one by one, closely") | table["lesions_in_training"].eq("")  # a rule has no windows
-single = table[closely & (table["lesion"] != "all")]
+single = table[table["prompting"].str.startswith("one by one") & (table["lesion"] != "all")]
+finest = single.groupby("model")["prompting"].transform("max")  # "one by one, closely", where a method has that
+single = single[single["prompting"] == finest]
 of_network = single[single["model"] == model_3d]
 figure, axes = plt.subplots(1, 4, figsize=(16, 4), layout="constrained", sharey=True)
 for colour, number in zip(COLOURS, sorted({1, clicks}), strict=False):
@@ -438,8 +441,7 @@ given = simulate_autopet_clicks(truth, pet, count=10, seed=0)
 write_autopet_clicks(output / f"{scan.case}_clicks.json", given)
 _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 for number, objects in enumerate(("one", "each")):
-    on_scan = sap.Session(sap.load_model(model_3d), pet, spacing_mm=2.0, finest_mm=1.5)
-    steps = interactive_steps(on_scan, given, truth, objects=objects)
+    steps = interactive_steps(open_closely(network, pet), given, truth, objects=objects)
     ax.plot(steps["step"], steps["dsc"], "o-", color=COLOURS[number], label=f"{model_3d}, objects={objects!r}")
     scores = {name: round(value, 2) for name, value in interactive_scores(steps)._asdict().items()}
     print(f"objects={objects!r}: {scores}")
@@ -475,7 +477,7 @@ for number in (2, 3):
     )  # fmt: skip
     rows.append(scores[scores["click"].isin([1, 3, 5])])
     first = first_click(drawn, spacing=sarcoma.spacing)
-    answer = sap.Session(sap.load_model(model_3d), sarcoma).click(ijk=first.ijk)
+    answer = sap.Session(network, sarcoma).click(ijk=first.ijk)
     masks = {"drawn by an expert, on MR and CT": drawn, f"{model_3d}, one click": answer}
     axes = sap.show_slices(sarcoma, masks, clicks=[first])
     axes[0].figure.suptitle(folder.name)

@@ -119,6 +119,11 @@ def open_closely(model: Any, volume: Volume) -> Any:
     return Session(model, volume, spacing_mm=min(model.config.spacing_mm, LESION_MM), finest_mm=FINEST_MM)
 
 
+def can_look_closer(model: Any) -> bool:
+    """Whether `open_closely` looks more closely than `open_session`; the released networks' windows are as fine."""
+    return model.config.spacing_mm > FINEST_MM
+
+
 def model_name(model: Any) -> str:
     """Name of a model in tables: its attribute `name` if it has one, else its own or its class's."""
     if isinstance(model, partial):

@@ -31,7 +31,15 @@ from seganypet.lesion_rounds import (
     prompt_one_by_one,
     scores_of_all,
 )
-from seganypet.methods import Method, forget_networks, named_models, open_closely, open_session, resolve_methods
+from seganypet.methods import (
+    Method,
+    can_look_closer,
+    forget_networks,
+    named_models,
+    open_closely,
+    open_session,
+    resolve_methods,
+)
 from seganypet.phantom import PhantomCase
 from seganypet.physiology import without_physiology
 from seganypet.report import write_report
@@ -73,7 +81,8 @@ def analyse_tumours(
         clicks: Rounds, for each lesion and in each slice.
         clicks_at_once: Rounds of 3D networks where all lesions are one object; default as `clicks`.
         promptings: How 3D networks are clicked: "all at once" and "one by one" in the network's own windows, and the
-            same with ", closely" in finer ones, see `open_closely`; a session that a factory opens has its own.
+            same with ", closely" in finer ones, see `open_closely`, unless the network's own are as fine. A session
+            that a factory opens has its own.
         rules: Threshold rules that are clicked on every lesion, see `ThresholdSession`.
         thresholds: SUVs of thresholds that nobody clicks: everything above is called tumour. Where organs are known,
             once more without those that are hot in health.
@@ -185,12 +194,13 @@ def with_clicks(
 
 
 def _suitable(method: Method, session: ClickSession, promptings: Sequence[str]) -> list[str]:
-    """How a method is clicked: rules one by one; what a factory opens has windows of its own."""
+    """How a method is clicked: rules one by one; closely unless its own windows are as fine, or a factory's."""
     if hasattr(session, "click_slices"):
         return [PER_SLICE]
     if not hasattr(session, "model"):
         return [ONE_BY_ONE]
-    asked = promptings if method.opener is open_session else [one.removesuffix(CLOSELY) for one in promptings]
+    closer = method.opener is open_session and can_look_closer(session.model)
+    asked = promptings if closer else [one.removesuffix(CLOSELY) for one in promptings]
     return [one for one in PROMPTINGS_3D if one in asked]
 
 

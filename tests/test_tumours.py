@@ -95,6 +95,9 @@ def test_3d_networks_are_prompted_as_asked_and_factories_keep_their_windows(coho
         "deep": ["all at once", "one by one, closely"], "mine": ["all at once", "one by one"],
         "41% hottest": ["one by one"],
     }  # fmt: skip
+    # The released networks look at 1.5 mm: closer it does not get.
+    fine = analyse_tumours(cohort, ThresholdNetwork(spacing_mm=1.5), clicks=1, rules=(), progress=False)
+    assert set(fine["prompting"]) == {"no click", "all at once", "one by one"}
     with pytest.raises(SegAnyPETError, match="promptings: 'at once'; there are 'all at once', .*closely'"):
         analysed(cohort, tmp_path, promptings=["at once"])
 
