@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python tests/run_notebook.py notebooks/00_quickstart.py out
+	$(BIN)/python tools/run_notebook.py notebooks/00_quickstart.py out
 	$(BIN)/jupyter nbconvert --log-level ERROR --to html out/00_quickstart.ipynb
 	@echo 'The executed notebook, its HTML, the masks and the tables:'
 	@ls -1 out/*
@@ -59,10 +59,10 @@ notebooks: $(READY) student
 
 # Exercises without their solutions.
 student: $(READY)
-	$(BIN)/python tests/student_edition.py
+	$(BIN)/python tools/student_edition.py
 
 lessons: $(READY)
-	$(BIN)/python tests/lesson_pages.py out/lessons
+	$(BIN)/python tools/lesson_pages.py out/lessons
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run
@@ -82,21 +82,21 @@ tumours: $(READY)
 	$(BIN)/python -m benchmarks.tumours $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 
 train: $(READY)
-	$(BIN)/python -m seganypet.train seganypet/configs/tiny.yaml --output runs
+	$(BIN)/python -m seganypet.training.loop seganypet/configs/tiny.yaml --output runs
 	cp runs/tiny.safetensors runs/tiny.csv seganypet/weights/
 
 train-2d: $(READY)
-	$(BIN)/python -m seganypet.train_slices tiny-2d --output runs
+	$(BIN)/python tools/train_slices.py tiny-2d --output runs
 	cp runs/tiny-2d.safetensors runs/tiny-2d.csv seganypet/weights/
 
 train-organs: $(READY)
-	$(BIN)/python -m seganypet.train seganypet/configs/tiny-organs.yaml --output runs
-	$(BIN)/python -m seganypet.train_slices tiny-2d-organs --output runs
+	$(BIN)/python -m seganypet.training.loop seganypet/configs/tiny-organs.yaml --output runs
+	$(BIN)/python tools/train_slices.py tiny-2d-organs --output runs
 	cp runs/tiny-organs.safetensors runs/tiny-organs.csv seganypet/weights/
 	cp runs/tiny-2d-organs.safetensors runs/tiny-2d-organs.csv seganypet/weights/
 
 train-base: $(READY)
-	$(BIN)/python -m seganypet.train seganypet/configs/tiny-base.yaml --output runs
+	$(BIN)/python -m seganypet.training.loop seganypet/configs/tiny-base.yaml --output runs
 	cp runs/tiny-base.safetensors runs/tiny-base.csv seganypet/weights/
 
 ablation: $(READY)

@@ -11,7 +11,7 @@ trained from random weights as `tiny-base` was, but shortly.
 
 Every arm sees the same windows in the same order; arms differ in the lines of `arms` alone. Each run is evaluated on
 phantoms that no run has seen, in the domain it was trained in and in the other one, by the protocol of
-`seganypet.evaluate`. A killed run goes on where it stopped: trained weights stay in `--work`, finished rows too.
+`seganypet.study.evaluation`. An interrupted run resumes: trained weights stay in `--work`, finished rows too.
 """
 
 import argparse
@@ -109,10 +109,10 @@ def run_config(study: Study, arm: str, seed: int) -> TrainConfig:
 def run_one(study: Study, arm: str, seed: int, work: Path, table: Path, limit: int | None) -> None:
     """Train and evaluate one run; its rows land in `table`."""
     from benchmarks.accuracy import LazyPhantom
-    from seganypet.evaluate import evaluate
     from seganypet.model.checkpoints import load_model
-    from seganypet.phantom import ORGANS
-    from seganypet.train import train
+    from seganypet.organs import ORGANS
+    from seganypet.study.evaluation import evaluate
+    from seganypet.training.loop import train
 
     if arm == study.untrained:
         model = load_model(study.untrained)

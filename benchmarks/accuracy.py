@@ -2,7 +2,7 @@
 
 Phantoms that no network was trained on (seeds below 10000), in both domains, and, where real scans are at hand
 (SEGANYPET_REAL_DATA, see tests/conftest.py), the soft-tissue sarcomas. The protocol is that of
-`seganypet.evaluate`: first click on the target's deepest voxel, then on the largest error, DSC over the whole volume.
+`sap.evaluate`: first click on the target's deepest voxel, then on the largest error, DSC over the whole volume.
 """
 
 import argparse
@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 import seganypet as sap
-from seganypet.baselines import best_threshold
-from seganypet.evaluate import MemoryCase, summarise
-from seganypet.files import replace_atomically
-from seganypet.simulate import first_click
-from seganypet.volume import Volume
+from seganypet._files import replace_atomically
+from seganypet.pet.volume import Volume
+from seganypet.prompting.simulate import first_click
+from seganypet.prompting.thresholds import best_threshold
+from seganypet.study.evaluation import MemoryCase, summarise
 
 HERE = Path(__file__).parent
 # Seeds 50, 51, 100, 200, 300 to 309, 400 to 407, 901 to 905 and 9500 to 9507 were looked at during development, or

@@ -17,9 +17,9 @@ import seganypet as sap
 from seganypet.model.config import RELEASED
 from seganypet.model.image_encoder import ImageEmbedding
 from seganypet.model.sam3d import Sam3D
-from seganypet.phantom import ORGANS
-from seganypet.simulate import first_click
-from seganypet.window import sample_window, window_around
+from seganypet.organs import ORGANS
+from seganypet.prompting.simulate import first_click
+from seganypet.prompting.window import sample_window, window_around
 from tests.plain_encoder import plain_encoder
 
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Page
 
 import seganypet as sap
 from benchmarks.run import COLUMNS, at_most, machine, markdown
-from seganypet.volume import Volume
+from seganypet.pet.volume import Volume
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))

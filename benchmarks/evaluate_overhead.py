@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import seganypet as sap
-from seganypet.session import Session
+from seganypet.prompting.session import Session
 
 ORGANS = ("liver", "spleen", "aorta")
 
@@ -40,7 +40,7 @@ def overhead(model: str = "tiny", seed: int = 101, clicks: int = 5) -> dict[str,
         opened.reset = timed("network", opened.reset)
         return opened
 
-    rounds = import_module("seganypet.rounds")
+    rounds = import_module("seganypet.study.protocol")
     parts = {"dice": "scores", "surface_dice": "scores", "first_click": "clicks", "next_click": "clicks"}
     before = {name: getattr(rounds, name) for name in parts}
     try:

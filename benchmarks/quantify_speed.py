@@ -12,9 +12,9 @@ import time
 import numpy as np
 import scipy
 
+from seganypet.pet.quantification import quantify
+from seganypet.pet.volume import Volume
 from seganypet.phantom import make_phantom
-from seganypet.quantify import quantify
-from seganypet.volume import Volume
 
 SHAPE = (256, 256, 326)
 SEED = 3

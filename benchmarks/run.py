@@ -23,7 +23,7 @@ import seganypet as sap
 from seganypet.model.config import RELEASED, ModelConfig
 from seganypet.model.image_encoder import ImageEncoder
 from seganypet.model.sam3d import Sam3D
-from seganypet.volume import Volume
+from seganypet.pet.volume import Volume
 from tests.plain_encoder import plain_encoder
 
 HERE = Path(__file__).parent

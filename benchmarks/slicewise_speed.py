@@ -16,9 +16,9 @@ import torch
 
 from seganypet.model.checkpoints import load_model
 from seganypet.model.sam2d import Sam2D, small_sam
-from seganypet.prompts import Click
-from seganypet.slicewise import SliceSession
-from seganypet.volume import Volume
+from seganypet.pet.volume import Volume
+from seganypet.prompting.prompts import Click
+from seganypet.prompting.slicewise import SliceSession
 
 SHAPE = (168, 168, 200)
 SPACING_MM = (4.07, 4.07, 3.0)

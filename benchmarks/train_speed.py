@@ -17,8 +17,8 @@ from benchmarks.run import COLUMNS, SEED, THREADS, at_least, interleaved, machin
 from seganypet.losses import dice_ce
 from seganypet.model.config import RELEASED
 from seganypet.model.sam3d import Sam3D
-from seganypet.train import initial_model
 from seganypet.training.config import DataConfig, TrainConfig
+from seganypet.training.loop import initial_model
 from seganypet.training.objective import Objective
 from seganypet.training.samples import TrainingSamples, WindowBank
 from tests.plain_encoder import plain_encoder

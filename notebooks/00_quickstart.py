@@ -43,8 +43,8 @@ import numpy as np
 import pandas as pd
 
 import seganypet as sap
-from seganypet.baselines import ThresholdSession
-from seganypet.simulate import first_click, next_click
+from seganypet.prompting.simulate import first_click, next_click
+from seganypet.prompting.thresholds import ThresholdSession
 
 # %% [markdown]
 # ## Parameters
@@ -372,7 +372,7 @@ my_hottest_mm = volume.to_mm(np.unravel_index(inside.argmax(), volume.shape))
 
 # %%
 found = tuple(np.rint(volume.to_ijk(my_hottest_mm)).astype(int))
-assert volume.contains(found), "Hint: outside the scan. Did you give voxels? volume.to_mm(ijk) converts."
+assert volume.contains_ijk(found), "Hint: outside the scan. Did you give voxels? volume.to_mm(ijk) converts."
 assert session.mask_of(organ)[found], "Hint: outside the mask. Hide the rest with np.where(mask, data, -np.inf)."
 assert np.isclose(volume.data[found], volume.data[session.mask_of(organ)].max()), "Hint: hotter voxels exist. argmax?"
 print(f"Right: SUV {volume.data[found]:.2f} at {np.round(my_hottest_mm, 1).tolist()} mm")

@@ -48,9 +48,9 @@ from pydicom.dataset import Dataset
 from scipy.ndimage import gaussian_filter
 
 import seganypet as sap
-from seganypet.phantom import ORGANS, SEEN_ORGANS
-from seganypet.plots import COLOURS
-from seganypet.simulate import first_click, next_click
+from seganypet.organs import ORGANS, SEEN_ORGANS
+from seganypet.pet.plots import COLOURS
+from seganypet.prompting.simulate import first_click, next_click
 
 # %% [markdown]
 # ## Parameters

@@ -56,14 +56,14 @@ from seganypet.losses import consistency, doubt_threshold, mean_probability, ram
 from seganypet.model.attention import ReleasedAttention, ReleasedWindowAttention, relative_rows
 from seganypet.model.config import RELEASED
 from seganypet.model.sam3d import Sam3D
-from seganypet.phantom import ORGANS, SEEN_ORGANS
+from seganypet.organs import ORGANS, SEEN_ORGANS
+from seganypet.pet.plots import COLOURS, MARKERS
 from seganypet.phantom.annotators import annotate
-from seganypet.plots import COLOURS, MARKERS
-from seganypet.simulate import bounding_box
+from seganypet.prompting.window import sample_window, window_around
+from seganypet.regions import bounding_box
 from seganypet.training.clicks import pick_clicks
 from seganypet.training.objective import Objective, repeat
 from seganypet.training.scenes import window_of_organs
-from seganypet.window import sample_window, window_around
 
 # %% [markdown]
 # ## Parameters

@@ -44,13 +44,13 @@ import numpy as np
 import pandas as pd
 
 import seganypet as sap
-from seganypet import views
-from seganypet.ct_case import CTCase
-from seganypet.phantom import ORGANS
-from seganypet.plots import COLOURS
-from seganypet.registration import moved, register_rigid
-from seganypet.simulate import first_click
-from seganypet.slicewise import SliceSession
+from seganypet.cohort.case import CTCase
+from seganypet.organs import ORGANS
+from seganypet.pet import views
+from seganypet.pet.plots import COLOURS
+from seganypet.pet.registration import moved, register_rigid
+from seganypet.prompting.simulate import first_click
+from seganypet.prompting.slicewise import SliceSession
 
 # %% [markdown]
 # ## Parameters
@@ -450,7 +450,7 @@ print("Right:", answer)
 # owners' licences):
 #
 # ```
-# python -m seganypet.evaluate cohort.csv --model sam-vit-b --model medsam-vit-b \
+# python -m seganypet.study.evaluation cohort.csv --model sam-vit-b --model medsam-vit-b \
 #     --model sam-med3d --model seganypet-v1 --clicks 5 --baselines \
 #     --targets liver kidney_left kidney_right heart spleen aorta \
 #     prostate lung_lower_lobe_left lung_lower_lobe_right lung_upper_lobe_left \

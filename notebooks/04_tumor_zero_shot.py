@@ -46,17 +46,19 @@ from IPython.display import display
 from matplotlib.ticker import MaxNLocator
 
 import seganypet as sap
-from seganypet.autopet_clicks import simulate_autopet_clicks, write_autopet_clicks
-from seganypet.evaluate import MemoryCase
-from seganypet.interactive import interactive_scores, interactive_steps
-from seganypet.labels import lesion_instances
-from seganypet.lesion_rounds import prompt_one_by_one, scores_of_all
-from seganypet.methods import open_closely
-from seganypet.physiology import background_clicks, physiology_from_clicks
-from seganypet.plots import COLOURS
-from seganypet.rounds import Dialogue
-from seganypet.simulate import first_click
-from seganypet.tumour_scan import PhantomInMemory, TumourScan
+from seganypet.cohort.labels import lesion_instances
+from seganypet.metrics import lesion_scores
+from seganypet.pet.physiology import physiology_from_clicks
+from seganypet.pet.plots import COLOURS
+from seganypet.prompting.autopet_clicks import simulate_autopet_clicks, write_autopet_clicks
+from seganypet.prompting.simulate import first_click
+from seganypet.prompting.suggest import background_clicks
+from seganypet.study.evaluation import MemoryCase
+from seganypet.study.interactive import interactive_scores, interactive_steps
+from seganypet.study.lesion_clicks import prompt_one_by_one
+from seganypet.study.methods import open_closely
+from seganypet.study.protocol import Dialogue
+from seganypet.study.tumour_scan import PhantomInMemory, TumourScan
 
 # %% [markdown]
 # ## Parameters
@@ -69,7 +71,7 @@ model_2d: str = "tiny-2d-organs"  # or "tiny-2d", "sam-vit-b", "medsam-vit-b", a
 others: list = ["tiny-base"]  # more 3D networks for the comparison
 clicks: int = 3  # on each lesion, and in each slice
 clicks_at_once: int = 10  # where all lesions are one object
-least_ml: float = 0.0  # smaller lesions are not clicked one by one
+min_volume_ml: float = 0.0  # smaller lesions are not clicked one by one
 totalsegmentator_dir: str = ""  # TotalSegmentator's output for the cases, for brain and bladder
 output_dir: str = "../out"  # everything is written here
 
@@ -240,9 +242,9 @@ print(f"now: {len(by_hand.objects)} objects, {found[truth].mean():.0%} of the tu
 # %%
 networks = list(dict.fromkeys([model_3d, *others, model_2d]))
 # One table for each setting: the same setting goes on where it was stopped.
-own_table = "_".join([*(Path(name).stem for name in networks), f"{clicks}_{clicks_at_once}_{least_ml:g}.csv"])
+own_table = "_".join([*(Path(name).stem for name in networks), f"{clicks}_{clicks_at_once}_{min_volume_ml:g}.csv"])
 table = sap.analyse_tumours(
-    cases, networks, clicks=clicks, clicks_at_once=clicks_at_once, least_ml=least_ml,
+    cases, networks, clicks=clicks, clicks_at_once=clicks_at_once, min_volume_ml=min_volume_ml,
     totalsegmentator=organs_from, output=output / own_table, reports=output,
 )  # fmt: skip
 summary = sap.summarise_tumours(table)
@@ -410,7 +412,8 @@ if isinstance(cases[0], PhantomInMemory):
     print(f"PERCIST's threshold is SUVbw {liver.rule.suvbw:.2f} in this patient")
     masks["PERCIST"] = sap.hot_mask(pet, liver.rule)
     masks["PERCIST, no hot organs"] = sap.without_physiology(pet, masks["PERCIST"], organs)
-alarms = pd.DataFrame({name: scores_of_all(mask, truth, pet) for name, mask in masks.items()}).T
+scores = {name: lesion_scores(mask, truth, pet.data, pet.voxel_volume_ml) for name, mask in masks.items()}
+alarms = pd.DataFrame(scores).T
 alarms["false_ml"] = {name: np.count_nonzero(mask & ~truth) * pet.voxel_volume_ml for name, mask in masks.items()}
 print(alarms[["dsc", "fpv_ml", "false_ml", "fnv_ml", "f1", "mtv_ml", "true_mtv_ml"]].round(2).to_string())
 if isinstance(cases[0], PhantomInMemory):
@@ -592,7 +595,7 @@ print(f"Right: {my_fpv_ml:.0f} mL; DSC alone would not tell a brain from a blurr
 # owners' licences):
 #
 # ```
-# python -m seganypet.tumours FDG-PET-CT-Lesions --model seganypet-v1 --model sam-vit-b \
+# python -m seganypet.study.lesions FDG-PET-CT-Lesions --model seganypet-v1 --model sam-vit-b \
 #     --clicks 5 --totalsegmentator TotalSegmentator --output tumours.csv --reports reports
 # ```
 #

@@ -214,7 +214,7 @@ def mean_probability(logits: Tensor) -> Tensor:
 
 def _check(kind: str, known: tuple[str, ...], what: str) -> None:
     if kind not in known:
-        raise SegAnyPETError(f"{what}: {kind!r} is unknown; needed is one of {', '.join(known)}.")
+        raise SegAnyPETError(f"{what}: {kind!r} is unknown; expected one of {', '.join(known)}.")
 
 
 @cache

@@ -12,10 +12,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from seganypet.errors import GeometryError, SegAnyPETError
-from seganypet.simulate import bounding_box
-
-CONNECTED_18 = ndimage.generate_binary_structure(3, 2)
-CONNECTED_6 = ndimage.generate_binary_structure(3, 1)
+from seganypet.regions import CONNECTED_6, CONNECTED_18, bounding_box, enclosing_box
 
 
 class ClicksNeeded(NamedTuple):
@@ -191,7 +188,7 @@ def bootstrap_interval(
     """
     values, patients = np.asarray(values, float), np.asarray(patients).astype(str)
     if values.shape != patients.shape or values.ndim != 1:
-        raise SegAnyPETError(f"{values.size} values for {patients.size} patients; needed is one patient per value.")
+        raise SegAnyPETError(f"{values.size} values for {patients.size} patients; expected one patient per value.")
     known = ~np.isnan(values)
     if not known.any():
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -247,6 +244,55 @@ def lesion_f1(mask: np.ndarray, truth: np.ndarray, iou: float = 0.1) -> float:
     matches = csr_matrix((np.ones(good.sum()), pairs[:, good] - 1), shape=(found_count, true_count))
     paired = np.count_nonzero(maximum_bipartite_matching(matches) >= 0)
     return 2 * paired / (found_count + true_count)
+
+
+def lesion_scores(
+    mask: np.ndarray, truth: np.ndarray, uptake: np.ndarray, voxel_volume_ml: float
+) -> dict[str, float]:
+    """How well a mask finds and outlines all lesions of a scan.
+
+    Args:
+        mask: Bool, shape (I, J, K).
+        truth: All lesions, bool, shape (I, J, K).
+        uptake: Intensities of the scan, shape (I, J, K), in its unit.
+        voxel_volume_ml: Volume of one voxel, in mL.
+
+    Returns:
+        dsc; fpv_ml, fnv_ml, f1 (see the functions of these names); fnv_share of the tumour's volume; lesions, their
+        number (18-connected); and `tumour_burden`. NaN where undefined: a scan without lesions has no DSC, F1 or FNV
+        share.
+    """
+    box = enclosing_box([box for box in (bounding_box(mask), bounding_box(truth)) if box is not None])
+    burden = tumour_burden(mask, truth, uptake, voxel_volume_ml)
+    found, true = mask[box], truth[box]
+    missed_ml = fnv_ml(found, true, voxel_volume_ml)
+    return {
+        "dsc": dice(found, true),
+        "fpv_ml": fpv_ml(found, true, voxel_volume_ml),
+        "fnv_ml": missed_ml,
+        "fnv_share": missed_ml / burden["true_mtv_ml"] if burden["true_mtv_ml"] else float("nan"),
+        "f1": lesion_f1(found, true) if burden["true_mtv_ml"] else float("nan"),
+        "lesions": ndimage.label(true, CONNECTED_18)[1],
+    } | burden
+
+
+def tumour_burden(
+    mask: np.ndarray, truth: np.ndarray, uptake: np.ndarray, voxel_volume_ml: float
+) -> dict[str, float]:
+    """Volume, and uptake times volume, of a mask and of the truth, as drawn.
+
+    Args:
+        mask, truth, uptake, voxel_volume_ml: As for `lesion_scores`.
+
+    Returns:
+        mtv_ml and tlg of the mask, in mL and in the unit of `uptake` times mL; true_mtv_ml and true_tlg of the truth.
+    """
+    return {
+        "mtv_ml": np.count_nonzero(mask) * voxel_volume_ml,
+        "tlg": float(uptake[mask].sum(dtype=float)) * voxel_volume_ml,
+        "true_mtv_ml": np.count_nonzero(truth) * voxel_volume_ml,
+        "true_tlg": float(uptake[truth].sum(dtype=float)) * voxel_volume_ml,
+    }
 
 
 def _untouched_voxels(components_of: np.ndarray, other: np.ndarray) -> int:

@@ -50,7 +50,7 @@ def serve(what: str, folder: Path, notebook: str) -> Iterator[str]:
         command = ["seganypet.widgets.serve", notebook, f"--port={port}"]
         address, alive = f"http://127.0.0.1:{port}/", "static/"  # asking for the page itself would start a kernel
     alive = f"http://127.0.0.1:{port}/{alive}"
-    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests", REPOSITORY / "tests" / "widgets")))
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(settings), "JUPYTER_DATA_DIR": str(settings / "data"),
                    "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"), "PYTHONPATH": path}
     with (folder / f"{what}.log").open("w") as log:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from conftest import oblique
 
-from seganypet.evaluate import MemoryCase
-from seganypet.views import VIEWS, ras_axes
-from seganypet.volume import Volume
+from seganypet.pet.views import VIEWS, ras_axes
+from seganypet.pet.volume import Volume
+from seganypet.study.evaluation import MemoryCase
 
 SHAPE = (26, 24, 20)
 TIMES = ["seconds", "model_seconds"]

@@ -87,56 +87,6 @@ def test_the_readme_shows_the_command(command: str):
     assert re.search(rf"^{command}\b", readme(), re.MULTILINE)
 
 
-def library_map() -> list[Path]:
-    """Modules in the order of the README's library map, a fenced block under the heading 'Library map'.
-
-    A line is `module.py  what it does` or `folder/  first.py second.py ...`; a folder without .py holds data.
-    """
-    block = re.search(r"^#+ Library map\b.*?^```\w*\n(.*?)^```", readme(), re.MULTILINE | re.DOTALL)
-    assert block, "README.md has no fenced block under a heading 'Library map'"
-    modules, folder = [], PACKAGE
-    for line in block[1].splitlines():
-        first = line.split()[0] if line.strip() else ""
-        if first.endswith("/"):
-            folder = PACKAGE / first
-            assert folder.is_dir(), f"the library map names {first}, which does not exist"
-        elif first and not line[0].isspace():
-            folder = PACKAGE
-        named = [first] if folder == PACKAGE else re.findall(r"\b\w+\.py\b", line)
-        modules += [folder / name for name in named if name.endswith(".py")]
-    return modules
-
-
-def test_the_library_map_lists_every_module_once():
-    listed = [str(path.relative_to(PACKAGE)) for path in library_map()]
-    there = [str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
-    assert sorted(listed) == sorted(there)
-
-
-def test_imports_go_up_the_library_map_only():
-    order = {module_name(path): place for place, path in enumerate(library_map())}
-    for path in PACKAGE.rglob("*.py"):
-        if path == PACKAGE / "__init__.py":
-            continue  # the front door: it offers what all others hold
-        importer = module_name(path)
-        for imported in imported_names(path):
-            if imported.startswith("seganypet") and imported != "seganypet.__version__":
-                assert place_of(imported, order) < place_of(importer, order) + (path.name == "__init__.py"), (
-                    f"{importer} imports {imported}, which the library map lists below it"
-                )
-
-
-def place_of(module: str, order: dict[str, int]) -> int:
-    """A package stands where the last of its modules does."""
-    places = [place for name, place in order.items() if f"{name}.".startswith(f"{module}.")]
-    assert places, f"the library map does not list {module}"
-    return max(places)
-
-
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-
-
 def imported_names(path: Path) -> set[str]:
     """Full names of the modules that a file imports, at its top or inside functions."""
     names = set()

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from seganypet._files import replace_atomically
 from seganypet.errors import CheckpointError
-from seganypet.files import replace_atomically
 from seganypet.model.config import ModelConfig
 from seganypet.model.hub import HUB, HUB_2D, SAM_FILES, download
 from seganypet.model.sam2d import Sam2D, transformers
@@ -115,10 +115,10 @@ def config_from_weights(weights: dict[str, torch.Tensor], source: str) -> ModelC
     if patch is None:
         raise CheckpointError(
             f"{source}: no image_encoder.patch_embed.proj.weight among its {len(weights)} tensors "
-            f"(the first: {', '.join(list(weights)[:3]) or 'none'}); needed are weights of a SAM-Med3D network."
+            f"(the first: {', '.join(list(weights)[:3]) or 'none'}); expected weights of a SAM-Med3D network."
         )
     if patch.ndim != 5:
-        raise CheckpointError(f"{source}: patches are {patch.ndim - 2}D; this is a 2D SAM, needed is a 3D one.")
+        raise CheckpointError(f"{source}: patches are {patch.ndim - 2}D; this is a 2D SAM, expected a 3D one.")
     try:
         _, grid, *_, dim = weights["image_encoder.pos_embed"].shape
         blocks = {int(key.split(".")[2]) for key in weights if key.startswith("image_encoder.blocks.")}
@@ -157,7 +157,7 @@ def _open_file(path: Path) -> Sam3D | Sam2D:
         weights = _read_pth(path)
         config = config_from_weights(weights, str(path))
     else:
-        raise CheckpointError(f"{path}: needed is a .safetensors, .pth or .pt file, or a folder with a 2D SAM.")
+        raise CheckpointError(f"{path}: expected a .safetensors, .pth or .pt file, or a folder with a 2D SAM.")
     if isinstance(config, dict):
         model = _sam(config, weights, path)
     else:
@@ -172,7 +172,7 @@ def _open_folder(path: Path) -> Sam2D:
     """A 2D SAM as transformers' save_pretrained and the hub lay it out."""
     if missing := [file for file in SAM_FILES if not (path / file).is_file()]:
         raise CheckpointError(
-            f"{path}: a folder without {' and '.join(missing)}; needed are {' and '.join(SAM_FILES)}, as transformers "
+            f"{path}: a folder without {' and '.join(missing)}; expected {' and '.join(SAM_FILES)}, as transformers "
             "saves a SAM. If its weights are a .bin, open it there and save it: SamModel.save_pretrained(folder)."
         )
     try:
@@ -182,7 +182,7 @@ def _open_folder(path: Path) -> Sam2D:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "sam":
         raise CheckpointError(
-            f"{path}: its config.json is of model type {kind!r}; needed is 'sam', a 2D SAM or MedSAM."
+            f"{path}: its config.json is of model type {kind!r}; expected 'sam', a 2D SAM or MedSAM."
         )
     weights, _ = _read_safetensors(path / "model.safetensors")
     return _sam(config, weights, path)
@@ -230,7 +230,7 @@ def _read_header(path: Path, header: str) -> tuple[ModelConfig | dict[str, Any],
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{path}: its header does not describe a network that this version knows ({error}); "
-            "needed is a file that save_model or save_sam wrote."
+            "expected a file that save_model or save_sam wrote."
         ) from error
 
 
@@ -263,7 +263,7 @@ def _check_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Ten
     if missing or surplus:
         raise CheckpointError(
             f"{source}: {len(missing)} tensors are missing (e.g. {missing[:2]}) and {len(surplus)} are unknown "
-            f"(e.g. {surplus[:2]}); needed are all {len(expected)} of this network."
+            f"(e.g. {surplus[:2]}); expected all {len(expected)} of this network."
         )
     for key, value in expected.items():
         if found[key].shape != value.shape:

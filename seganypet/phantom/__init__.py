@@ -17,13 +17,14 @@ import numpy as np
 
 from seganypet import __version__
 from seganypet.errors import SegAnyPETError
+from seganypet.organs import ORGANS, SEEN_ORGANS, UNSEEN_ORGANS
+from seganypet.pet.volume import Volume
 from seganypet.phantom.abdomen import paint_soft_organs
 from seganypet.phantom.anatomy import Painter
 from seganypet.phantom.canvas import Canvas
 from seganypet.phantom.imaging import acquire, ct_map, draw_imaging, uptake_map
 from seganypet.phantom.lesions import COMMON_KINDS, KINDS, paint_lesions
-from seganypet.phantom.patient import ORGANS, SEEN_ORGANS, TISSUES, UNSEEN_ORGANS, Patient, draw_patient, organs_of
-from seganypet.volume import Volume
+from seganypet.phantom.patient import TISSUES, Patient, draw_patient, organs_of
 
 __all__ = ["DOMAINS", "ORGANS", "SEEN_ORGANS", "UNSEEN_ORGANS", "PhantomCase", "make_phantom"]
 
@@ -69,11 +70,11 @@ def make_phantom(seed: int = 7, domain: str = "internal", lesions: bool | str = 
         SegAnyPETError: If an argument is none of these.
     """
     if domain not in DOMAINS:
-        raise SegAnyPETError(f"make_phantom: domain={domain!r}; needed is one of {', '.join(map(repr, DOMAINS))}.")
+        raise SegAnyPETError(f"make_phantom: domain={domain!r}; expected one of {', '.join(map(repr, DOMAINS))}.")
     if not isinstance(lesions, bool) and lesions not in KINDS:
-        raise SegAnyPETError(f"make_phantom: lesions={lesions!r}; needed is True, False or one of {', '.join(KINDS)}.")
+        raise SegAnyPETError(f"make_phantom: lesions={lesions!r}; expected True, False or one of {', '.join(KINDS)}.")
     if not isinstance(seed, int | np.integer) or seed < 0:
-        raise SegAnyPETError(f"make_phantom: seed={seed!r}; needed is an integer of at least 0.")
+        raise SegAnyPETError(f"make_phantom: seed={seed!r}; expected an integer of at least 0.")
     return _draw(int(seed), domain, lesions)
 
 

@@ -28,9 +28,9 @@ from scipy import ndimage
 
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import dice
+from seganypet.organs import ORGANS
 from seganypet.phantom.canvas import Box, smooth_field
-from seganypet.phantom.patient import ORGANS
-from seganypet.simulate import bounding_box
+from seganypet.regions import bounding_box
 
 MAX_SEVERITY = 5.0  # 1 is a bad day; at 5 the largest errors just fit into a region
 TARGETS = (0.60, 0.93)  # mean DSC that can be asked for
@@ -254,7 +254,7 @@ def annotate(case, organ: str, annotator: str, severity: float, rng: np.random.G
     _check_known("annotate", "organ", organ, ORGANS)
     _check_known("annotate", "annotator", annotator, ANNOTATORS)
     if not 0 <= severity <= MAX_SEVERITY:
-        raise SegAnyPETError(f"annotate: severity={severity!r}; needed is 0 (the truth) to {MAX_SEVERITY}.")
+        raise SegAnyPETError(f"annotate: severity={severity!r}; expected 0 (the truth) to {MAX_SEVERITY}.")
     region = _region(case, organ)
     if region is None:
         present = [name for number, name in case.organ_names.items() if (case.organs == number).any()]
@@ -369,19 +369,19 @@ def _region(case, organ: str) -> Region | None:
 
 def _check_known(function: str, what: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        raise SegAnyPETError(f"{function}: unknown {what} {name!r}; needed is one of {', '.join(known)}.")
+        raise SegAnyPETError(f"{function}: unknown {what} {name!r}; expected one of {', '.join(known)}.")
 
 
 def _check_request(target_dsc: float, seed: int, organs: Sequence[str], missing_rate: float) -> None:
     for organ in organs:
         _check_known("low_quality_labels", "organ", organ, ORGANS)
     if not TARGETS[0] <= target_dsc <= TARGETS[1]:
-        raise SegAnyPETError(f"low_quality_labels: target_dsc={target_dsc!r}; needed is {TARGETS[0]} to {TARGETS[1]}.")
+        raise SegAnyPETError(f"low_quality_labels: target_dsc={target_dsc!r}; expected {TARGETS[0]} to {TARGETS[1]}.")
     if not isinstance(seed, int | np.integer) or seed < 0:
-        raise SegAnyPETError(f"low_quality_labels: seed={seed!r}; needed is an integer of at least 0.")
+        raise SegAnyPETError(f"low_quality_labels: seed={seed!r}; expected an integer of at least 0.")
     largest_rate = 1 - target_dsc / 0.98
     if not 0 <= missing_rate <= largest_rate:
         raise SegAnyPETError(
-            f"low_quality_labels: missing_rate={missing_rate!r}; needed is 0 to {largest_rate:.2f} for "
+            f"low_quality_labels: missing_rate={missing_rate!r}; expected 0 to {largest_rate:.2f} for "
             f"target_dsc={target_dsc}: missing organs count 0 in the mean, and the others must make up for them."
         )

@@ -4,13 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ORGANS = (
-    "liver", "kidney_left", "kidney_right", "heart", "spleen", "aorta", "prostate",
-    "lung_lower_lobe_left", "lung_lower_lobe_right", "lung_upper_lobe_left", "lung_upper_lobe_right",
-    "lung_middle_lobe_right",
-)  # fmt: skip
-SEEN_ORGANS = ORGANS[:5]
-UNSEEN_ORGANS = ORGANS[5:]
+from seganypet.organs import ORGANS
 
 # Everything painted; the position is the label. The first eleven organs of ORGANS appear as such
 # or as their parts (PARTS), so that both label maps come from one painting.

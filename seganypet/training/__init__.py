@@ -1,4 +1,4 @@
-"""What `seganypet.train` is made of.
+"""What `seganypet.training.loop` is made of.
 
     config.py       TrainConfig: one run, read from YAML
     scenes.py       windows cut from phantoms and cohorts, and scenes of random shapes

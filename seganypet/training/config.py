@@ -9,7 +9,7 @@ import yaml
 
 from seganypet.errors import SegAnyPETError
 from seganypet.model.config import TINY, ModelConfig
-from seganypet.phantom import ORGANS, SEEN_ORGANS
+from seganypet.organs import ORGANS, SEEN_ORGANS
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class DataConfig:
     """What is trained on.
 
     Attributes:
-        cohort: Table of real cases (see `seganypet.cohort`); those of split "train" are used, quality "HQ" is
+        cohort: Table of real cases (see `seganypet.cohort.cohort`); those of split "train" are used, quality "HQ" is
             trusted, "LQ" doubtful, blank trusted. None: phantoms of the internal domain.
         trusted: Number of phantoms with true labels.
         doubtful: Number of phantoms whose labels a low-quality annotator drew.
@@ -160,7 +160,7 @@ class TrainConfig:
                 0 <= self.doubtful_per_batch <= self.batch_size,
             f"name {self.name!r} must be a file name, without folders": self.name and Path(self.name).name == self.name,
             f"data.targets {strange} are no organs; known are {', '.join(ORGANS)}": not strange,
-            "data.targets is empty; needed are organs, or null for everything": data.targets is None or data.targets,
+            "data.targets is empty; expected organs, or null for everything": data.targets is None or data.targets,
             "data.targets null (everything) needs phantoms: a cohort has no labels of other tissue":
                 data.targets is not None or not data.cohort,
             "data.targets null (everything) has true labels only: set data.doubtful to 0":
@@ -204,7 +204,7 @@ class TrainConfig:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SegAnyPETError(f"{path}: not a readable YAML file ({error}).") from error
         if not isinstance(found, dict) or not isinstance(found.get("name"), str):
-            raise SegAnyPETError(f"{path}: needed are lines of `key: value`, at least `name: ...`; got {found!r}.")
+            raise SegAnyPETError(f"{path}: expected lines of `key: value`, at least `name: ...`; got {found!r}.")
         return _read(cls, found | changes, str(path), "")
 
     @property
@@ -251,4 +251,4 @@ def _value(hint: Any, value: Any, source: str, where: str) -> Any:
     needed = getattr(wanted, "__name__", wanted)
     # YAML reads 1e-3 as text: a number in this form needs a dot.
     hint = " Write it with a dot: 1.0e-3." if wanted is float and isinstance(value, str) else ""
-    raise SegAnyPETError(f"{source}: {where} is {value!r}; needed is {needed}.{hint}")
+    raise SegAnyPETError(f"{source}: {where} is {value!r}; expected {needed}.{hint}")

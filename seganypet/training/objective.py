@@ -4,15 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seganypet.losses import (
-    Rectified,
-    consistency,
-    dice_ce,
-    doubt_threshold,
-    ramp_up,
-    rectify,
-    uncertainty,
-)
+from seganypet.losses import Rectified, consistency, dice_ce, doubt_threshold, ramp_up, rectify, uncertainty
 from seganypet.model.image_encoder import ImageEmbedding
 from seganypet.model.sam3d import Sam3D
 from seganypet.training.clicks import pick_clicks

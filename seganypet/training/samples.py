@@ -18,14 +18,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seganypet import __version__
-from seganypet.cohort import Cohort
+from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError
-from seganypet.phantom import ORGANS, make_phantom
+from seganypet.organs import ORGANS
+from seganypet.pet.volume import Volume
+from seganypet.phantom import make_phantom
 from seganypet.phantom.annotators import low_quality_labels
 from seganypet.training.config import DataConfig, TrainConfig
-from seganypet.training.scenes import FEWEST_VOXELS, window_of_anything, window_of_organs, window_of_shapes
+from seganypet.training.scenes import MIN_VOXELS, window_of_anything, window_of_organs, window_of_shapes
 from seganypet.training.supervoxels import supervoxels
-from seganypet.volume import Volume
 
 SEEDS = {"case": 1, "shapes": 2, "annotator": 3, "supervoxels": 4}  # one stream for each use of chance
 
@@ -222,12 +223,12 @@ class TrainingSamples(Dataset):
         data, times = self.config.data, self.config.targets_per_window
         labels = window["truth"] if data.clean else window["given"]
         masks = [labels[layer] == label for layer, label in window["targets"]]
-        masks = [mask for mask in masks if np.count_nonzero(mask) >= FEWEST_VOXELS] or masks[:1]
+        masks = [mask for mask in masks if np.count_nonzero(mask) >= MIN_VOXELS] or masks[:1]
         order = [0, *(1 + rng.permutation(len(masks) - 1))]
         chosen = [masks[order[n] if n < len(order) else rng.integers(len(masks))] for n in range(times)]
         if data.supervoxel_share:
             sizes = np.bincount(window["supervoxels"].ravel())
-            pieces = 1 + np.flatnonzero(sizes[1:] >= FEWEST_VOXELS)
+            pieces = 1 + np.flatnonzero(sizes[1:] >= MIN_VOXELS)
             for n in range(times):
                 if len(pieces) and rng.random() < data.supervoxel_share:
                     chosen[n] = window["supervoxels"] == rng.choice(pieces)

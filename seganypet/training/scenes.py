@@ -12,12 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from seganypet.errors import SegAnyPETError
+from seganypet.pet.volume import Volume
 from seganypet.phantom import PhantomCase
-from seganypet.volume import Volume
-from seganypet.window import Window, sample_window, window_around
+from seganypet.prompting.window import Window, sample_window, window_around
 
 NOT_CLICKED = {"outside", "skin", "fat", "muscle"}  # nobody means these by a click
-FEWEST_VOXELS = 16  # of a target, in its window
+MIN_VOXELS = 16  # of a target, in its window
 TRIES = 60
 
 
@@ -59,7 +59,7 @@ def window_of_anything(case: PhantomCase, size: int, spacing_mm: float, rng: np.
         if found is not None:
             suv = sample_window(case.pet, window)[0, 0].numpy().astype(np.float16)
             return TrainingWindow(suv, given, given, found)
-    raise SegAnyPETError(f"{case.pet.source}: no target of {FEWEST_VOXELS} voxels was found in {TRIES} windows.")
+    raise SegAnyPETError(f"{case.pet.source}: no target of {MIN_VOXELS} voxels was found in {TRIES} windows.")
 
 
 def window_of_organs(
@@ -97,7 +97,7 @@ def window_of_organs(
             without_errors = _sample_labels(pet, truth, window)[None]
             return TrainingWindow(suv, cut, np.where(np.isin(without_errors, organs), without_errors, 0), found)
     raise SegAnyPETError(
-        f"{pet.source}: none of the labels {sorted(organs)} has {FEWEST_VOXELS} voxels of {spacing_mm:g} mm; "
+        f"{pet.source}: none of the labels {sorted(organs)} has {MIN_VOXELS} voxels of {spacing_mm:g} mm; "
         "take the case out of the cohort, or name other targets."
     )
 
@@ -111,12 +111,12 @@ def _window_near(pet: Volume, inside: np.ndarray, size: int, spacing_mm: float, 
 def _targets_in(labels: np.ndarray, first: tuple[int, int], layers: Sequence[int]) -> np.ndarray | None:
     """Layers and labels of everything large enough, `first` first; None if that one is too small."""
     counts = np.stack([np.bincount(layer.ravel(), minlength=256) for layer in labels])
-    if counts[first] < FEWEST_VOXELS:
+    if counts[first] < MIN_VOXELS:
         return None
     others = [
         (layer, label)
         for layer in layers
-        for label in np.flatnonzero(counts[layer] >= FEWEST_VOXELS)
+        for label in np.flatnonzero(counts[layer] >= MIN_VOXELS)
         if label and (layer, label) != first
     ]
     return np.array([first, *others], np.uint8)
@@ -147,7 +147,7 @@ def window_of_shapes(size: int, voxel_mm: float, rng: np.random.Generator) -> Tr
     noise = _smooth_noise(rng, size, rng.uniform(0.5, 0.9)) * rng.uniform(0.03, 0.25)
     suv = np.clip(suv + noise * np.sqrt(np.maximum(suv, 0.05)) * np.sqrt(suv.mean()), 0, None)
     counts = np.bincount(labels.ravel())
-    present = [label for label in range(1, len(counts)) if counts[label] >= FEWEST_VOXELS]
+    present = [label for label in range(1, len(counts)) if counts[label] >= MIN_VOXELS]
     if not present:  # all lie outside the window or hide each other: another scene
         return window_of_shapes(size, voxel_mm, rng)
     targets = np.array([(0, label) for label in rng.permutation(present)], np.uint8)

@@ -1,17 +1,18 @@
-"""What decides which epoch is kept: whole volumes under clicks, by the protocol of `seganypet.evaluate`."""
+"""What decides which epoch is kept: whole volumes under clicks, by the protocol of `seganypet.study.evaluation`."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from seganypet.cohort import Cohort
+from seganypet._files import replace_atomically
+from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError
-from seganypet.evaluate import EvaluationCase, MemoryCase, evaluate
-from seganypet.files import replace_atomically
 from seganypet.model.sam3d import Sam3D
-from seganypet.phantom import SEEN_ORGANS, make_phantom
-from seganypet.plots import show_slices
-from seganypet.session import Session
-from seganypet.simulate import first_click
+from seganypet.organs import SEEN_ORGANS
+from seganypet.pet.plots import show_slices
+from seganypet.phantom import make_phantom
+from seganypet.prompting.session import Session
+from seganypet.prompting.simulate import first_click
+from seganypet.study.evaluation import EvaluationCase, MemoryCase, evaluate
 from seganypet.training.config import TrainConfig
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import ipywidgets
 
-from seganypet.annotation import Annotation
-from seganypet.case import Case
-from seganypet.clicking import ClickSession
+from seganypet.cohort.annotation import Annotation
+from seganypet.cohort.case import Case
 from seganypet.errors import SegAnyPETError
+from seganypet.prompting.base import ClickSession
 from seganypet.widgets.click import ClickWidget
 
 

@@ -20,11 +20,11 @@ import ipywidgets
 import nibabel as nib
 import traitlets
 
-from seganypet.cohort import Cohort
+from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.model.checkpoints import load_model
-from seganypet.session import Session
-from seganypet.volume import UNITS, Volume, check_unit, load_volume
+from seganypet.pet.volume import UNITS, Volume, check_unit, load_volume
+from seganypet.prompting.session import Session
 from seganypet.widgets.click import ClickWidget
 
 NETWORKS = {
@@ -32,8 +32,8 @@ NETWORKS = {
     "tiny-base: everything else": "tiny-base",
 }
 # A gzipped file may grow a thousandfold. Twice the voxels of the finest whole-body scanners; 2.4 GB while it is read.
-MOST_VOXELS = 200_000_000
-MOST_HEADER_BYTES = 10_000_000  # extensions are read whole, too
+MAX_VOXELS = 200_000_000
+MAX_HEADER_BYTES = 10_000_000  # extensions are read whole, too
 PIECE_BYTES = 1_000_000  # Jupyter servers refuse messages of more than 10 MB
 
 
@@ -168,8 +168,8 @@ class UploadWidget(anywidget.AnyWidget):
         error, status: What the page says beneath.
     """
 
-    _esm = Path(__file__).with_name("upload.js")
-    _css = Path(__file__).with_name("click.css")
+    _esm = Path(__file__).with_name("static") / "upload.js"
+    _css = Path(__file__).with_name("static") / "click.css"
 
     limit = traitlets.Int().tag(sync=True)
     piece = traitlets.Int(PIECE_BYTES).tag(sync=True)
@@ -245,10 +245,10 @@ class UploadWidget(anywidget.AnyWidget):
         name, size, unit = _plain_name(str(content["name"])), content["size"], content["unit"]
         suffix = next((suffix for suffix in (".nii.gz", ".nii") if name.lower().endswith(suffix)), None)
         if suffix is None:
-            raise VolumeError(f"{name or 'a file without a name'}: needed is a file ending in .nii or .nii.gz.")
+            raise VolumeError(f"{name or 'a file without a name'}: expected a file ending in .nii or .nii.gz.")
         check_unit(unit, name)
         if not isinstance(size, int) or size < 1:
-            raise VolumeError(f"{name} is empty (size {size}); needed is a NIfTI file.")
+            raise VolumeError(f"{name} is empty (size {size}); expected a NIfTI file.")
         self.check_size(name, size)
         folder = tempfile.TemporaryDirectory(prefix="seganypet-")
         path = Path(folder.name) / f"upload{suffix}"
@@ -303,13 +303,13 @@ def _check_voxels(path: Path) -> None:
         shape, begins = header.get_data_shape(), header.get_data_offset()
     except Exception:
         return  # load_volume says what is wrong with it
-    if math.prod(shape) > MOST_VOXELS:
+    if math.prod(shape) > MAX_VOXELS:
         raise VolumeError(
-            f"{path}: {' x '.join(map(str, shape))} voxels; this app takes up to {MOST_VOXELS / 1e6:.0f} million. Crop "
+            f"{path}: {' x '.join(map(str, shape))} voxels; this app takes up to {MAX_VOXELS / 1e6:.0f} million. Crop "
             "or resample it."
         )
-    if begins > MOST_HEADER_BYTES:
+    if begins > MAX_HEADER_BYTES:
         raise VolumeError(
             f"{path}: {begins / 1e6:.0f} MB of header before the first voxel; this app takes up to "
-            f"{MOST_HEADER_BYTES / 1e6:.0f} MB. Save it again without header extensions."
+            f"{MAX_HEADER_BYTES / 1e6:.0f} MB. Save it again without header extensions."
         )

@@ -19,16 +19,16 @@ import anywidget
 import numpy as np
 import traitlets
 
-from seganypet.clicking import ClickSession
+from seganypet._files import make_folder
 from seganypet.errors import ClickError, SegAnyPETError
-from seganypet.files import make_folder
-from seganypet.plots import usual_window
-from seganypet.prompts import Click
-from seganypet.quantify import quantify
-from seganypet.stopwatch import Stopwatch
-from seganypet.views import COLOURS, ijk_to_ras, ras_axes, ras_spacing, ras_to_ijk, to_ras
-from seganypet.volume import Volume
-from seganypet.widgets.codes import coded, ct_on_grid, doubt, packed
+from seganypet.pet.plots import usual_window
+from seganypet.pet.quantification import quantify
+from seganypet.pet.views import COLOURS, ijk_to_ras, ras_axes, ras_spacing, ras_to_ijk, to_ras
+from seganypet.pet.volume import Volume
+from seganypet.prompting.base import ClickSession
+from seganypet.prompting.prompts import Click
+from seganypet.prompting.stopwatch import Stopwatch
+from seganypet.widgets.encoding import coded, ct_on_grid, doubt, packed
 from seganypet.widgets.export import JOURNAL_FILE, MASK_FILE, TABLE_FILE, picture, write
 from seganypet.widgets.messages import read_command
 
@@ -59,8 +59,8 @@ class ClickWidget(anywidget.AnyWidget):
         GeometryError: The CT does not overlap the volume.
     """
 
-    _esm = Path(__file__).with_name("click.js")
-    _css = Path(__file__).with_name("click.css")
+    _esm = Path(__file__).with_name("static") / "click.js"
+    _css = Path(__file__).with_name("static") / "click.css"
 
     scan = traitlets.Dict().tag(sync=True)
     cursor = traitlets.List(traitlets.Int()).tag(sync=True, echo_update=False)  # in RAS order, see `look_at`
@@ -125,7 +125,7 @@ class ClickWidget(anywidget.AnyWidget):
     def _check_window(self, proposal: Any) -> list[float]:
         window = proposal["value"]
         if len(window) != 2 or not np.isfinite(window).all() or window[0] >= window[1]:
-            raise SegAnyPETError(f"window={window}; needed are two intensities, the first one lower.")
+            raise SegAnyPETError(f"window={window}; expected two intensities, the first one lower.")
         return window
 
     # ---- what the mouse can do
@@ -186,7 +186,7 @@ class ClickWidget(anywidget.AnyWidget):
     def recolour(self, name: str, colour: str) -> None:
         """Draw an object in another colour, such as "#0072B2"."""
         if not (isinstance(colour, str) and re.fullmatch("#[0-9a-fA-F]{6}", colour)):
-            raise SegAnyPETError(f"colour {colour!r}; needed is #rrggbb, such as '#0072B2'.")
+            raise SegAnyPETError(f"colour {colour!r}; expected #rrggbb, such as '#0072B2'.")
         self._check_shown(name)
         self._look(name)["colour"] = colour
         self.refresh()

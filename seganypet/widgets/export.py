@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-from seganypet.clicking import ClickSession
+from seganypet._files import replace_atomically
 from seganypet.errors import ClickError
-from seganypet.files import replace_atomically
-from seganypet.plots import show_slices
-from seganypet.quantify import quantify
+from seganypet.pet.plots import show_slices
+from seganypet.pet.quantification import quantify
+from seganypet.prompting.base import ClickSession
 
 MASK_FILE, JOURNAL_FILE, TABLE_FILE = "mask.nii.gz", "clicks.json", "table.csv"
 

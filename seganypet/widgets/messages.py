@@ -31,5 +31,5 @@ def read_command(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if kinds is None or {name: type(value) for name, value in fields.items()} != kinds:
         raise SegAnyPETError(f"the browser asked for {call!r} with {fields}, which ClickWidget cannot do.")
     if call == "click" and [type(index) for index in fields["ras"]] != [int, int, int]:
-        raise SegAnyPETError(f"a click at {fields['ras']}; needed are three whole numbers.")
+        raise SegAnyPETError(f"a click at {fields['ras']}; expected three whole numbers.")
     return call, fields

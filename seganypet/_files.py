@@ -1,0 +1,142 @@
+"""Files that are either whole or absent."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from seganypet.errors import SegAnyPETError
+
+
+@contextmanager
+def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes the place of `path`.
+
+    The temporary name keeps the suffixes of `path` (writers choose a format by them). If
+    the block raises or the process dies, whatever stood at `path` before is untouched.
+
+    Args:
+        path: Where the finished file shall be.
+
+    Raises:
+        SegAnyPETError: If the parent folder does not exist or may not be written, or `path` is a folder.
+
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "table.csv"
+    >>> with replace_atomically(target) as temporary:
+    ...     _ = temporary.write_text("case,dsc")
+    >>> target.read_text()
+    'case,dsc'
+    """
+    path = Path(path)
+    check_place(path)
+    try:
+        handle, temporary_name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.name, dir=path.parent)
+    except OSError as error:
+        raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
+    os.close(handle)
+    temporary = Path(temporary_name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # or a power cut may leave the new name on an empty file
+        # mkstemp makes private files; give ours the permissions that open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Raise SegAnyPETError if no file can come to be at `path`; to be asked before long work, not after it."""
+    path = Path(path)
+    if path.is_dir():
+        raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
+    if not path.parent.is_dir():
+        raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
+
+
+@contextmanager
+def only_writer(path: str | os.PathLike) -> Iterator[None]:
+    """Keep other runs from writing a file that is replaced now and then; SegAnyPETError if one is at it."""
+    path = Path(path)
+    check_place(path)
+    beside = path.with_name(f".{path.name}.lock")
+    while True:
+        try:
+            handle = os.open(beside, os.O_WRONLY | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
+        try:
+            lock(handle, path)
+            if beside.exists() and os.path.samestat(os.fstat(handle), beside.stat()):
+                break  # else the run before removed it between our two steps
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            beside.unlink()
+        os.close(handle)
+
+
+def lock(handle: int, path: str | os.PathLike) -> None:
+    """Lock an open file, as long as the process lives; SegAnyPETError, about `path`, if another run has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SegAnyPETError(
+            f"{path} is being written by another run; wait for its end, or choose another output."
+        ) from error
+    except OSError:
+        return  # a file system without locks
+
+
+def unsafe_name(names: Iterable[str], taken: Iterable[str] = ()) -> tuple[str, str] | None:
+    """The first name that as a file would lie elsewhere, hide, or be another's where capitals do not count; and why."""
+    taken = {*taken}
+    for name in names:
+        if re.search(r'[\\/:*?"<>|\x00-\x1f]', name) or name.startswith(".") or name.endswith((".", " ")):
+            return name, "no file can be called so on every system"
+        if name.casefold() in taken:
+            return name, "another one differs in capitals only, or a table is called so"
+        taken.add(name.casefold())
+    return None
+
+
+def check_folder(path: str | os.PathLike) -> None:
+    """Raise SegAnyPETError unless `path` is a folder that is there."""
+    if not Path(path).is_dir():
+        raise SegAnyPETError(f"{path} is {'a file' if Path(path).exists() else 'not there'}; expected a folder.")
+
+
+def make_folder(path: str | os.PathLike) -> None:
+    """Make a folder and those above it, where they are missing; SegAnyPETError if that cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SegAnyPETError(f"cannot make folder {path} ({error.strerror}); choose another.") from error
+
+
+def cache_folder() -> Path:
+    """Where what can be made or fetched again is kept: `$SEGANYPET_CACHE`, else the user's cache folder.
+
+    The folder may not exist yet.
+    """
+    named = os.environ.get("SEGANYPET_CACHE")
+    if named:
+        return Path(named)
+    import pooch
+
+    return Path(pooch.os_cache("seganypet"))

@@ -1,0 +1,370 @@
+"""Annotation: the cases of a cohort one by one, proposed by a model, corrected by a person, saved at every click.
+
+The workflow of the SegAnyPET supplement's Fig. 1: a model and a junior annotator draw all cases, which makes labels of
+low quality (LQ); seniors check and refine some of them, which makes labels of high quality (HQ).
+
+    junior = Annotation(cohort, model, "junior", annotator="J. Junior")
+    session = junior.open()  # the first case that is not done, with what the model proposes
+    session.select("liver")
+    session.click(ijk=(60, 71, 40))
+    junior.finish()
+
+    drawn = Cohort.from_csv("junior/cohort.csv")
+    senior = Annotation(drawn, model, "senior", annotator="S. Senior", refine="junior")
+
+A folder belongs to one annotator and one quality:
+
+    <case>/progress.json   whose, open or done, minutes, numbers of clicks, and what the case started from
+    <case>/clicks.json     the journal; written after progress.json, so no journal is without its progress
+    <case>/mask.nii.gz     organs, numbered as ORGAN_CONVENTIONS["seganypet"]
+    <case>/lesions.nii.gz  all other objects, numbered 1, 2, ... in the order of their first clicks
+    cohort.csv             the done cases, for `Cohort.from_csv`
+    annotations.csv        what the done cases took
+
+Every file is whole or absent. A case becomes "done" after its masks are written, and the tables follow from all
+progress.json, so a process may die anywhere: open the folder again and go on.
+"""
+
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seganypet import __version__
+from seganypet._files import replace_atomically, unsafe_name
+from seganypet.cohort.case import QUALITIES, Case
+from seganypet.cohort.cohort import Cohort
+from seganypet.cohort.labels import ORGAN_CONVENTIONS
+from seganypet.cohort.progress import CLICKS, PROGRESS, CaseProgress
+from seganypet.errors import AnnotationError, SegAnyPETError
+from seganypet.model.sam3d import Sam3D
+from seganypet.organs import ORGANS
+from seganypet.pet.volume import Volume, save_mask
+from seganypet.prompting.prompts import Journal
+from seganypet.prompting.session import Session
+from seganypet.prompting.simulate import first_click
+from seganypet.prompting.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    import pandas
+
+MASK, LESIONS = "mask.nii.gz", "lesions.nii.gz"
+COHORT_TABLE, ANNOTATION_TABLE = "cohort.csv", "annotations.csv"
+LABEL_OF = {organ: label for label, organ in ORGAN_CONVENTIONS["seganypet"].items()}
+ORGAN_WORDS = {word for organ in ORGANS for word in organ.split("_")} - {"left", "right", "upper", "middle", "lower"}
+
+
+class Annotation:
+    """One annotator's work on a cohort, without any display.
+
+    Args:
+        cohort: What there is to annotate. Where it has labels, the model's proposals are clicked in them.
+        model: From `load_model`.
+        folder: Where all is saved; created when the first case is opened.
+        annotator: Name of the person.
+        quality: Of the labels, "LQ" or "HQ"; None: HQ if something is refined, else LQ.
+        targets: What is to be drawn: organs, "lesions" (all in one object) or "lesion" (each in its own).
+        refine: Folder of an earlier annotation; its clicks on its done cases are what this one starts from.
+        clock: Seconds from any origin, for the minutes.
+
+    Attributes:
+        case: The case that is open, or was last; None before the first.
+        session: Of the case that is open; None if none is.
+        proposal: What the case started from, and what could not be proposed, in words.
+        stopwatch: Active time on the case; `tick` it when the annotator does something that changes no click.
+
+    Raises:
+        AnnotationError: A blank annotator, an unknown quality or target, a case whose name cannot be a folder's, a
+            folder of somebody else, a damaged progress.json, nothing to refine.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        model: Sam3D,
+        folder: str | os.PathLike,
+        *,
+        annotator: str,
+        quality: str | None = None,
+        targets: Sequence[str] = (*ORGANS, "lesion"),
+        refine: str | os.PathLike | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        if not isinstance(annotator, str) or not annotator.strip() or not annotator.isprintable():
+            raise AnnotationError(f"annotator={annotator!r}; expected the name of who annotates.")
+        if quality not in (None, *QUALITIES):
+            raise AnnotationError(f"quality={quality!r}; expected one of {', '.join(QUALITIES)}.")
+        known = (*ORGANS, "lesion", "lesions")
+        if isinstance(targets, str) or not targets or not set(targets) <= set(known):
+            raise AnnotationError(f"targets={targets!r}; expected a list of some of {', '.join(known)}.")
+        if refine is not None and not any(Path(refine).glob(f"*/{PROGRESS}")):
+            raise AnnotationError(f"refine={refine}: no <case>/{PROGRESS} in it; expected an Annotation's folder.")
+        _check_case_names(cohort)
+        self.cohort, self.model, self.folder = cohort, model, Path(folder)
+        self.annotator, self.quality = annotator, quality or ("LQ" if refine is None else "HQ")
+        self.targets, self.refine = tuple(targets), None if refine is None else Path(refine)
+        self._organs_wanted = any(target in LABEL_OF for target in self.targets)
+        self._lesions_wanted = any(target not in LABEL_OF for target in self.targets)
+        self.case: Case | None = None
+        self.session: Session | None = None
+        self.proposal = ""
+        self.stopwatch = Stopwatch(clock)
+        self._clock = clock
+        self._saved: dict[str, CaseProgress] = {}  # by case, as it stands in the folder
+        if any(self.folder.glob(f"*/{PROGRESS}")):
+            self._write_tables()  # the last process may have died before it did
+
+    @property
+    def remaining(self) -> tuple[str, ...]:
+        """Names of the cases that are not done, in the cohort's order."""
+        return tuple(case.case for case in self.cohort if not _is_done(self._saved.get(case.case)))
+
+    @property
+    def progress(self) -> "pandas.DataFrame":
+        """One row per case of the cohort: case, state ("new", "open", "done"), minutes, clicks, proposed_clicks."""
+        import pandas
+
+        new = CaseProgress(self.annotator, self.quality, proposal="", proposed=[], active="", state="new")
+        known = [(case.case, self._saved.get(case.case, new)) for case in self.cohort]
+        rows = [(name, now.state, now.minutes, now.clicks, len(now.proposed)) for name, now in known]
+        return pandas.DataFrame(rows, columns=["case", "state", "minutes", "clicks", "proposed_clicks"])
+
+    def open(self, case: str | None = None) -> Session:
+        """Open a case as it was left, or with a proposal if it is new.
+
+        Args:
+            case: Its name; None for the first that is not done.
+
+        Returns:
+            The session to click in. Whatever changes in it is saved at once.
+
+        Raises:
+            AnnotationError: The case is done, or all are; its folder cannot be made; its progress.json is damaged.
+            JournalError: Saved clicks cannot be repeated, as with other weights; all files are left as they are.
+            SegAnyPETError: As `Case.load_pet` and `Session`.
+        """
+        if case is None and not self.remaining:
+            raise AnnotationError(f"all {len(self.cohort)} cases are done; reopen(case) changes one.")
+        name = self.cohort[self.remaining[0] if case is None else case].case
+        if _is_done(self._read(name)):
+            raise AnnotationError(f"case {name} is done; reopen({name!r}) to change it.")
+        return self._open(name)
+
+    def next(self) -> Session:
+        """Open the case after this one that is not done, beginning again after the last; as `open`."""
+        names = [case.case for case in self.cohort]
+        after = 0 if self.case is None else names.index(self.case.case) + 1
+        return self.open(next((name for name in names[after:] + names[:after] if name in self.remaining), None))
+
+    def reopen(self, case: str) -> Session:
+        """As `open`, also if the case is done; it is then missing in the tables until it is finished again."""
+        session = self._open(self.cohort[case].case)
+        self._write_tables()
+        return session
+
+    def finish(self) -> None:
+        """Write masks and tables of the open case and call it done. If that fails midway, finish again.
+
+        Where two organs, or two lesions, overlap, the one whose first click came later wins.
+
+        Raises:
+            AnnotationError: No case is open, or an object's name leaves open whether it is organ or lesion.
+        """
+        if self.session is None:
+            raise AnnotationError("no case is open, so none can be finished; open() one first.")
+        self._check_objects()
+        self._save(self.session)
+        organs = {name: LABEL_OF[name] for name in self.session.objects if name in LABEL_OF}
+        lesions = (name for name in self.session.objects if name not in LABEL_OF)
+        self._write_labels(MASK, organs, self._organs_wanted)
+        self._write_labels(LESIONS, {name: label for label, name in enumerate(lesions, 1)}, self._lesions_wanted)
+        self._write_progress(replace(self._saved[self.case.case], state="done"))
+        self._write_tables()
+        self.session = None
+
+    # ---- opening
+
+    def _open(self, name: str) -> Session:
+        case, progress, journal = self.cohort[name], self._read(name), self.folder / name / CLICKS
+        pet = case.load_pet()
+        if journal.is_file():
+            session = Session.replay(self.model, pet, journal)
+            proposal, proposed = "unknown: its progress.json was lost", []
+            session.select(progress.active if progress else session.active)
+        else:
+            session, proposal = self._propose(case, pet)
+            progress, proposed = None, _places(session.journal())
+        try:
+            journal.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AnnotationError(f"case {name}: cannot make folder {journal.parent} ({error.strerror}).") from error
+        progress = progress or CaseProgress(self.annotator, self.quality, proposal, proposed, session.active)
+        before = dict(vars(self))
+        self._progress = progress
+        self.case, self.session, self.proposal = case, session, progress.proposal
+        self.stopwatch = Stopwatch(self._clock, seconds=60 * progress.minutes)
+        try:
+            self._save(session)
+        except BaseException:
+            vars(self).update(before)  # the case before stays open
+            raise
+        session.watchers.append(partial(self._save, session))
+        return session
+
+    def _propose(self, case: Case, pet: Volume) -> tuple[Session, str]:
+        """A session with clicks that the annotator need not make, and in words where they come from."""
+        if self.refine is not None:
+            earlier = CaseProgress.load(self.refine / case.case / PROGRESS)
+            if _is_done(earlier):
+                session = Session.replay(self.model, pet, self.refine / case.case / CLICKS)
+                return session, f"refines {earlier.annotator} ({earlier.quality})"
+        session, drawn, failed = Session(self.model, pet), [], []
+        # Organs and lesions apart: if one file cannot be used, the other still can.
+        for labelled in (replace(case, lesions=None), replace(case, organs=None)):
+            try:
+                for target, truth in labelled.targets(pet, self.targets):
+                    if not truth.any():
+                        continue  # absent from this scan
+                    session.select(target)
+                    try:
+                        mask = session.click(ijk=first_click(truth, spacing=pet.spacing).ijk)
+                        problem = "" if mask.any() else "empty mask"
+                    except (SegAnyPETError, RuntimeError, MemoryError) as error:  # torch out of memory: RuntimeError
+                        problem = f"{type(error).__name__}: {error}"
+                    drawn += [] if problem else [target]
+                    failed += [f"{target} ({problem})"] if problem else []
+            except SegAnyPETError as error:
+                failed.append(str(error))
+        parts = [f"model: {', '.join(drawn)}" if drawn else "nothing"]
+        parts += ["failed: " + ", ".join(failed)] if failed else []
+        parts += [f"not done in {self.refine.name}, so not refined"] if self.refine is not None else []
+        return session, "; ".join(parts)
+
+    # ---- saving
+
+    def _save(self, session: Session) -> None:
+        """Count the time, save progress and journal; called after every change of the session."""
+        if session is not self.session:
+            raise AnnotationError(
+                f"{session.volume.source}: this session was closed when its case was finished or another opened, so "
+                "this change is not saved. Go on in the session that open(case) or reopen(case) returns."
+            )
+        self.stopwatch.tick()
+        journal = session.journal()
+        # Told apart by their places, because the annotator may have renamed an object.
+        own = Counter(map(tuple, _places(journal))) - Counter(map(tuple, self._progress.proposed))
+        self._write_progress(
+            replace(
+                self._progress,
+                active=session.active,
+                state="open",
+                minutes=self.stopwatch.seconds / 60,
+                clicks=own.total(),
+                seganypet=__version__,
+            )
+        )
+        journal.save(self.folder / self.case.case / CLICKS)
+
+    def _check_objects(self) -> None:
+        """Refuse what would become a lesion by mistake; nobody would notice before a network has learned it."""
+        for name in self.session.objects:
+            if name in LABEL_OF or (self._lesions_wanted and name.startswith("lesion")):
+                continue
+            words = re.findall("[a-z]+", name.lower())
+            if not self._lesions_wanted or any(get_close_matches(word, ORGAN_WORDS, cutoff=0.8) for word in words):
+                raise AnnotationError(
+                    f"case {self.case.case}: object {name!r} would be saved as a lesion. If it is an organ, rename it "
+                    f"to one of {', '.join(LABEL_OF)}. If it is a lesion, "
+                    + ("rename it to 'lesion ...'." if self._lesions_wanted else "put 'lesion' among the targets.")
+                )
+
+    def _write_labels(self, file: str, labels: dict[str, int], wanted: bool) -> None:
+        path, label_map = self.folder / self.case.case / file, np.zeros(self.session.volume.shape, np.uint8)
+        for name, label in labels.items():
+            label_map[self.session.mask_of(name)] = label
+        if labels or wanted:
+            save_mask(path, label_map, self.session.volume)
+        else:
+            path.unlink(missing_ok=True)  # an empty map would say "there is none", but nobody was asked to look
+
+    def _write_progress(self, progress: CaseProgress) -> None:
+        name = self.case.case
+        path = self.folder / name / PROGRESS
+        if CaseProgress.load(path) != self._saved.get(name):
+            raise AnnotationError(
+                f"{path}: changed by somebody else since this case was opened, perhaps a second notebook; nothing was "
+                f"overwritten. Close the other, then open({name!r}) again."
+            )
+        with replace_atomically(path) as temporary:
+            temporary.write_text(json.dumps(asdict(progress), indent=1) + "\n")
+        self._progress = self._saved[name] = progress
+
+    def _write_tables(self) -> None:
+        import pandas
+
+        for path in sorted(self.folder.glob(f"*/{PROGRESS}")):
+            self._read(path.parent.name)
+        done = {name: progress for name, progress in sorted(self._saved.items()) if _is_done(progress)}
+        here = [case.case for case in self.cohort]
+        cases, table = [self._drawn(self.cohort[name]) for name in here if name in done], self.folder / COHORT_TABLE
+        if len(cases) < len(done) and table.is_file():  # the folder was also opened with another part of the cohort
+            cases += [case for case in Cohort.from_csv(table) if case.case in done and case.case not in here]
+        if cases:
+            Cohort(cases, str(table)).to_csv(table)
+        else:
+            table.unlink(missing_ok=True)  # a cohort without cases is none
+        rows = [
+            (name, p.annotator, p.quality, round(p.minutes, 2), p.clicks, len(p.proposed), p.proposal, p.seganypet)
+            for name, p in done.items()
+        ]
+        columns = ["case", "annotator", "quality", "minutes", "clicks", "proposed_clicks", "started_from", "seganypet"]
+        with replace_atomically(self.folder / ANNOTATION_TABLE) as temporary:
+            pandas.DataFrame(rows, columns=columns).to_csv(temporary, index=False)
+
+    def _drawn(self, case: Case) -> Case:
+        """The case with what was drawn here in the place of the labels that it had."""
+        files = [self.folder / case.case / file for file in (MASK, LESIONS)]
+        organs, lesions = (file if file.is_file() else None for file in files)
+        convention = "seganypet" if organs else None
+        return replace(case, organs=organs, organ_convention=convention, lesions=lesions, quality=self.quality)
+
+    def _read(self, name: str) -> CaseProgress | None:
+        """What the folder says of a case now; AnnotationError if that is somebody else's."""
+        self._saved.pop(name, None)
+        progress = CaseProgress.load(self.folder / name / PROGRESS)
+        if progress and (progress.annotator, progress.quality) != (self.annotator, self.quality):
+            raise AnnotationError(
+                f"{self.folder}: case {name} was annotated by {progress.annotator} ({progress.quality}), not by "
+                f"{self.annotator} ({self.quality}); a folder belongs to one annotator and one quality. Choose another "
+                "folder; to go on from those labels, say refine= and this folder."
+            )
+        if progress:
+            self._saved[name] = progress
+        return progress
+
+
+def _places(journal: Journal) -> list[list]:
+    return [[*click.ijk, click.foreground] for _, click in journal.clicks]
+
+
+def _is_done(progress: CaseProgress | None) -> bool:
+    return progress is not None and progress.state == "done"
+
+
+def _check_case_names(cohort: Cohort) -> None:
+    """Refuse names that as folders would lie outside, hide, or be one folder where capitals do not count."""
+    found = unsafe_name((case.case for case in cohort), (COHORT_TABLE, ANNOTATION_TABLE))
+    if found:
+        raise AnnotationError(
+            f"{cohort.source}: case {found[0]!r} cannot have a folder of that name: {found[1]}. Rename it in the "
+            "cohort table; letters, digits, '-' and '_' are safe."
+        )

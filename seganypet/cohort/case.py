@@ -1,0 +1,155 @@
+"""One scan of a cohort, and what is drawn on it."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seganypet.cohort.labels import ORGAN_CONVENTIONS, detect_organ_convention, lesion_targets, organ_targets
+from seganypet.errors import CohortError
+from seganypet.pet.registration import moved, register_rigid
+from seganypet.pet.resampling import resample_to
+from seganypet.pet.volume import Volume, load_labels, load_volume
+
+PET_UNITS = ("SUVbw", "Bq/mL")
+QUALITIES = ("HQ", "LQ")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan and what is drawn on it; the module's docstring says what each field means.
+
+    Raises:
+        CohortError: Unknown unit, quality or organ convention; blank case or patient.
+    """
+
+    case: str
+    patient: str
+    pet: Path
+    pet_unit: str
+    ct: Path | None = None
+    organs: Path | None = None
+    organ_convention: str | None = None
+    lesions: Path | None = None
+    quality: str | None = None
+    split: str | None = None
+    tracer: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.case or not self.patient:
+            raise CohortError(f"case {self.case!r} of patient {self.patient!r}: both need a name.")
+        if any("\ud800" <= letter <= "\udfff" for letter in self.case + self.patient):
+            raise CohortError(
+                f"case {self.case!r}: the name of its folder or file is not UTF-8, which no table can hold; rename it."
+            )
+        for name, known in (("pet_unit", PET_UNITS), ("quality", QUALITIES), ("organ_convention", ORGAN_CONVENTIONS)):
+            value = getattr(self, name)
+            if value not in known and (value is not None or name == "pet_unit"):
+                raise CohortError(f"case {self.case}: {name}={value!r}; expected one of {', '.join(known)}.")
+
+    def load_pet(self) -> Volume:
+        """Read the PET, in `pet_unit`."""
+        return load_volume(self.pet, unit=self.pet_unit)
+
+    def load_ct(self) -> Volume:
+        """Read the CT, in HU; CohortError if the case has none."""
+        if self.ct is None:
+            raise CohortError(f"case {self.case}: the cohort names no CT; fill its column 'ct'.")
+        return load_volume(self.ct, unit="HU")
+
+    def targets(self, pet: Volume | None = None, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """What can be segmented, one mask at a time.
+
+        Args:
+            pet: The case's PET if it is loaded already (its grid is needed).
+            only: Names wanted; default all. "lesion" stands for every single lesion.
+
+        Yields:
+            Name and mask (bool, shape of the PET): organs in the order of their labels, also those that are absent
+            from this scan, as empty masks; then "lesions" (all together) and "lesion_01", "lesion_02", ...:
+            26-connected components, the largest first.
+
+        Raises:
+            CohortError: Labels of unknown meaning.
+            GeometryError: Labels that do not lie on the PET's grid.
+        """
+        pet = self.load_pet() if pet is None else pet
+        if self.organs is not None:
+            yield from organ_targets(*self.load_organs(pet), only)
+        if self.lesions is not None:
+            yield from lesion_targets(self.load_lesions(pet), only)
+
+    def load_organs(self, pet: Volume) -> tuple[np.ndarray, Mapping[int, str]]:
+        """Label map of the organs on the grid of `pet`, int16, and the name of each label; errors as `targets`.
+
+        Raises:
+            CohortError: The case has none.
+        """
+        if self.organs is None:
+            raise CohortError(f"case {self.case}: the cohort names no organ labels; fill its column 'organs'.")
+        organs = load_labels(self.organs, like=pet)
+        return organs, self._organ_names(organs, pet.voxel_volume_ml)
+
+    def load_lesions(self, pet: Volume) -> np.ndarray:
+        """Label map of the lesions on the grid of `pet`, int16; CohortError if the case has none."""
+        if self.lesions is None:
+            raise CohortError(f"case {self.case}: the cohort names no lesions; fill its column 'lesions'.")
+        return load_labels(self.lesions, like=pet)
+
+    def _organ_names(self, organs: np.ndarray, voxel_volume_ml: float) -> Mapping[int, str]:
+        sizes = np.bincount(organs.ravel())
+        if self.organ_convention is None:
+            try:
+                convention = detect_organ_convention(np.flatnonzero(sizes), sizes[7:8].sum() * voxel_volume_ml)
+            except CohortError as error:
+                raise CohortError(f"case {self.case}: {self.organs}: {error}") from None
+            warnings.warn(
+                f"case {self.case}: {self.organs} was taken to follow organ_convention={convention!r}; write that "
+                "into the cohort table if it is so.",
+                stacklevel=5,
+            )
+            return ORGAN_CONVENTIONS[convention]
+        names = ORGAN_CONVENTIONS[self.organ_convention]
+        strange = sorted(set(np.flatnonzero(sizes).tolist()) - {0, *names})
+        if strange:
+            raise CohortError(
+                f"case {self.case}: {self.organs} holds labels {strange}, which organ_convention="
+                f"{self.organ_convention!r} does not know (it has {min(names)} to {max(names)})."
+            )
+        return names
+
+
+@dataclass(frozen=True)
+class CTCase:
+    """As a `Case` for `evaluate`; its scan is the CT on the PET's grid, and its targets are those of the PET.
+
+    Attributes:
+        of: The case, with a CT.
+        register: Lay the CT over the PET rigidly first; else the files' own places count, as in a PET/CT scanner.
+    """
+
+    of: Case
+    register: bool = False
+
+    @property
+    def case(self) -> str:
+        """Name of the case."""
+        return self.of.case
+
+    @property
+    def patient(self) -> str:
+        """Whose scan it is."""
+        return self.of.patient
+
+    def load_pet(self) -> Volume:
+        """The CT, in HU, on the grid of the PET; CohortError if the case has none."""
+        ct, pet = self.of.load_ct(), self.of.load_pet()
+        if self.register:
+            ct = moved(ct, register_rigid(ct, pet))
+        return resample_to(ct, pet)
+
+    def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """As `Case.targets`; `pet` gives the grid."""
+        return self.of.targets(pet, only)

@@ -1,0 +1,370 @@
+"""Cohorts: which scans there are, whose they are, and what is drawn on them.
+
+    cohort = Cohort.from_csv("cohort.csv")  # or from_autopet(folder), from_nnunet(folder), from_phantoms(8, seed=0)
+    report = cohort.report()
+    report.problems  # all at once: files that are missing or damaged, other grids, wrong units, strange labels
+    report.cases     # voxel sizes, fields of view, ranges of SUV, numbers of organs and lesions
+    cohort = cohort.split_by_patient(seed=0, fractions={"train": 0.8, "test": 0.2})
+
+`cohort_table.py` says which columns the CSV has. No more than one scan at a time is held in memory by each worker.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from seganypet import __version__
+from seganypet._files import cache_folder, replace_atomically
+from seganypet.cohort.case import Case
+from seganypet.cohort.inspection import Inspection, Problem, inspect_case, problem_table
+from seganypet.cohort.table import conflicts, read_table, write_table
+from seganypet.errors import CohortError
+from seganypet.phantom import make_phantom
+from seganypet.phantom.files import CT, LESIONS, ORGAN_LABELS, PET, write_phantom
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class CohortReport(NamedTuple):
+    """What the files of a cohort hold.
+
+    Attributes:
+        cases: One row per case: case, patient, split, quality, tracer, pet_unit, ct (is there one), and the facts of
+            `inspection.inspect_case`; NaN where unknown.
+        problems: One row per problem, with the columns of `inspection.Problem`.
+    """
+
+    cases: "pandas.DataFrame"
+    problems: "pandas.DataFrame"
+
+
+class Cohort:
+    """Cases by name, in order.
+
+    Args:
+        cases: The cases.
+        source: Where they come from, for messages.
+
+    Raises:
+        CohortError: No case at all, a case twice, or a patient in two splits.
+    """
+
+    def __init__(self, cases: Iterable[Case], source: str = "cohort") -> None:
+        self.source = source
+        cases = list(cases)
+        _raise_first_error(conflicts(cases, source))
+        if not cases:
+            raise CohortError(f"{source}: no cases.")
+        self._cases = {case.case: case for case in cases}
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self._cases.values())
+
+    def __getitem__(self, case: str) -> Case:
+        try:
+            return self._cases[case]
+        except KeyError:
+            known = ", ".join([*list(self._cases)[:5], *(["..."] if len(self) > 5 else [])])
+            raise CohortError(f"{self.source}: no case {case!r} among {len(self)}: {known}.") from None
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike) -> "Cohort":
+        """Read a cohort table; `cohort_table.py` says which columns it has.
+
+        Raises:
+            CohortError: The first fault: table missing or without rows, columns missing or unknown, a row of wrong
+                length, a blank required cell, a bad value, a file that does not exist, a case twice, a patient in two
+                splits. `validate_csv` lists all.
+        """
+        cases, problems = read_table(path)
+        _raise_first_error(problems, "Cohort.validate_csv lists all.")
+        return cls(cases, source=str(path))
+
+    @classmethod
+    def from_path(cls, path: str | os.PathLike) -> "Cohort":
+        """Whatever `path` is: a table (`from_csv`), an nnU-Net folder (has `imagesTr`), else an AutoPET tree."""
+        path = Path(path)
+        if not path.exists():
+            raise CohortError(f"{path} does not exist; expected a cohort.csv, an AutoPET tree or an nnU-Net folder.")
+        if path.is_file():
+            return cls.from_csv(path)
+        return cls.from_nnunet(path) if (path / "imagesTr").is_dir() else cls.from_autopet(path)
+
+    def to_csv(self, path: str | os.PathLike) -> None:
+        """Write the table, with paths relative to its folder; it is complete or absent."""
+        write_table(path, self)
+
+    @classmethod
+    def from_autopet(cls, folder: str | os.PathLike) -> "Cohort":
+        """Cases of an FDG-PET-CT-Lesions tree, `<patient>/<study>/{SUV,CTres,SEG}.nii.gz`.
+
+        A case is named `<patient>_<study>`. PET is SUVbw; the CT is the one resampled to the PET's grid.
+
+        Raises:
+            CohortError: No such study, or studies without SUV or SEG, all of which are named.
+        """
+        folder = Path(folder)
+        cases, missing = [], []
+        for study in sorted({file.parent for file in _files(folder, "*/*/*.nii.gz")}):
+            pet, lesions, ct = (study / name for name in ("SUV.nii.gz", "SEG.nii.gz", "CTres.nii.gz"))
+            patient, name = study.parent.name, f"{study.parent.name}_{study.name}"
+            missing += [(name, file) for file in (pet, lesions) if not file.is_file()]
+            ct = ct if ct.is_file() else None
+            cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer="FDG"))
+        if not cases:
+            raise CohortError(f"{folder}: no <patient>/<study>/SUV.nii.gz in it; for imagesTr use from_nnunet.")
+        _raise_if_missing(missing)
+        return cls(cases, source=str(folder))
+
+    @classmethod
+    def from_nnunet(cls, folder: str | os.PathLike) -> "Cohort":
+        """Cases of an autoPET challenge folder, `imagesTr/<case>_0000.nii.gz` (CT), `_0001` (SUV), `labelsTr/<case>`.
+
+        Names such as `fdg_<patient>_<date>` and `psma_<patient>_<date>` give tracer and patient; any other case is
+        taken for a patient of its own.
+
+        Raises:
+            CohortError: No such image, or cases without CT or label, all of which are named.
+        """
+        folder = Path(folder)
+        cases, missing = [], []
+        images = _files(folder, "imagesTr/*_000[01].nii.gz")
+        for name in sorted({file.name.removesuffix(".nii.gz")[:-5] for file in images}):
+            ct, pet = (folder / "imagesTr" / f"{name}_{channel}.nii.gz" for channel in ("0000", "0001"))
+            lesions = folder / "labelsTr" / f"{name}.nii.gz"
+            missing += [(name, file) for file in (ct, pet, lesions) if not file.is_file()]
+            parts = name.split("_")
+            named = len(parts) >= 3 and parts[0].lower() in ("fdg", "psma")
+            patient, tracer = (parts[1], parts[0].upper()) if named else (name, None)
+            cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer=tracer))
+        if not cases:
+            raise CohortError(f"{folder}: no imagesTr/<case>_0001.nii.gz in it; for studies use from_autopet.")
+        _raise_if_missing(missing)
+        return cls(cases, source=str(folder))
+
+    @classmethod
+    def from_phantoms(
+        cls,
+        n: int,
+        seed: int = 0,
+        *,
+        domain: str = "internal",
+        lesions: bool | str = True,
+        folder: str | os.PathLike | None = None,
+        progress: bool = True,
+    ) -> "Cohort":
+        """Synthetic patients with seeds `seed`, `seed` + 1, ..., as files; a second call takes those that are there.
+
+        Args:
+            n: How many.
+            seed: Of the first. The embedded networks were trained on seeds from 10,000.
+            domain: See `make_phantom`.
+            lesions: See `make_phantom`.
+            folder: Where one folder for each case goes; default: the user's cache.
+            progress: Show a bar; an internal phantom takes 1 to 2 s, an external one 5 s.
+
+        Raises:
+            CohortError: `n` is not a positive integer.
+            SegAnyPETError: Unknown domain or kind of lesions.
+        """
+        from tqdm.auto import tqdm
+
+        for argument, value, least in (("n", n, 1), ("seed", seed, 0)):
+            if not isinstance(value, int | np.integer) or value < least:
+                raise CohortError(f"from_phantoms: {argument}={value!r}; expected an integer of at least {least}.")
+        folder = cache_folder() / "phantoms" if folder is None else Path(folder)
+        cases = []
+        for number in tqdm(range(seed, seed + n), desc="phantoms", disable=not progress):
+            kind = {True: "", False: "_healthy"}.get(lesions, f"_{lesions}")
+            name = f"phantom_{domain}_{number}{kind}"
+            at = folder / name
+            made_by = f"seganypet {__version__}: make_phantom({number}, {domain!r}, {lesions!r})\n".encode()
+            marker = at / "made_by.txt"  # written last: where it is, all was
+            whole = all((at / file).is_file() for file in (marker.name, PET, CT, ORGAN_LABELS, LESIONS))
+            try:
+                if not whole or marker.read_bytes() != made_by:
+                    marker.unlink(missing_ok=True)
+                    write_phantom(make_phantom(number, domain, lesions), at)
+                    with replace_atomically(marker) as temporary:
+                        temporary.write_bytes(made_by)
+            except OSError as error:
+                raise CohortError(f"cannot write phantoms to {at} ({error.strerror}); give another folder=.") from error
+            cases.append(
+                Case(
+                    name, name, at / PET, "SUVbw", ct=at / CT, organs=at / ORGAN_LABELS, organ_convention="seganypet",
+                    lesions=at / LESIONS, quality="HQ", tracer="FDG",
+                )
+            )  # fmt: skip
+        return cls(cases, source=str(folder))
+
+    def with_organs(self, folder: str | os.PathLike, convention: str | None = None) -> "Cohort":
+        """The cases for which `folder` holds an organ label map, such as AutoPET-Organ's.
+
+        Args:
+            folder: Files `<name>.nii.gz`, also in subfolders, where name is that of a case, or of a patient with one
+                case. Capitals, separators, and AutoPET's prefixes "PETCT_", "fdg_" and "psma_" make no difference.
+            convention: A key of `ORGAN_CONVENTIONS` that all files follow; None: each is detected when it is read.
+
+        Raises:
+            CohortError: No file fits a case, or a file fits several.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CohortError(f"{folder} is no folder; expected one with <case>.nii.gz.")
+        files = {path: path.name.removesuffix(".nii.gz") for path in _files(folder, "**/*.nii.gz")}
+        patients = [case.patient for case in self]
+        found, owner = [], {}
+        for case in self:
+            names = [case.case, *([case.patient] if patients.count(case.patient) == 1 else [])]
+            fitting = [path for path, name in files.items() if name in names]  # exactly so, if there is such a file
+            plain = {_plain(name) for name in names}
+            fitting = fitting or [path for path, name in files.items() if _plain(name) in plain]
+            if len(fitting) > 1:
+                raise CohortError(f"case {case.case}: {', '.join(map(str, fitting))} all fit; keep one in {folder}.")
+            for path in fitting:
+                if (first := owner.setdefault(path, case.case)) != case.case:
+                    raise CohortError(f"{path} fits case {first} and case {case.case}; name it exactly as one of them.")
+                found.append(replace(case, organs=path, organ_convention=convention))
+        if not found:
+            there = ", ".join(list(files.values())[:3]) or "no .nii.gz"
+            raise CohortError(
+                f"{folder}: none of its files ({there}) is named as a case of {self.source}, such as "
+                f"{next(iter(self)).case}.nii.gz; rename them."
+            )
+        return Cohort(found, self.source)
+
+    def report(self, *, voxels: bool = True, workers: int = 2, progress: bool = True) -> CohortReport:
+        """Read every case, and say what it holds and what is wrong with it.
+
+        Args:
+            voxels: Read voxels too. Headers alone show missing files and wrong grids, and take milliseconds a case;
+                units, NaN and labels need voxels (seconds a case at 400 x 400 x 326).
+            workers: Cases that are read at the same time, each holding one file's voxels.
+            progress: Show a bar.
+        """
+        import pandas
+
+        found = _inspect(self, voxels, workers, progress)
+        rows = [
+            {name: getattr(one.case, name) for name in ("case", "patient", "split", "quality", "tracer", "pet_unit")}
+            | {"ct": one.case.ct is not None, **one.facts}
+            for one in found
+        ]
+        problems = [problem for one in found for problem in one.problems]
+        problems += [*_same_scans(found), *conflicts(self, self.source)]
+        return CohortReport(pandas.DataFrame(rows), problem_table(problems))
+
+    def validate(self, *, voxels: bool = True, workers: int = 2, progress: bool = True) -> "pandas.DataFrame":
+        """Everything that is wrong with the cohort, one row per problem, with the columns of `inspection.Problem`.
+
+        Nothing is raised for what a file holds. No row: nothing was found. Arguments as for `report`.
+        """
+        return self.report(voxels=voxels, workers=workers, progress=progress).problems
+
+    @staticmethod
+    def validate_csv(
+        path: str | os.PathLike, *, voxels: bool = True, workers: int = 2, progress: bool = True
+    ) -> "pandas.DataFrame":
+        """As `validate`, for a table that `from_csv` may refuse: faults of its rows, then problems of the other cases.
+
+        Raises:
+            CohortError: No such file.
+        """
+        cases, problems = read_table(path)
+        found = _inspect(cases, voxels, workers, progress)
+        # That a file is missing was said with its line.
+        problems += [problem for one in found for problem in one.problems if problem.problem != "missing"]
+        return problem_table([*problems, *_same_scans(found), *conflicts(cases, str(path))])
+
+    def filter(self, split: str | None = None, quality: str | None = None) -> "Cohort":
+        """The cases of one split and/or label quality; CohortError, naming what there is, if there are none."""
+        chosen = [
+            case
+            for case in self
+            if (split is None or case.split == split) and (quality is None or case.quality == quality)
+        ]
+        if not chosen:
+            there = sorted({(str(case.split), str(case.quality)) for case in self})
+            raise CohortError(f"{self.source}: no case with split={split!r}, quality={quality!r}; there are {there}.")
+        return Cohort(chosen, self.source)
+
+    def split_by_patient(self, seed: int, fractions: Mapping[str, float]) -> "Cohort":
+        """The same cases with new splits; all cases of a patient go together.
+
+        Args:
+            seed: The same seed splits the same patients in the same way, whatever the order of cases.
+            fractions: Share of the patients in each split, adding up to 1, such as {"train": 0.8, "test": 0.2}.
+
+        Raises:
+            CohortError: Fractions that do not add up, or a split left without a patient.
+        """
+        shares = np.array(list(fractions.values()), float)
+        if (shares <= 0).any() or not np.isclose(shares.sum(), 1):
+            raise CohortError(f"fractions {dict(fractions)} must be positive and add up to 1.")
+        patients = sorted({case.patient for case in self})
+        np.random.default_rng(seed).shuffle(patients)
+        ends = np.rint(np.cumsum(shares) * len(patients)).astype(int)
+        groups = np.split(patients, ends[:-1])
+        if not all(len(group) for group in groups):
+            raise CohortError(f"{len(patients)} patients are too few for fractions {dict(fractions)}.")
+        split_of = {str(patient): name for name, group in zip(fractions, groups, strict=True) for patient in group}
+        return Cohort((replace(case, split=split_of[case.patient]) for case in self), self.source)
+
+
+def _inspect(cases: Iterable[Case], voxels: bool, workers: int, progress: bool) -> list[Inspection]:
+    from tqdm.auto import tqdm
+
+    if not isinstance(workers, int) or workers < 1:
+        raise CohortError(f"workers={workers!r}; expected an integer of at least 1.")
+    cases = list(cases)
+    with ThreadPoolExecutor(workers) as pool:  # unpacking and numpy let other threads run
+        done = pool.map(inspect_case, cases, repeat(voxels))
+        return list(tqdm(done, total=len(cases), desc="cases", disable=not progress))
+
+
+def _same_scans(found: Iterable[Inspection]) -> Iterator[Problem]:
+    """Scans that stand in a cohort twice: the same voxels, or, where those were not read, the same file."""
+    first_of: dict[bytes | str, Case] = {}
+    for one in found:
+        case = one.case
+        first = first_of.setdefault(one.digest or os.path.realpath(case.pet), case)
+        if first is not case:
+            apart = first.patient != case.patient or first.split != case.split
+            message = f"{case.pet}: the scan of case {first.case} (patient {first.patient}, split {first.split}) again."
+            yield Problem(case.case, case.patient, "pet", "same_scan", "error" if apart else "warning", message)
+
+
+def _raise_first_error(problems: Iterable[Problem], hint: str = "") -> None:
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        more = f" {len(errors) - 1} more fault(s). {hint}".rstrip() if len(errors) > 1 else ""
+        raise CohortError(errors[0].message + more)
+
+
+def _raise_if_missing(missing: list[tuple[str, Path]]) -> None:
+    if missing:
+        listed = "; ".join(f"case {case}: {path}" for case, path in missing[:5])
+        more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise CohortError(f"missing are {listed}{more}. Is the download complete, and named in these very letters?")
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Files that fit, sorted, without hidden ones such as those that macOS leaves."""
+    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _plain(name: str) -> str:
+    """A name without what file systems, people and AutoPET's editions change."""
+    return re.sub(r"^(petct|fdg|psma)", "", re.sub(r"[\W_]", "", name).casefold())

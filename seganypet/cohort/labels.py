@@ -1,0 +1,98 @@
+"""What labels mean: conventions of organ label maps, and the targets in a label map.
+
+AutoPET-Organ's files do not say which organ a label is, and two orders are in use; a third is this package's own. So a
+convention is stated, or detected and said aloud, never assumed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from seganypet.errors import CohortError
+from seganypet.organs import ORGANS
+from seganypet.regions import CONNECTED_26
+
+_LOBES = (
+    "lung_lower_lobe_left",
+    "lung_lower_lobe_right",
+    "lung_upper_lobe_left",
+    "lung_upper_lobe_right",
+    "lung_middle_lobe_right",
+)
+# AutoPET-Organ's files: 1 to 6 are agreed upon. Reported beyond: five lobes from 7 with the middle lobe as 11 or, in
+# about a third of the cases, as 12; and the order of its README, with 7 = prostate, which is ours.
+ORGAN_CONVENTIONS: dict[str, dict[int, str]] = {
+    "seganypet": dict(enumerate(ORGANS, start=1)),
+    "autopet-organ": dict(enumerate((*ORGANS[:6], *_LOBES), start=1)),
+    "autopet-organ-12": dict(zip((*range(1, 11), 12), (*ORGANS[:6], *_LOBES), strict=True)),
+}
+# Larger than any usual prostate (95 % are below 50 mL), smaller than an aerated lower lobe (345 mL and more).
+_PROSTATE_OR_LOBE_ML = 150.0
+
+
+def detect_organ_convention(labels: Iterable[int], label_7_ml: float) -> str:
+    """Which of `ORGAN_CONVENTIONS` a label map follows, judged by the labels in it and the size of label 7.
+
+    A convention is possible if it knows all labels, and if label 7, where present, has the size of what the convention
+    calls 7: below 150 mL a prostate, else a lung's lower lobe. Possible conventions that mean the same by every label
+    at hand are one.
+
+    Args:
+        labels: Labels in the file; 0 is ignored.
+        label_7_ml: Volume of label 7, in mL; 0.0 if absent.
+
+    Raises:
+        CohortError: None or several remain possible.
+    """
+    present = sorted({int(label) for label in labels} - {0})
+    seven = "prostate" if label_7_ml < _PROSTATE_OR_LOBE_ML else "lung_lower_lobe_left"
+    possible = [
+        convention
+        for convention, names in ORGAN_CONVENTIONS.items()
+        if set(present) <= set(names) and (7 not in present or names[7] == seven)
+    ]
+    meanings = {tuple(ORGAN_CONVENTIONS[convention][label] for label in present) for convention in possible}
+    if len(meanings) != 1:
+        verdict = f"could follow {' or '.join(possible)}" if possible else "follow no known convention"
+        raise CohortError(
+            f"labels {present} (label 7: {label_7_ml:.0f} mL) {verdict}. Look at the labels and say it in the column "
+            f"organ_convention: {', '.join(ORGAN_CONVENTIONS)}."
+        )
+    return possible[0]
+
+
+def organ_targets(
+    organs: np.ndarray, names: Mapping[int, str], only: Sequence[str] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and mask (bool) of each organ of a label map, in the order of the labels; absent organs are empty."""
+    for label, name in sorted(names.items()):
+        if only is None or name in only:
+            yield name, organs == label
+
+
+def lesion_instances(lesions: np.ndarray) -> np.ndarray:
+    """Single lesions as labels 1, 2, ..., the largest first (int32): 26-connected components of every label above 0."""
+    components, _ = ndimage.label(lesions > 0, CONNECTED_26)
+    sizes = np.bincount(components.ravel())[1:]
+    rank = np.zeros(sizes.size + 1, components.dtype)
+    rank[np.argsort(-sizes, kind="stable") + 1] = np.arange(1, sizes.size + 1)
+    return rank[components]
+
+
+def lesion_targets(lesions: np.ndarray, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """"lesions" (all together), then "lesion_01", ... as `lesion_instances` numbers them; masks are bool."""
+    mask = lesions > 0
+    if only is None or "lesions" in only:
+        yield "lesions", mask
+    if only is None or any(name.startswith("lesion_") or name == "lesion" for name in only):
+        instances = lesion_instances(mask)
+        for number in range(1, int(instances.max(initial=0)) + 1):
+            name = lesion_name(number)
+            if only is None or "lesion" in only or name in only:
+                yield name, instances == number
+
+
+def lesion_name(number: int) -> str:
+    """The name of a single lesion, as "lesion_01"."""
+    return f"lesion_{number:02d}"

@@ -1,0 +1,158 @@
+"""The CSV file of a cohort: one row per scan. Columns:
+
+    case              name of the scan, unique                                    required
+    patient           whose scan it is; splits and intervals are over patients    required
+    pet               NIfTI file                                                  required
+    pet_unit          "SUVbw" or "Bq/mL"                                          required
+    ct                NIfTI file in HU
+    organs            NIfTI label map on the PET's grid
+    organ_convention  what its labels mean, a key of `ORGAN_CONVENTIONS`; blank: detected, and said in a warning
+    lesions           NIfTI mask or label map on the PET's grid; every label above 0 is lesion
+    quality           of the labels: "HQ" or "LQ"
+    split             any name, such as "train"; one patient is in one split only
+    tracer            such as "FDG"
+
+Paths are relative to the table's folder, or absolute. Optional cells may be blank and optional columns left out.
+Reading yields cases and problems, so that a table with twenty mistakes can be corrected in one go:
+
+    not_a_table, columns, no_cases       error    nothing can be read from it
+    row_length, blank, bad_value         error    the row has no case
+    missing                              error    the case names a file that does not exist
+    case_twice, patient_in_two_splits    error    cases contradict each other
+    patient_spelling, split_blank        warning  names that differ in case or spaces only; a split for some cases only
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from seganypet._files import replace_atomically
+from seganypet.cohort.case import Case
+from seganypet.cohort.inspection import PARTS, Problem
+from seganypet.errors import CohortError
+
+COLUMNS = tuple(field.name for field in fields(Case))
+REQUIRED = ("case", "patient", "pet", "pet_unit")
+
+
+def read_table(path: str | os.PathLike) -> tuple[list[Case], list[Problem]]:
+    """The cases of a cohort table, and what is wrong with its rows; never raises for what stands in the file.
+
+    Returns:
+        Cases of all readable rows, also of those whose files are missing; problems in the order of the rows. Cases
+        may contradict each other, see `conflicts`.
+
+    Raises:
+        CohortError: No such file.
+    """
+    path = Path(path)
+    if not os.path.isfile(path):
+        what = "is a folder; use from_autopet or from_nnunet" if os.path.isdir(path) else "no such cohort table"
+        raise CohortError(f"{path}: {what}; expected a CSV file.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
+            rows = list(csv.reader(file, strict=True))
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        message = f"{path}: not a readable CSV table in UTF-8 ({error}). From a spreadsheet, save as 'CSV UTF-8'."
+        return [], [_of_table("not_a_table", message)]
+    header = [name.strip() for name in rows[0]] if rows else []
+    faults = list(_faults_of_header(header))
+    if faults:
+        return [], [_of_table("columns", f"{path}: {fault}") for fault in faults]
+    cases, problems = [], []
+    for line, row in enumerate(rows[1:], start=2):
+        if any(cell.strip() for cell in row):
+            case, found = _case_of_row(row, header, path, line)
+            cases += [] if case is None else [case]
+            problems += found
+    if not cases and not problems:
+        problems.append(_of_table("no_cases", f"{path}: no cases; there is nothing below the header."))
+    return cases, problems
+
+
+def conflicts(cases: Iterable[Case], source: str) -> Iterator[Problem]:
+    """Where cases contradict each other; `source` is named in the messages."""
+    names: set[str] = set()
+    first_of: dict[str, Case] = {}
+    spellings: dict[str, str] = {}
+    blank, filled = [], 0
+    for case in cases:
+        if case.case in names:
+            message = f"{source}: case {case.case} stands there twice; names of cases must be unique."
+            yield Problem(case.case, case.patient, "table", "case_twice", "error", message)
+        names.add(case.case)
+        first = first_of.setdefault(case.patient, case)
+        if case.split != first.split:
+            message = (
+                f"{source}: patient {case.patient} is in split {first.split!r} (case {first.case}) and in "
+                f"{case.split!r} (case {case.case}); what was trained on would be tested on. Use split_by_patient."
+            )
+            yield Problem(case.case, case.patient, "table", "patient_in_two_splits", "error", message)
+        spelling = spellings.setdefault("".join(case.patient.casefold().split()), case.patient)
+        if spelling != case.patient:
+            message = f"{source}: patients {spelling!r} and {case.patient!r} differ in spelling only; one person?"
+            yield Problem(case.case, case.patient, "table", "patient_spelling", "warning", message)
+        filled += case.split is not None
+        blank += [case.case] if case.split is None else []
+    if filled and blank:
+        message = f"{source}: {filled} cases have a split, {len(blank)} have none, such as {blank[0]}."
+        yield _of_table("split_blank", message, "warning")
+
+
+def write_table(path: str | os.PathLike, cases: Iterable[Case]) -> None:
+    """Write the table, with paths relative to its folder; it is complete or absent."""
+    path = Path(path)
+    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for case in cases:
+            row = {name: getattr(case, name) for name in COLUMNS}
+            for name in PARTS:
+                if row[name] is not None:
+                    row[name] = Path(os.path.relpath(row[name], path.resolve().parent)).as_posix()
+            writer.writerow(row)
+
+
+def _of_table(problem: str, message: str, severity: str = "error") -> Problem:
+    return Problem("", "", "table", problem, severity, message)
+
+
+def _faults_of_header(header: Sequence[str]) -> Iterator[str]:
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        advice = " Separate cells by commas." if len(header) == 1 else ""
+        yield f"columns {missing} are missing; the table has {list(header)}.{advice}"
+    unknown = [name for name in header if name not in COLUMNS]
+    if unknown and not missing:  # a table with semicolons has one unknown column, which is not its fault
+        yield f"unknown columns {unknown}; known are {list(COLUMNS)}."
+    if len(set(header)) < len(header):
+        yield f"a column stands there twice: {list(header)}."
+
+
+def _case_of_row(
+    row: Sequence[str], header: Sequence[str], table: Path, line: int
+) -> tuple[Case | None, list[Problem]]:
+    """The case of one row, None if the row makes none; and what is wrong with it."""
+    if len(row) != len(header):
+        message = f"{table}, line {line}: {len(row)} cells; the header has {len(header)}."
+        return None, [_of_table("row_length", message)]
+    cells = {name: cell.strip() or None for name, cell in zip(header, row, strict=True)}
+    who = (cells["case"] or "", cells["patient"] or "")
+    where = f"{table}, line {line} (case {cells['case']})"
+    blank = [name for name in REQUIRED if cells[name] is None]
+    if blank:
+        return None, [Problem(*who, "table", "blank", "error", f"{where}: {blank} must not be blank.")]
+    problems = []
+    for part in PARTS:
+        if cells.get(part) is not None:
+            cells[part] = table.parent / cells[part]
+            if not os.path.isfile(cells[part]):
+                what = "is a folder" if os.path.isdir(cells[part]) else "does not exist"
+                message = f"{where}: {part} file {cells[part]} {what}."
+                problems.append(Problem(*who, part, "missing", "error", message))
+    try:
+        return Case(**cells), problems
+    except CohortError as error:
+        return None, [*problems, Problem(*who, "table", "bad_value", "error", f"{table}, line {line}: {error}")]

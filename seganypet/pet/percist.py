@@ -1,0 +1,344 @@
+"""PERCIST: a reference in liver or blood, the threshold that it gives, and the lesions that can be measured.
+
+    reference = liver_reference(pet, liver, exclude=lesions > 0)
+    measurability(pet, lesions, reference)       # SULpeak of every lesion against the threshold
+    quantify(pet, lesions, rule=reference.rule)  # the masks narrowed to voxels that reach it
+
+From Wahl et al., J Nucl Med 2009 (PERCIST 1.0; explained by O and Wahl, Radiology 2016): both thresholds, size and
+organ of both regions, SULpeak as what is compared, the hottest lesion as target. From this package: where a region
+lies if nobody places it, and the distance of one voxel from lesions. PERCIST is for FDG.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seganypet.errors import GeometryError, VolumeError
+from seganypet.pet.quantification import Box, Masks, Threshold, check_mask, check_suvbw, quantify, sul_factor
+from seganypet.pet.volume import Point, Volume
+
+if TYPE_CHECKING:
+    import pandas
+
+# From x, y and z in mm around a centre to what is inside.
+Shape = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+SPHERE_RADIUS_MM = 15.0
+CYLINDER_RADIUS_MM = 5.0
+CYLINDER_HALF_LENGTH_MM = 10.0
+# What the EANM's FDG guideline expects of the mean SUVbw of such a sphere, as cited in doi 10.1007/s00259-022-05977-5;
+# outside it, weight, injected activity or scanner may be wrong.
+LIVER_SUVBW = (1.3, 3.0)
+# Below the top of an adult's aorta: under the arch, where ascending and descending part stand apart, and in the chest.
+DESCENDING_MM = (50.0, 160.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Healthy tissue of one scan, against which its lesions are measured.
+
+    Attributes:
+        tissue: "liver" or "blood pool".
+        centre_mm: Centre of the sphere or cylinder, RAS+.
+        mask: Its voxels (those whose centre is inside), bool, shape of the volume.
+        mean: Mean SUL of these voxels, g/mL.
+        sd: Standard deviation of their SUL (divisor n - 1), g/mL.
+        threshold: SUL that a lesion's SULpeak must reach, g/mL.
+        formula: Of lean body mass.
+        sul_per_suvbw: SUL / SUVbw of the patient.
+        source: Of the volume.
+        text: How the threshold came about.
+        warning: What speaks against the reference; "" if nothing was noticed.
+    """
+
+    tissue: str
+    centre_mm: Point
+    mask: np.ndarray = field(repr=False)
+    mean: float
+    sd: float
+    threshold: float
+    formula: str
+    sul_per_suvbw: float
+    source: str
+    text: str
+    warning: str
+
+    @property
+    def rule(self) -> Threshold:
+        """The threshold as SUVbw, for `quantify` and `threshold_mask`."""
+        return Threshold(self.threshold / self.sul_per_suvbw, self.text)
+
+
+def liver_reference(
+    volume: Volume,
+    liver: np.ndarray,
+    *,
+    formula: str = "janmahasatian",
+    exclude: np.ndarray | None = None,
+    centre_ijk: Sequence[float] | None = None,
+) -> Reference:
+    """A sphere of 3 cm diameter in the liver's right lobe; threshold 1.5 x mean + 2 SD.
+
+    Args:
+        volume: PET in SUVbw, shape (I, J, K), with weight_kg, height_m and sex in its metadata.
+        liver: Bool, shape (I, J, K).
+        formula: Of lean body mass: "janmahasatian" or "james".
+        exclude: Lesions, bool, shape (I, J, K). At least one voxel stays between them and the sphere.
+        centre_ijk: Centre of the sphere. None: the deepest voxel, in mm, of what remains of the liver to the
+            patient's right of its centre of mass. All of the sphere lies right of that.
+
+    Raises:
+        UnitError, SUVError: As `quantify` with SUL.
+        GeometryError: A mask of another shape; a centre outside the volume.
+        VolumeError: A mask that is not bool, or empty; a sphere that is not wholly in healthy liver.
+
+    Source: Wahl et al., J Nucl Med 2009.
+    """
+    healthy, box = _healthy(volume, liver, exclude, "liver")
+    factor = sul_factor(volume, formula)
+    middle_mm = volume.to_mm(np.argwhere(liver).mean(axis=0))
+    warnings = []
+    if centre_ijk is None:
+        right = _axis_mm(volume, box, 0) > middle_mm[0]
+        depth_mm = _depth_mm(volume, healthy[box] & right)
+        centre_ijk = np.unravel_index(depth_mm.argmax(), depth_mm.shape) + _corner(box)
+        how = f"at the deepest place right of the liver's centre of mass, {depth_mm.max():.1f} mm deep,"
+    else:
+        how = "at the given centre"
+        if _checked_mm(volume, centre_ijk)[0] <= middle_mm[0]:
+            warnings.append("The given centre lies to the left of the liver's centre of mass: is it the right lobe?")
+    centre_mm = volume.to_mm(centre_ijk)
+    way_out = "Give centre_ijk of a place that fits, or take the blood pool: blood_pool_reference(volume, aorta)."
+    sphere = _fitting(volume, centre_mm, _in_sphere, healthy, f"the 3 cm sphere {how}", "healthy liver", way_out)
+    mean_suvbw = float(volume.data[sphere].mean(dtype=float))
+    if not LIVER_SUVBW[0] <= mean_suvbw <= LIVER_SUVBW[1]:
+        warnings.append(
+            f"The sphere's mean SUVbw is {mean_suvbw:.2f}; the EANM's guideline expects {LIVER_SUVBW[0]} to "
+            f"{LIVER_SUVBW[1]} in a liver. Check unit, tracer, injection and uptake time, and the liver."
+        )
+    shape = "a sphere of 3 cm diameter in the right lobe of the liver"
+    return _reference(volume, "liver", shape, centre_mm, sphere, formula, factor, 1.5, warnings)
+
+
+def blood_pool_reference(
+    volume: Volume,
+    aorta: np.ndarray,
+    *,
+    formula: str = "janmahasatian",
+    exclude: np.ndarray | None = None,
+    centre_ijk: Sequence[float] | None = None,
+) -> Reference:
+    """A cylinder of 1 cm diameter and 2 cm length, along z, in the descending aorta; threshold 2 x mean + 2 SD.
+
+    It replaces `liver_reference` where the liver is diseased.
+
+    Args:
+        volume: As for `liver_reference`.
+        aorta: Bool, shape (I, J, K).
+        formula: Of lean body mass: "janmahasatian" or "james".
+        exclude: As for `liver_reference`.
+        centre_ijk: Centre of the cylinder. None: 5 to 16 cm below the top of the aorta, ascending and descending
+            part are pieces apart; of the pieces in which the cylinder fits, it is put into the one farthest back, at
+            the deepest place. That holds for adults whose arch is in the mask; otherwise give the centre.
+
+    Raises:
+        UnitError, SUVError: As `quantify` with SUL.
+        GeometryError: A mask of another shape; a centre outside the volume.
+        VolumeError: A mask that is not bool, or empty; a cylinder that is not wholly in the aorta.
+
+    Source: Wahl et al., J Nucl Med 2009.
+    """
+    healthy, box = _healthy(volume, aorta, exclude, "aorta")
+    factor = sul_factor(volume, formula)
+    warnings = []
+    if centre_ijk is None:
+        centre_ijk = _descending(volume, healthy, box)
+        how = "in the descending part"
+        ijk = np.argwhere(aorta)
+        top = ijk[volume.to_mm(ijk)[:, 2].argmax()]
+        if (top == 0).any() or (top == np.array(volume.shape) - 1).any():
+            warnings.append("The aorta's top lies at the edge of the scan: its arch may be missing, see centre_ijk.")
+    else:
+        _checked_mm(volume, centre_ijk)
+        how = "at the given centre"
+    centre_mm = volume.to_mm(centre_ijk)
+    way_out = "Give centre_ijk of a place that fits."
+    cylinder = _fitting(volume, centre_mm, _in_cylinder, healthy, f"the cylinder {how}", "healthy aorta", way_out)
+    shape = "a cylinder of 1 cm x 2 cm in the descending aorta"
+    return _reference(volume, "blood pool", shape, centre_mm, cylinder, formula, factor, 2.0, warnings)
+
+
+def measurability(
+    volume: Volume, lesions: Masks, reference: Reference, *, names: Mapping[int, str] | None = None
+) -> "pandas.DataFrame":
+    """Which lesions PERCIST can measure, and which is the target.
+
+    Args:
+        volume: The scan of `reference`.
+        lesions: As for `quantify`: bool mask, label map, or bool masks by name. A label map of instances, not of
+            kinds: two lesions under one label are one lesion.
+        reference: From the same scan.
+        names: As for `quantify`.
+
+    Returns:
+        One row per lesion: object, SULpeak (NaN if empty), threshold, measurable (SULpeak >= threshold), target (True
+        for the hottest of the measurable; nowhere if there is none), unit, definition, source.
+
+    Raises:
+        VolumeError: `reference` is of another scan; else as `quantify`.
+
+    Source: Wahl et al., J Nucl Med 2009; SULpeak as `quantify`'s "global" one.
+    """
+    same = (reference.source, reference.mask.shape) == (volume.source, volume.shape)
+    if not same or not np.isclose(reference.sul_per_suvbw, sul_factor(volume, reference.formula)):
+        raise VolumeError(
+            f"the reference was taken from {reference.source}, shape {reference.mask.shape}; the lesions lie on "
+            f"{volume.source}, shape {volume.shape}. Every scan needs a reference of its own."
+        )
+    table = quantify(volume, lesions, names=names, sul=reference.formula)
+    table = table[table["quantity"] == f"SULpeak_{reference.formula}"].reset_index(drop=True)
+    table = table.rename(columns={"value": "SULpeak"}).drop(columns="quantity")
+    table.insert(2, "threshold", reference.threshold)
+    table.insert(3, "measurable", table["SULpeak"] >= reference.threshold)
+    hottest = table["SULpeak"].where(table["measurable"]).max()
+    table.insert(4, "target", table["measurable"] & (table["SULpeak"] == hottest) & ~table["SULpeak"].duplicated())
+    table["definition"] += f"; measurable from the {reference.text}"
+    return table
+
+
+def _healthy(volume: Volume, organ: np.ndarray, exclude: np.ndarray | None, name: str) -> tuple[np.ndarray, Box]:
+    """The organ without lesions and their neighbours, and the bounding box of the organ."""
+    from scipy import ndimage
+
+    check_suvbw(volume)
+    organ = check_mask(volume, organ, f"{name} mask")
+    if not organ.any():
+        raise VolumeError(f"{volume.source}: the {name} mask is empty; a reference needs the {name}.")
+    box = ndimage.find_objects(organ.view(np.uint8))[0]
+    if exclude is not None:
+        lesions = check_mask(volume, exclude, "exclude")
+        organ = organ & ~ndimage.binary_dilation(lesions, np.ones((3, 3, 3), bool))
+    return organ, box
+
+
+def _descending(volume: Volume, healthy: np.ndarray, box: Box) -> np.ndarray:
+    """Voxel in the descending aorta around which the cylinder fits, see `blood_pool_reference`."""
+    from scipy import ndimage
+
+    z_mm = _axis_mm(volume, box, 2)
+    below_top_mm = z_mm[healthy[box]].max(initial=-np.inf) - z_mm
+    pieces, number = ndimage.label(
+        healthy[box] & (below_top_mm >= DESCENDING_MM[0]) & (below_top_mm <= DESCENDING_MM[1])
+    )
+    around = _voxels(volume, volume.to_mm((0, 0, 0)), _in_cylinder)
+    structure = np.zeros(2 * np.abs(around).max(axis=0) + 1, bool)
+    structure[tuple((around + np.abs(around).max(axis=0)).T)] = True
+    y_mm = _axis_mm(volume, box, 1)
+    places = {}  # how far forward a piece lies -> the best voxel in it
+    for piece in range(1, number + 1):
+        inside = pieces == piece
+        fits = ndimage.binary_erosion(inside, structure)
+        if fits.any():
+            depth_mm = np.where(fits, _depth_mm(volume, inside), 0.0)
+            places[y_mm[inside].mean()] = np.array(np.unravel_index(depth_mm.argmax(), depth_mm.shape))
+    if not places:
+        raise VolumeError(
+            f"{volume.source}: no cylinder of 1 cm x 2 cm fits into the aorta {DESCENDING_MM[0]:g} to "
+            f"{DESCENDING_MM[1]:g} mm below its top. Give centre_ijk, a voxel in the descending aorta."
+        )
+    return places[min(places)] + _corner(box)
+
+
+def _reference(
+    volume: Volume,
+    tissue: str,
+    shape: str,
+    centre_mm: np.ndarray,
+    mask: np.ndarray,
+    formula: str,
+    factor: float,
+    times: float,
+    warnings: list[str],
+) -> Reference:
+    sul = volume.data[mask].astype(float) * factor
+    mean, sd = float(sul.mean()), float(sul.std(ddof=1))
+    threshold = times * mean + 2.0 * sd
+    centre = tuple(float(one) for one in centre_mm)
+    text = (
+        f"PERCIST threshold SUL {threshold:.3g} = {times:g} x mean {mean:.3g} + 2 x SD {sd:.3g} of {shape}, {sul.size} "
+        f"voxels around RAS+ ({', '.join(f'{one:.1f}' for one in centre)}) mm, {formula}'s lean body mass"
+    )
+    return Reference(
+        tissue, centre, mask, mean, sd, threshold, formula, factor, volume.source, text, " ".join(warnings)
+    )
+
+
+def _fitting(
+    volume: Volume, centre_mm: np.ndarray, inside: Shape, healthy: np.ndarray, what: str, where: str, way_out: str
+) -> np.ndarray:
+    """Mask of a shape; VolumeError unless all of it is healthy tissue."""
+    ijk = _voxels(volume, centre_mm, inside)
+    in_scan = ((ijk >= 0) & (ijk < volume.shape)).all(axis=1)
+    fits = in_scan.copy()
+    fits[in_scan] = healthy[tuple(ijk[in_scan].T)]
+    if len(ijk) < 2:
+        raise VolumeError(
+            f"{volume.source}: {what} holds {len(ijk)} voxel of this coarse grid; an SD needs at least 2. Use the scan "
+            "on its own grid."
+        )
+    if not fits.all():
+        raise VolumeError(
+            f"{volume.source}: {what} is not wholly in {where}: {(~fits).sum()} of its {len(ijk)} voxels are not. "
+            f"{way_out}"
+        )
+    mask = np.zeros(volume.shape, bool)
+    mask[tuple(ijk.T)] = True
+    return mask
+
+
+def _in_sphere(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return x**2 + y**2 + z**2 <= SPHERE_RADIUS_MM**2
+
+
+def _in_cylinder(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return (x**2 + y**2 <= CYLINDER_RADIUS_MM**2) & (np.abs(z) <= CYLINDER_HALF_LENGTH_MM)
+
+
+def _voxels(volume: Volume, centre_mm: np.ndarray, inside: Shape) -> np.ndarray:
+    """Voxels whose centre is in a shape around a point, (N, 3), also those beyond the scan."""
+    # Both shapes fit into the sphere's radius; its half-extent along each voxel axis, for sheared grids too.
+    reach = np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1) * SPHERE_RADIUS_MM
+    centre_ijk = volume.to_ijk(centre_mm)
+    low, high = np.floor(centre_ijk - reach).astype(int), np.ceil(centre_ijk + reach).astype(int)
+    ijk = np.stack(np.meshgrid(*map(np.arange, low, high + 1), indexing="ij"), axis=-1).reshape(-1, 3)
+    return ijk[inside(*(volume.to_mm(ijk) - centre_mm).T)]
+
+
+def _depth_mm(volume: Volume, inside: np.ndarray) -> np.ndarray:
+    """Distance from each voxel of a mask to the nearest outside it, of which the surroundings of the array are part."""
+    from scipy import ndimage
+
+    return ndimage.distance_transform_edt(np.pad(inside, 1), sampling=volume.spacing)[1:-1, 1:-1, 1:-1]
+
+
+def _axis_mm(volume: Volume, box: Box, axis: int) -> np.ndarray:
+    """x, y or z (axis 0, 1, 2) of every voxel in a box, in mm, shape of the box."""
+    i, j, k = np.ogrid[box]
+    row = volume.affine[axis]
+    return row[0] * i + row[1] * j + row[2] * k + row[3]
+
+
+def _corner(box: Box) -> np.ndarray:
+    return np.array([one.start for one in box])
+
+
+def _checked_mm(volume: Volume, centre_ijk: Sequence[float]) -> np.ndarray:
+    """The centre in mm; GeometryError unless it lies in the volume."""
+    if np.shape(centre_ijk) != (3,) or not volume.contains_ijk(centre_ijk):
+        raise GeometryError(
+            f"centre_ijk={tuple(np.ravel(centre_ijk).tolist())} is no place in {volume.source} of shape "
+            f"{volume.shape}. If it is in mm, convert it with volume.to_ijk(mm)."
+        )
+    return volume.to_mm(centre_ijk)

@@ -1,0 +1,281 @@
+"""Physiological FDG uptake, the classic false alarm: which organs are hot in health, and a mask without them.
+
+    organs = physiological_mask(case.anatomy, case.anatomy_names)
+    without_physiology(pet, pet.data >= 4, organs)  # what a threshold finds, but for brain, bladder, kidneys and heart
+    organs = physiology_from_clicks(pet, clicks)    # where nobody drew organs: a click on each of them will do
+
+Subtracting an organ's mask leaves a rim, because resolution spills activity over the organ's border, and widening the
+mask first eats what lies against the organ. So each voxel goes with its own peak, see `without_physiology`. This rule
+and its numbers are this package's own, chosen on phantoms.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from numbers import Real
+
+import numpy as np
+
+from seganypet.errors import SegAnyPETError, VolumeError
+from seganypet.pet.quantification import Box, check_mask, check_suvbw
+from seganypet.pet.volume import Volume, check_labels
+from seganypet.regions import CONNECTED_26, connected_pieces
+
+# Names in three vocabularies: tissues of phantoms (`PhantomCase.anatomy_names`), `ORGANS`, and TotalSegmentator's.
+# Ureters, which carry the same urine, are in none of the three.
+HOT_ORGANS = (
+    "brain_grey", "brain_white", "cerebellum", "brain",  # burns glucose at all times; the white matter lies between
+    "bladder", "urinary_bladder",  # collects the tracer that the kidneys excrete
+    "kidney_left", "kidney_right", "kidney_left_cortex", "kidney_right_cortex",  # filter the tracer out of the blood
+    "kidney_left_pelvis", "kidney_right_pelvis",  # and gather it in urine
+    "heart", "myocardium",  # a muscle that burns glucose unless fasting has taught it fat
+    "heart_blood",  # blood within that muscle: its own activity is low, what spills into it is not
+)  # fmt: skip
+
+# Chosen on phantoms 400 to 407 (internal; lymphoma, melanoma, disseminated).
+SMOOTHING_MM = 2.0  # sigma; below the resolution of any PET, so that neighbours stay apart and noise makes few peaks
+MERGE = 0.9  # saddle over lower peak: a dip of a tenth may be noise
+NEAR_MM = 5.0  # about a voxel of the internal phantoms, 4.07 mm
+RIM_MM = 10.0  # 1.5 times a resolution of 7 mm (FWHM), where nothing is left of a spill
+CLICKED = 0.5  # of a clicked peak: 0.41 takes lesions beside organs along, 0.6 leaves parts of the brain
+
+# Half of the 26 neighbours; the others are their opposites.
+_STEPS = np.array([step for step in product((-1, 0, 1), repeat=3) if step > (0, 0, 0)])
+
+
+def physiological_mask(
+    labels: np.ndarray, names: Mapping[int, str], organs: str | Sequence[str] = HOT_ORGANS
+) -> np.ndarray:
+    """Where the organs lie that are hot in health.
+
+    Args:
+        labels: Label map, integers, shape (I, J, K).
+        names: What its labels mean.
+        organs: Names to look for. More organs can be hot, and may be added by name: liver, spleen, bowel, stomach,
+            glands, pharynx, thyroid; but lesions in them are then called physiological too.
+
+    Returns:
+        Bool, shape (I, J, K). Organs of which the map does not speak are absent: the twelve `ORGANS`, as also
+        `read_totalsegmentator` gives them, hold neither brain nor bladder.
+
+    Raises:
+        SegAnyPETError: `names` knows none of `organs`.
+        VolumeError: `labels` is no label map.
+
+    >>> labels = np.array([[[0, 5, 90]]])
+    >>> physiological_mask(labels, {5: "liver", 90: "brain"}).tolist()
+    [[[False, False, True]]]
+    """
+    labels = check_labels(np.asarray(labels), "labels")
+    organs = (organs,) if isinstance(organs, str) else tuple(organs)
+    wanted = [label for label, name in names.items() if name in organs]
+    if not wanted:
+        raise SegAnyPETError(
+            f"the label map names {', '.join(map(str, names.values())) or 'nothing'}; none of these is one of "
+            f"{', '.join(organs)}. Give the hot organs as your map names them: organs=('my_bladder', ...)."
+        )
+    return np.isin(labels, wanted)
+
+
+def without_physiology(volume: Volume, mask: np.ndarray, physiology: np.ndarray, rim_mm: float = RIM_MM) -> np.ndarray:
+    """A mask without what belongs to hot organs: their voxels, and the rim that they spill around them.
+
+    The mask is divided by its peaks, see `hot_spots`. A hot spot belongs to an organ if its peak lies in
+    `physiology`, or within 5 mm of it, or if `physiology` holds more than half of its voxels. It then goes, as far as
+    `rim_mm` from the organ: no spill reaches farther, so what is left there is something else. A voxel in
+    `physiology` always goes. A lesion against an organ stays if it has a peak of its own; one that the spill of a full
+    bladder drowns has none and is lost, but for what lies beyond `rim_mm`.
+
+    Args:
+        volume: PET in SUVbw, shape (I, J, K).
+        mask: A threshold's or a network's, bool, shape (I, J, K).
+        physiology: As `physiological_mask` gives it, bool, shape (I, J, K).
+        rim_mm: Where organs come from a CT without the PET's breathing, their distance from the PET's adds to it.
+
+    Returns:
+        Bool, shape (I, J, K); a part of `mask`.
+
+    Raises:
+        UnitError: `volume` is not in SUVbw.
+        GeometryError, VolumeError: A mask of another shape, or not bool; no voxel in `physiology`; a bad `rim_mm`.
+    """
+    from scipy import ndimage
+
+    mask, physiology = check_pet_mask(volume, mask, "mask"), check_pet_mask(volume, physiology, "physiology")
+    if not physiology.any():
+        raise VolumeError(
+            f"{volume.source}: physiology is empty, so there is nothing to take out. Do the labels lie on this scan, "
+            "and is a hot organ in its field of view? If none is, use the mask as it is."
+        )
+    check_amount("rim_mm", rim_mm)
+    kept = mask & ~physiology
+    # Organs are climbed too, so that a rim finds its peak in a mask that leaves the organ out.
+    for box, inside in connected_pieces(mask | physiology):
+        wide, inner = _widened(volume, box, max(rim_mm, NEAR_MM))
+        masked = mask[box][inside]  # of every voxel, (N,), as what follows
+        if not masked.any() or not physiology[wide].any():
+            continue
+        away_mm = ndimage.distance_transform_edt(~physiology[wide], sampling=volume.spacing)[inner][inside]
+        spot, top = _spots(volume, box, inside)  # of every voxel, (N,); of every spot, (S,)
+        in_organ, in_mask = (np.bincount(spot, one, len(top)) for one in (masked & (away_mm == 0), masked))
+        physiological = (away_mm[top] <= NEAR_MM) | (in_organ > 0.5 * in_mask)
+        kept[box][inside] &= ~(physiological[spot] & (away_mm <= rim_mm))
+    return kept
+
+
+def physiology_from_clicks(volume: Volume, clicks_ijk: Iterable[Sequence[int]], threshold: float = 4.0) -> np.ndarray:
+    """Hot organs from a click on each, for a scan of which nobody drew them.
+
+    A click stands for the peak that steepest ascent leads to from it, see `hot_spots`, and for what is 26-connected
+    with that peak and has at least half its uptake. The rim around it is the matter of `without_physiology`.
+
+    Args:
+        volume: PET in SUVbw, shape (I, J, K).
+        clicks_ijk: Voxels, such as the background clicks of a click file.
+        threshold: SUVbw from which a voxel is hot, g/mL; a click on what is colder says nothing.
+
+    Returns:
+        Bool, shape (I, J, K); empty if nothing hot was clicked.
+
+    Raises:
+        UnitError: `volume` is not in SUVbw.
+        ClickError, VolumeError: A click that is no voxel of the volume; a bad threshold.
+    """
+    from scipy import ndimage
+
+    check_suvbw(volume)
+    check_amount("threshold", threshold)
+    clicks = [volume.check_voxel(ijk) for ijk in clicks_ijk]
+    hot = volume.data >= threshold
+    spots = hot_spots(volume, hot)
+    clicked = {int(spots[ijk]) for ijk in clicks} - {0}
+    organs = np.zeros(volume.shape, bool)
+    for box, inside in connected_pieces(hot):
+        uptake, spot = volume.data[box], spots[box]
+        for number in clicked.intersection(np.unique(spot[inside]).tolist()):
+            peak = np.unravel_index(np.where(spot == number, uptake, -np.inf).argmax(), spot.shape)
+            parts, _ = ndimage.label(inside & (uptake >= CLICKED * uptake[peak]), CONNECTED_26)
+            organs[box] |= parts == parts[peak]
+    return organs
+
+
+def hot_spots(volume: Volume, mask: np.ndarray) -> np.ndarray:
+    """Divide a mask by its peaks: each voxel belongs to the peak that steepest ascent leads to.
+
+    Ascent goes from voxel to voxel of the mask, by the intensities smoothed with a Gaussian of sigma 2 mm, so that
+    noise makes few peaks; slopes are per mm, so that the grid does not matter. Two peaks are one if the saddle between
+    them is at least 0.9 of the lower. Peaks in two 26-connected pieces of the mask are two.
+
+    Args:
+        volume: PET in SUVbw, shape (I, J, K).
+        mask: Bool, shape (I, J, K).
+
+    Returns:
+        Labels 1, 2, ..., 0 outside the mask, shape (I, J, K), int32.
+
+    Raises:
+        UnitError, GeometryError, VolumeError: As `without_physiology`.
+
+    Source: the watershed transform (Beucher and Lantuejoul, 1979), by steepest ascent; merging by the dynamics of
+    peaks (Grimaud, 1992), here relative to the peak, since a PET's noise grows with its signal.
+    """
+    mask = check_pet_mask(volume, mask, "mask")
+    labels, count = np.zeros(mask.shape, np.int32), 0
+    for box, inside in connected_pieces(mask):
+        spot, top = _spots(volume, box, inside)
+        labels[box][inside] = spot + count + 1
+        count += len(top)
+    return labels
+
+
+def check_amount(name: str, value: float) -> None:
+    """Raise VolumeError unless `value` is a number of 0 or more."""
+    if not isinstance(value, Real) or not 0 <= value < np.inf:
+        raise VolumeError(f"{name}={value!r}; expected a number of 0 or more.")
+
+
+def _widened(volume: Volume, box: Box, by_mm: float) -> tuple[Box, Box]:
+    """A box wider on all sides, as far as the volume reaches; and the first one as a box in it."""
+    margins = np.ceil(by_mm * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1)).astype(int)
+    wide = tuple(slice(max(part.start - n, 0), part.stop + n) for part, n in zip(box, margins.tolist(), strict=True))
+    inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))
+    return wide, inner
+
+
+def _spots(volume: Volume, box: Box, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which hot spot each voxel of a piece belongs to, (N,); and which voxel is the peak of each spot, (S,).
+
+    Voxels are counted as in `volume.data[box][inside]`.
+    """
+    from scipy import ndimage
+
+    wide, inner = _widened(volume, box, 3 * SMOOTHING_MM)
+    smooth = ndimage.gaussian_filter(volume.data[wide], SMOOTHING_MM / np.array(volume.spacing), truncate=3.0)
+    height = smooth[inner][inside].astype(float)
+    # Number of each voxel in a box with a border, so that no step leaves it; -1 outside the piece.
+    number = np.full(np.array(inside.shape) + 2, -1, np.int32)
+    number[1:-1, 1:-1, 1:-1][inside] = np.arange(height.size)
+    place = np.flatnonzero(number.ravel() >= 0)
+    stride = np.array((number.shape[1] * number.shape[2], number.shape[2], 1))
+
+    up, steepest = np.arange(height.size), np.zeros(height.size)
+    neighbours = []
+    for step in _STEPS:
+        there = number.ravel()[place + step @ stride]
+        here = np.flatnonzero(there >= 0)
+        there = there[here]
+        neighbours.append((here, there))
+        slope = (height[there] - height[here]) / np.linalg.norm(volume.affine[:3, :3] @ step)
+        rises = slope >= steepest[here]  # on a plateau forward only, so that nothing goes round in circles
+        up[here[rises]], steepest[here[rises]] = there[rises], slope[rises]
+        falls = -slope > steepest[there]
+        up[there[falls]], steepest[there[falls]] = here[falls], -slope[falls]
+    while (up != up[up]).any():  # each round doubles the steps climbed
+        up = up[up]
+    top, spot = np.unique(up, return_inverse=True)
+    merged = _merged(height, top, spot, *np.concatenate(neighbours, axis=1))
+    chosen, into = np.unique(merged, return_inverse=True)
+    return into[spot], top[chosen]
+
+
+def _merged(height: np.ndarray, top: np.ndarray, spot: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """For each spot the one that it is part of, (S,): spots merge where hardly a dip parts them, highest saddle first.
+
+    Of voxels there are `height` and `spot`, (N,); of spots `top`, (S,); `here` and `there` are neighbours, (P,).
+    """
+    part_of = np.arange(len(top))
+
+    def whole(one: int) -> int:
+        while part_of[one] != one:
+            one = part_of[one]
+        return one
+
+    border = spot[here] != spot[there]
+    here, there = here[border], there[border]
+    pair = np.sort(np.stack((spot[here], spot[there])), axis=0)
+    saddle = np.minimum(height[here], height[there])
+    order = np.argsort(-saddle, kind="stable")
+    # The highest crossing between two spots is the first of its kind.
+    first = np.sort(np.unique(pair[0, order] * len(top) + pair[1, order], return_index=True)[1])
+    for crossing in order[first]:
+        low, high = sorted((whole(one) for one in pair[:, crossing]), key=lambda one: height[top[one]])
+        if low != high and saddle[crossing] >= MERGE * height[top[low]]:
+            part_of[low] = high
+    return np.array([whole(one) for one in range(len(top))])
+
+
+def check_pet_mask(volume: Volume, mask: np.ndarray, what: str) -> np.ndarray:
+    """The mask, after a check that it is bool and lies on a PET in SUVbw.
+
+    Raises:
+        UnitError: `volume` is not in SUVbw.
+        VolumeError: Not a bool array.
+        GeometryError: Another shape.
+    """
+    check_suvbw(volume)
+    mask = np.asarray(mask)
+    if mask.dtype != bool:
+        raise VolumeError(
+            f"{volume.source}: {what} is {mask.dtype}; expected bool. Of a label map take labels > 0 or "
+            "physiological_mask(labels, names), of logits logits > 0."
+        )
+    return check_mask(volume, mask, what)

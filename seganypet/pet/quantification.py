@@ -1,0 +1,310 @@
+"""What a mask on a PET says in numbers: SUVmax, SUVmean, SUVpeak, MTV, TLG and SUL, with definitions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError
+from seganypet.pet.suv import sul_per_suvbw
+from seganypet.pet.volume import Volume
+
+if TYPE_CHECKING:
+    import pandas
+
+# Radius of a sphere of 1 cm3 (diameter 12.4 mm).
+PEAK_RADIUS_MM = 10.0 * (3.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
+
+Masks = np.ndarray | Mapping[str, np.ndarray]
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A fixed threshold, and why it is that one.
+
+    Attributes:
+        suvbw: Voxels of at least this SUVbw count, g/mL.
+        meaning: Where the number comes from; stands in the table's definitions.
+
+    Raises:
+        VolumeError: `suvbw` is not a number, or `meaning` is blank.
+    """
+
+    suvbw: float
+    meaning: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.suvbw, Real) or not np.isfinite(self.suvbw):
+            raise VolumeError(f"Threshold of SUVbw {self.suvbw!r}; expected a finite number, in g/mL.")
+        if not self.meaning.strip():
+            raise VolumeError(f"Threshold of SUVbw {self.suvbw:g} without a meaning; say where it comes from.")
+
+
+Rule = str | Threshold
+
+
+def quantify(
+    volume: Volume,
+    mask: Masks,
+    *,
+    names: Mapping[int, str] | None = None,
+    rule: Rule | None = None,
+    peak: str = "global",
+    sul: str | Sequence[str] = (),
+) -> "pandas.DataFrame":
+    """SUVmax, SUVmean, SUVpeak, MTV and TLG of one or several objects; on request, SULs.
+
+    Args:
+        volume: PET in SUVbw.
+        mask: Bool mask, or integer label map (0 is background), shape of `volume`; or several bool
+            masks by name.
+        names: Names for the labels of a label map; a label that does not occur gives an empty object.
+            Without it every label that occurs is reported as "label 3".
+        rule: If given, each mask is first narrowed to its voxels above a threshold, see `threshold_mask`.
+        peak: Where the 1 cm3 sphere of SUVpeak may be centred: "global", on any voxel of the mask, or
+            "local", on its hottest voxel.
+        sul: Formulas of lean body mass, "janmahasatian" and "james"; each adds the rows SULmax, SULmean and
+            SULpeak, e.g. "SULpeak_james". Body weight, height and sex are taken from `volume.metadata`.
+
+    Returns:
+        One row per object and quantity: object, quantity, value, unit, definition, source. An empty
+        mask has MTV 0 and TLG 0; its SUVs and SULs are NaN. `rule` compares SUVbw for SULs too.
+
+    Raises:
+        UnitError: `volume` is not in SUVbw.
+        GeometryError: A mask of another shape.
+        VolumeError: A mask of fractions; an unknown `rule` or `peak`.
+        SUVError: An SUL is asked for, and `sul_factor` cannot be computed.
+
+    Source: Wahl et al., J Nucl Med 2009 (PERCIST; SUVpeak); Boellaard et al., EJNMMI 2015 (EANM 2.0).
+    """
+    import pandas
+
+    check_suvbw(volume)
+    check_rule(rule, peak)
+    formulas = dict.fromkeys([sul] if isinstance(sul, str) else sul)
+    lean = {formula: sul_factor(volume, formula) for formula in formulas}
+    weights = peak_weights(volume.affine)
+    rows = []
+    for name, box, in_box in _objects(volume, mask, names):
+        if rule is not None:
+            in_box = in_box & _above(volume.data[box], in_box, rule)
+        measured = _measure(volume, box, in_box, weights, rule, peak)
+        for formula, factor in lean.items():
+            measured += _as_sul(measured[:3], formula, factor, factor * volume.metadata["weight_kg"])
+        rows += [(name, *row, volume.source) for row in measured]
+    return pandas.DataFrame(rows, columns=["object", "quantity", "value", "unit", "definition", "source"])
+
+
+def threshold_mask(volume: Volume, mask: np.ndarray, rule: Rule) -> np.ndarray:
+    """Voxels of a mask that count as metabolically active.
+
+    Args:
+        volume: PET in SUVbw, shape (I, J, K).
+        mask: Bool, shape (I, J, K).
+        rule: "fixed4", SUV of at least 4; "41%", at least 41 % of the SUVmax in the mask; or a `Threshold`.
+
+    Returns:
+        Bool, shape (I, J, K).
+
+    Raises:
+        UnitError, GeometryError, VolumeError: As `quantify`.
+    """
+    check_suvbw(volume)
+    check_rule(rule)
+    mask = check_mask(volume, mask, "mask")
+    return mask & _above(volume.data, mask, rule)
+
+
+def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
+    """SUL / SUVbw of the patient in `volume`, dimensionless: lean body mass over body weight.
+
+    Args:
+        volume: With `weight_kg`, `height_m` and `sex` in its metadata, as load_dicom and make_phantom give it.
+        formula: "janmahasatian" or "james", see `suv.lean_body_mass`.
+
+    Raises:
+        SUVError: One of the three is missing or impossible, or the formula is unknown.
+
+    >>> person = {"weight_kg": 91.0, "height_m": 1.88, "sex": "M"}
+    >>> round(sul_factor(Volume(np.ones((2, 2, 2)), np.eye(4), "SUVbw", metadata=person), "james"), 4)
+    0.7704
+    """
+    person = {key: volume.metadata.get(key) for key in ("weight_kg", "height_m", "sex")}
+    for key in ("weight_kg", "height_m"):
+        value = person[key]
+        if value is not None and not (isinstance(value, Real) and np.isfinite(value)):
+            raise SUVError(f"{volume.source}: {key} in its metadata is {value!r}; a number is needed.")
+    try:
+        return sul_per_suvbw(**person, formula=formula)
+    except SUVError as error:
+        message = f"{volume.source}: {error}"
+        if None in person.values():
+            message += (
+                " A NIfTI file does not hold it. Give it: dataclasses.replace(volume, metadata={**volume.metadata, "
+                "'weight_kg': 70.0, 'height_m': 1.75, 'sex': 'F'}), with this patient's numbers."
+            )
+        raise SUVError(message) from None
+
+
+def peak_weights(affine: np.ndarray) -> np.ndarray:
+    """Millilitres of a 1 cm3 sphere in each voxel around its centre voxel.
+
+    Args:
+        affine: Of any grid, oblique and anisotropic too, shape (4, 4).
+
+    Returns:
+        Shape (odd, odd, odd), float64, summing to 1. Voxels that the surface cuts are divided into
+        pieces of at most 0.4 mm, of which those with their centre inside count.
+    """
+    matrix = np.asarray(affine, float)[:3, :3]
+    # Half-extent of the sphere in voxels along each axis, exact for sheared grids too.
+    reach = np.linalg.norm(np.linalg.inv(matrix), axis=1) * PEAK_RADIUS_MM
+    half = np.ceil(reach - 0.5).astype(int).clip(0)
+    pieces = np.ceil(np.linalg.norm(matrix, axis=0) / 0.4).astype(int)
+    # Coordinates of all pieces along each axis, in voxels from the centre.
+    along = [(np.arange((2 * h + 1) * n) + 0.5) / n - 0.5 - h for h, n in zip(half, pieces, strict=True)]
+    in_plane = matrix[:, 0, None, None] * along[0][:, None] + matrix[:, 1, None, None] * along[1]  # (3, i, j)
+    rows, columns = 2 * half[0] + 1, 2 * half[1] + 1
+    weights = np.zeros((rows, columns, 2 * half[2] + 1))
+    for index, position in enumerate(along[2]):  # plane by plane: memory stays small on fine grids
+        from_centre = in_plane + (matrix[:, 2] * position)[:, None, None]
+        inside = (from_centre**2).sum(axis=0) <= PEAK_RADIUS_MM**2
+        weights[:, :, index // pieces[2]] += inside.reshape(rows, pieces[0], columns, pieces[1]).sum(axis=(1, 3))
+    return weights / weights.sum()
+
+
+def check_rule(rule: Rule | None, peak: str = "global") -> None:
+    """Raise VolumeError unless `quantify` knows this rule and this kind of peak."""
+    if not (rule is None or isinstance(rule, Threshold) or rule in ("fixed4", "41%")):
+        raise VolumeError(f"threshold rule {rule!r}; expected 'fixed4' or '41%', or a Threshold.")
+    if peak not in ("global", "local"):
+        raise VolumeError(f"peak={peak!r}; expected 'global' or 'local'.")
+
+
+def _above(data: np.ndarray, mask: np.ndarray, rule: Rule) -> np.ndarray:
+    if isinstance(rule, Threshold):
+        return data >= rule.suvbw
+    return data >= (4.0 if rule == "fixed4" else 0.41 * data[mask].max(initial=-np.inf))
+
+
+def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, peak: str) -> float:
+    """Largest mean SUV in a sphere centred on a voxel of the mask; NaN for an empty mask.
+
+    The sphere may reach beyond the mask. A part of it outside the scan is left out of its mean.
+    """
+    from scipy.signal import fftconvolve
+
+    if not in_box.any():
+        return float("nan")
+    if peak == "local":
+        hottest = np.unravel_index(np.argmax(np.where(in_box, volume.data[box], -np.inf)), in_box.shape)
+        box = tuple(slice(one.start + int(at), one.start + int(at) + 1) for one, at in zip(box, hottest, strict=True))
+        in_box = np.ones((1, 1, 1), bool)
+    # The box widened by the sphere, with zeros outside the scan, so that "valid" gives back the box.
+    half = np.array(weights.shape) // 2
+    start = np.array([one.start for one in box]) - half
+    stop = np.array([one.stop for one in box]) + half
+    before, after = np.maximum(-start, 0), np.maximum(stop - volume.shape, 0)
+    outside = tuple(zip(before, after, strict=True))
+    wide = volume.data[tuple(slice(*ends) for ends in zip(start + before, stop - after, strict=True))]
+    # The sphere is its own mirror image, so convolving is correlating.
+    means = fftconvolve(np.pad(wide.astype(float), outside), weights, mode="valid")
+    if before.any() or after.any():
+        means = means / fftconvolve(np.pad(np.ones(wide.shape), outside), weights, mode="valid")
+    return float(means[in_box].max())
+
+
+def _measure(
+    volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, rule: Rule | None, peak: str
+) -> list[tuple[str, float, str, str]]:
+    """(quantity, value, unit, definition) of one object."""
+    values = volume.data[box][in_box].astype(float)
+    empty = values.size == 0
+    mean = float("nan") if empty else float(values.mean())
+    volume_ml = values.size * volume.voxel_volume_ml
+    if isinstance(rule, Threshold):
+        where = f"voxels of the mask with SUVbw >= {rule.suvbw:.4g} ({rule.meaning})"
+    else:
+        where = {
+            None: "voxels of the mask as given",
+            "fixed4": "voxels of the mask with SUVbw >= 4",
+            "41%": "voxels of the mask with at least 41 % of its SUVmax",
+        }[rule]
+    centre = "any of these voxels" if peak == "global" else "the hottest of these voxels"
+    return [
+        ("SUVmax", float("nan") if empty else float(values.max()), "g/mL", f"largest SUVbw; {where}"),
+        ("SUVmean", mean, "g/mL", f"mean SUVbw; {where}"),
+        (
+            "SUVpeak", _peak(volume, box, in_box, weights, peak), "g/mL",
+            f"largest mean SUVbw of a 1 cm3 sphere (12.4 mm), partial voxels weighted, centred on {centre} ({peak}); "
+            f"{where}",
+        ),
+        ("MTV", volume_ml, "mL", f"metabolic volume: count x voxel volume; {where}"),
+        ("TLG", 0.0 if empty else volume_ml * mean, "g", f"total lesion glycolysis: MTV x SUVmean, mL x g/mL; {where}"),
+    ]  # fmt: skip
+
+
+def _as_sul(
+    suvs: list[tuple[str, float, str, str]], formula: str, factor: float, lean_kg: float
+) -> list[tuple[str, float, str, str]]:
+    """The rows of SUVmax, SUVmean and SUVpeak as SULs."""
+    how = f"SUL = SUVbw x lean body mass / weight, {formula}'s lean body mass {lean_kg:.2f} kg"
+    return [
+        (f"{quantity.replace('SUV', 'SUL')}_{formula}", value * factor, unit, f"{definition}; {how}")
+        for quantity, value, unit, definition in suvs
+    ]
+
+
+def _objects(volume: Volume, mask: Masks, names: Mapping[int, str] | None) -> list[tuple[str, Box, np.ndarray]]:
+    """Name, bounding box, and bool mask inside that box, of each object."""
+    from scipy import ndimage
+
+    nothing = (slice(0, 0),) * 3
+    if not isinstance(mask, Mapping):
+        mask = np.asarray(mask)
+        if mask.dtype.kind in "ui":
+            _check_shape(volume, mask, "label map")
+            if mask.size and not 0 <= mask.min() <= mask.max() <= np.iinfo(np.int16).max:
+                raise VolumeError(f"label map holds {mask.min()} to {mask.max()}; labels from 0 to 32767 are needed.")
+            boxes = dict(enumerate(ndimage.find_objects(mask.astype(np.int16, copy=False)), start=1))
+            if names is None:
+                names = {label: f"label {label}" for label, box in boxes.items() if box is not None}
+            boxes = {label: boxes.get(label) or nothing for label in names}
+            return [(name, boxes[label], mask[boxes[label]] == label) for label, name in names.items()]
+        mask = {"mask": mask}
+    objects = []
+    for name, one in mask.items():
+        one = check_mask(volume, one, "mask" if name == "mask" else f"mask {name!r}")
+        box = (ndimage.find_objects(one.view(np.uint8)) or [nothing])[0]
+        objects.append((str(name), box, one[box]))
+    return objects
+
+
+def check_mask(volume: Volume, mask: np.ndarray, what: str) -> np.ndarray:
+    """The mask; VolumeError unless it is bool, GeometryError unless it has the shape of `volume`."""
+    mask = np.asarray(mask)
+    if mask.dtype != bool:
+        raise VolumeError(f"{what} is {mask.dtype}; expected bool (logits > 0, labels == 3) or one integer label map.")
+    _check_shape(volume, mask, what)
+    return mask
+
+
+def _check_shape(volume: Volume, mask: np.ndarray, what: str) -> None:
+    if mask.shape != volume.shape:
+        raise GeometryError(
+            f"{what} of shape {mask.shape} does not lie on {volume.source} of shape {volume.shape}. "
+            "Resample it onto that grid with nearest-neighbour interpolation."
+        )
+
+
+def check_suvbw(volume: Volume) -> None:
+    """Raise UnitError unless `volume` is in SUVbw."""
+    if volume.unit != "SUVbw":
+        raise UnitError(
+            f"{volume.source} is in {volume.unit}; SUVmax, MTV and the rest need SUVbw. Load the DICOM series with "
+            "load_dicom, which computes SUVbw, or convert: Volume(data * suv_per_bq_ml, affine, 'SUVbw')."
+        )

@@ -1,0 +1,82 @@
+"""How a grid is looked at: axial, coronal and sagittal, whichever way its axes run.
+
+However a grid lies in the scanner, a picture shows the patient as radiologists expect: head up, front up in axial
+slices, the patient's right on the viewer's left. The array is reordered to its closest RAS axes for that; oblique
+grids are not resampled, so a picture shows voxels, not guesses. Indices of the reordered array are called `ras`,
+those of the file `ijk`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from seganypet.errors import ClickError
+from seganypet.pet.volume import Point, Volume
+
+# Told apart with any colour vision and against grey (Okabe and Ito).
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+class View(NamedTuple):
+    """One of the three ways to cut; its fields are axes of an array in RAS order.
+
+    Across, indices always run downwards from left to right: the patient's right, or front, stands at the left.
+    """
+
+    across: int
+    up: int
+    through: int
+    left: str
+    right: str
+
+
+VIEWS = {"axial": View(0, 1, 2, "R", "L"), "coronal": View(0, 2, 1, "R", "L"), "sagittal": View(1, 2, 0, "A", "P")}
+
+
+def to_ras(data: np.ndarray, volume: Volume) -> np.ndarray:
+    """View of an array, shape of the volume, with axes that run to the patient's right, front and head."""
+    return nib.orientations.apply_orientation(data, _orientation(volume))
+
+
+def ras_spacing(volume: Volume) -> Point:
+    """Voxel size along the axes of `to_ras`, in mm."""
+    spacing = np.empty(3)
+    spacing[_orientation(volume)[:, 0].astype(int)] = volume.spacing
+    return tuple(spacing.tolist())
+
+
+def ijk_to_ras(ijk: Sequence[int], volume: Volume) -> tuple[int, int, int]:
+    """Indices into `volume.data` to indices into `to_ras(volume.data, volume)`.
+
+    Raises:
+        ClickError: Outside the volume.
+    """
+    if not volume.contains_ijk(ijk):
+        raise ClickError(
+            f"ijk={tuple(ijk)} lies outside {volume.source} of shape {volume.shape}. "
+            "If it is in mm, convert it with volume.to_ijk(mm)."
+        )
+    ras = [0, 0, 0]
+    for index, size, (axis, sign) in zip(ijk, volume.shape, _orientation(volume), strict=True):
+        ras[int(axis)] = round(index) if sign > 0 else size - 1 - round(index)
+    return tuple(ras)
+
+
+def ras_to_ijk(ras: Sequence[int], volume: Volume) -> tuple[int, int, int]:
+    """Indices into `to_ras(volume.data, volume)` to indices into `volume.data`; the inverse of `ijk_to_ras`."""
+    return tuple(
+        int(ras[int(axis)]) if sign > 0 else size - 1 - int(ras[int(axis)])
+        for size, (axis, sign) in zip(volume.shape, _orientation(volume), strict=True)
+    )
+
+
+def ras_axes(volume: Volume) -> list[tuple[int, int]]:
+    """For each axis of the volume: the axis of the RAS array that it becomes, and 1, or -1 if it runs the other way."""
+    return [(int(axis), int(sign)) for axis, sign in _orientation(volume)]
+
+
+def _orientation(volume: Volume) -> np.ndarray:
+    """For each axis of the volume: the axis of the RAS array that it becomes, and its sign; (3, 2)."""
+    return nib.orientations.io_orientation(volume.affine)

@@ -1,0 +1,334 @@
+"""What every way of turning clicks into masks shares: objects, undo, redo, saving, and the journal."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from seganypet.errors import ClickError, JournalError
+from seganypet.pet.volume import Volume, save_mask
+from seganypet.prompting.prompts import Click, Journal, click_at, describe_volume
+
+MAX_OBJECTS = 255  # labels of a uint8 map
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that undo must bring back. Never changed, only replaced.
+
+    Attributes:
+        clicks: Pairs (object name, Click), oldest first.
+        answers: For every object that was clicked, what the method made of its clicks; its mask follows from it.
+        active: Name of the object that the next click belongs to.
+        changed: Name of the object that the step to this state changed.
+    """
+
+    clicks: tuple[tuple[str, Click], ...] = ()
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    active: str = "object 1"
+    changed: str = "object 1"
+
+
+class ClickSession(ABC):
+    """Clicks on the objects of one volume.
+
+    A method of segmentation says in `_answer` what it makes of an object's clicks, in `_mask_on_grid` which voxels
+    that means, and in `_maker` and `_settings` what a journal must hold so that both can be repeated.
+
+    Attributes:
+        volume: What is segmented.
+        watchers: Functions without arguments, called after every change; a widget redraws by them.
+    """
+
+    def __init__(self, volume: Volume):
+        self.volume = volume
+        self.watchers: list[Callable[[], object]] = []
+        self._state = State()
+        self._past: list[State] = []
+        self._future: list[State] = []
+
+    @abstractmethod
+    def _answer(self, clicks: tuple[Click, ...], previous: Any) -> Any:
+        """What the method makes of the active object's clicks, the newest last.
+
+        Args:
+            clicks: All of them.
+            previous: The answer before the newest one; None if that is the first.
+        """
+
+    @abstractmethod
+    def _mask_on_grid(self, answer: Any) -> np.ndarray:
+        """The mask of an answer: bool, shape of the volume, the caller's own."""
+
+    @abstractmethod
+    def _maker(self) -> Mapping[str, Any]:
+        """What drew the masks: a name for people, and whatever must be equal for masks to be equal."""
+
+    def _settings(self) -> Mapping[str, Any]:
+        """Arguments of the constructor that change masks."""
+        return {}
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """Clicks on the active object, oldest first."""
+        return self.clicks_of(self.active)
+
+    @property
+    def active(self) -> str:
+        """Name of the object that the next click belongs to."""
+        return self._state.active
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of all objects that were clicked, in the order of their first clicks."""
+        return tuple(self._state.answers)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Mask of the active object, bool, shape of the volume; empty before its first click."""
+        return self.mask_of(self.active)
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Masks of all objects by name."""
+        return {name: self.mask_of(name) for name in self.objects}
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All objects in one label map, uint8: 1, 2, ... in the order of `objects`; in an overlap the later wins."""
+        labels = np.zeros(self.volume.shape, np.uint8)
+        for label, name in enumerate(self.objects, 1):
+            labels[self.mask_of(name)] = label
+        return labels
+
+    @property
+    def can_undo(self) -> bool:
+        """True if `undo` has something to take back."""
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        """True if `redo` has something to make again."""
+        return bool(self._future)
+
+    def clicks_of(self, name: str) -> tuple[Click, ...]:
+        """Clicks on one object, oldest first."""
+        return tuple(click for owner, click in self._state.clicks if owner == name)
+
+    def mask_of(self, name: str) -> np.ndarray:
+        """Mask of one object, bool, shape of the volume; empty if it was never clicked."""
+        if name not in self._state.answers:
+            return np.zeros(self.volume.shape, bool)
+        return self._mask_on_grid(self._state.answers[name])
+
+    def select(self, name: str) -> None:
+        """Make an object the active one; it comes into being with its first click.
+
+        Raises:
+            ClickError: The name is blank.
+        """
+        self._state = replace(self._state, active=_checked_name(name))
+        self._changed()
+
+    def rename(self, old: str, new: str) -> None:
+        """Give an object another name, also in what undo and redo bring back.
+
+        Raises:
+            ClickError: There is no such object, the new name is blank, or another object has it.
+        """
+        new = _checked_name(new)
+        states = (self._state, *self._past, *self._future)
+        if old not in self.objects and old != self.active:
+            raise ClickError(f"no object {old!r} to rename; there are {', '.join(self.objects) or 'none yet'}.")
+        if new != old and (new in self.objects or any(new in state.answers for state in states)):
+            raise ClickError(f"cannot rename {old!r}: another object is, or before an undo was, named {new!r}.")
+        self._state, *others = [_renamed(state, old, new) for state in states]
+        self._past, self._future = others[: len(self._past)], others[len(self._past) :]
+        self._changed()
+
+    def click(self, ijk=None, mm=None, foreground: bool = True) -> np.ndarray:
+        """Click once and get the new mask of the active object.
+
+        Args:
+            ijk: The voxel clicked; or
+            mm: the place in RAS+ millimetres.
+            foreground: False to say "not this".
+
+        Returns:
+            Mask on the volume's grid, bool, shape (I, J, K).
+
+        Raises:
+            ClickError: Not one place, or outside the volume; a first click that is not foreground. The session
+                is then as it was before.
+        """
+        self._click(click_at(self.volume, ijk, mm, foreground))
+        self._changed()
+        return self.mask
+
+    def undo(self) -> np.ndarray:
+        """Take back the last click, removal or reset; returns the mask of the object that it changed.
+
+        Raises:
+            ClickError: There is nothing to take back.
+        """
+        if not self._past:
+            raise ClickError("nothing to undo: no click was made yet.")
+        changed = self._state.changed
+        self._future.append(self._state)
+        self._state = replace(self._past.pop(), active=changed)
+        self._changed()
+        return self.mask
+
+    def redo(self) -> np.ndarray:
+        """Make again what was undone last; returns the mask of the object that it changes.
+
+        Raises:
+            ClickError: There is nothing to redo.
+        """
+        if not self._future:
+            raise ClickError("nothing to redo: nothing was undone since the last click.")
+        self._past.append(self._state)
+        state = self._future.pop()
+        self._state = replace(state, active=state.changed)
+        self._changed()
+        return self.mask
+
+    def remove(self, name: str) -> None:
+        """Forget one object and its clicks; undo brings it back.
+
+        Raises:
+            ClickError: There is no such object.
+        """
+        if name not in self.objects:
+            raise ClickError(f"no object {name!r} to remove; there are {', '.join(self.objects) or 'none yet'}.")
+        self._step(
+            State(
+                tuple((owner, click) for owner, click in self._state.clicks if owner != name),
+                {owner: answer for owner, answer in self._state.answers.items() if owner != name},
+                self.active,
+                changed=name,
+            )
+        )
+        self._changed()
+
+    def reset(self) -> None:
+        """Forget all objects and clicks; undo brings them back. The next click is on the active object, as before."""
+        self._reset()
+        self._changed()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the mask, or with several objects their label map, as uint8 NIfTI on the volume's grid and affine.
+
+        Raises:
+            ClickError: Nothing was clicked yet.
+            VolumeError: The path ends neither in .nii nor in .nii.gz.
+        """
+        if not self.objects:
+            raise ClickError(f"nothing to save to {path}: no object was clicked yet.")
+        save_mask(path, self.labels, self.volume)
+
+    def journal(self) -> Journal:
+        """All clicks so far, with what is needed to repeat them."""
+        volume, maker = self._described
+        return Journal(volume=volume, model=maker, settings=self._settings(), clicks=self._state.clicks)
+
+    def save_journal(self, path: str | os.PathLike) -> None:
+        """Write the journal as JSON."""
+        self.journal().save(path)
+
+    def load_journal(self, path: str | os.PathLike) -> None:
+        """Put a journal's clicks in the place of all clicks so far; undo goes back through both.
+
+        Raises:
+            JournalError: Damaged, of another volume, or made by another method or with other settings. The session
+                is then as it was before.
+        """
+        journal = Journal.load(path)
+        volume, maker = self._described
+        if journal.volume.get("fingerprint") != volume["fingerprint"]:
+            raise JournalError(
+                f"{path}: made on {journal.volume.get('source')} of shape {journal.volume.get('shape')}, which is not "
+                f"{self.volume.source} of shape {self.volume.shape}: their fingerprints differ. Load the volume it was "
+                "made on."
+            )
+        if any(journal.model.get(key) != value for key, value in maker.items() if key != "name"):
+            raise JournalError(
+                f"{path}: made with {journal.model.get('name')} and other weights or rules than those of "
+                f"{maker['name']}; with these the masks would differ. Load what it was made with."
+            )
+        if dict(journal.settings) != dict(self._settings()):
+            raise JournalError(
+                f"{path}: made with settings {dict(journal.settings)}, this session has {dict(self._settings())}; the "
+                "masks would differ. Open a session with those settings."
+            )
+        before = self._state, list(self._past), list(self._future)
+        try:
+            self._reset()
+            for name, click in journal.clicks:
+                self._state = replace(self._state, active=_checked_name(name))
+                self._click(click_at(self.volume, click.ijk, foreground=click.foreground))
+        except BaseException as error:  # also a full memory, or an impatient user: no half of a journal stays
+            self._state, self._past, self._future = before
+            if isinstance(error, ClickError):
+                raise JournalError(f"{path}: cannot be repeated ({error}); was the file edited?") from error
+            raise
+        self._changed()
+
+    @cached_property
+    def _described(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        # Hashing a volume takes longer than a click.
+        return describe_volume(self.volume), self._maker()
+
+    def _click(self, click: Click) -> None:
+        name = self.active
+        previous = self._state.answers.get(name)
+        if previous is None and len(self.objects) == MAX_OBJECTS:
+            raise ClickError(f"{name}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one.")
+        if previous is None and not click.foreground:
+            raise ClickError(f"{name}: the first click says what the object is, so it must be foreground.")
+        answer = self._answer((*self.clicks, click), previous)
+        clicks = (*self._state.clicks, (name, click))
+        self._step(State(clicks, {**self._state.answers, name: answer}, name, changed=name))
+
+    def _reset(self) -> None:
+        if self._state.clicks:
+            self._step(State(active=self.active, changed=self.active))
+
+    def _step(self, state: State) -> None:
+        self._past.append(self._state)
+        self._future.clear()
+        self._state = state
+
+    def _changed(self) -> None:
+        """Tell all watchers, so that one that fails keeps no other from saving; then raise its error."""
+        errors = []
+        for watcher in list(self.watchers):
+            try:
+                watcher()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise ClickError(f"object name {name!r}; expected some text.")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ClickError(f"object name {name!r} holds half a character, which no file can keep.") from error
+    return name
+
+
+def _renamed(state: State, old: str, new: str) -> State:
+    return State(
+        tuple((new if owner == old else owner, click) for owner, click in state.clicks),
+        {new if owner == old else owner: answer for owner, answer in state.answers.items()},
+        new if state.active == old else state.active,
+        new if state.changed == old else state.changed,
+    )

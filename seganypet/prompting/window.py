@@ -1,0 +1,211 @@
+"""The cube of voxels that a network sees: sampled from a volume, and its logits carried back.
+
+Both ways are one affine interpolation between the volume's own grid and the window's; in between lie only
+RAS+ millimetres. What travels back are logits, thresholded last, so no staircase of rounded masks appears.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import nibabel as nib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seganypet.pet.volume import Point, Volume
+
+AIR = {"HU": -1024.0}  # every other unit has nothing, 0, outside the scan
+
+
+@dataclass(frozen=True)
+class Window:
+    """A cube of `size`^3 voxels whose axes run along x, y and z of the patient.
+
+    Attributes:
+        corner_mm: RAS+ millimetres of the centre of its voxel (0, 0, 0).
+        size: Voxels along each side.
+        spacing_mm: Voxel size, the same along all axes.
+    """
+
+    corner_mm: Point
+    size: int
+    spacing_mm: float
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxels of the window to RAS+ millimetres, (4, 4)."""
+        return self.grid_affine(self.size)
+
+    def grid_affine(self, size: int) -> np.ndarray:
+        """Affine of a grid of `size`^3 voxels that fills the same cube."""
+        step = self.size / size
+        affine = np.diag([self.spacing_mm * step] * 3 + [1.0])
+        affine[:3, 3] = np.array(self.corner_mm) + self.spacing_mm * (step - 1) / 2
+        return affine
+
+    def to_window(self, mm: np.ndarray) -> np.ndarray:
+        """RAS+ millimetres to voxels of the window, (..., 3) in and out."""
+        return (np.asarray(mm, float) - np.array(self.corner_mm)) / self.spacing_mm
+
+    def contains_mm(self, mm: np.ndarray) -> bool:
+        """True if the point lies inside the cube."""
+        ijk = self.to_window(mm)
+        return bool(np.all(ijk >= -0.5) and np.all(ijk <= self.size - 0.5))
+
+    def corners_mm(self) -> np.ndarray:
+        """The eight corners of the cube, (8, 3)."""
+        return nib.affines.apply_affine(self.affine, list(product((-0.5, self.size - 0.5), repeat=3)))
+
+
+def window_around(volume: Volume, centre_mm: np.ndarray, size: int, spacing_mm: float) -> Window:
+    """The window centred on a point, pushed back inside the volume where the volume is large enough.
+
+    Along an axis where the volume is the smaller of the two, the window is centred on the volume.
+    """
+    low, high = extent_mm(volume)
+    half = size * spacing_mm / 2
+    centre = np.where(high - low > 2 * half, np.clip(centre_mm, low + half, high - half), (low + high) / 2)
+    corner = centre - half + spacing_mm / 2
+    return Window(tuple(float(x) for x in corner), size, float(spacing_mm))
+
+
+def extent_mm(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest x, y, z of the box that holds all voxels, faces included; two arrays of 3."""
+    corners_ijk = np.array(list(product(*[(-0.5, size - 0.5) for size in volume.shape])))
+    corners_mm = volume.to_mm(corners_ijk)
+    return corners_mm.min(0), corners_mm.max(0)
+
+
+def sample_window(volume: Volume, window: Window) -> Tensor:
+    """Intensities of a volume inside a window, (1, 1, n, n, n) float32.
+
+    Where the volume's voxels are finer than the window's, each voxel of the window averages several
+    evenly spaced samples, so that noise is averaged and not picked. Outside the volume there is air.
+    """
+    oversampling = int(np.clip(np.round(window.spacing_mm / min(volume.spacing)), 1, 3))
+    affine = window.grid_affine(window.size * oversampling)
+    block, block_affine = _crop_to(volume, affine, window.size * oversampling)
+    air = AIR.get(volume.unit, 0.0)
+    data = torch.from_numpy(block)[None, None] - air
+    fine = resample(data, block_affine, affine, [window.size * oversampling] * 3)
+    return F.avg_pool3d(fine, oversampling) + air
+
+
+def mask_on_grid(volume: Volume, parts: list[tuple[Window, Tensor]]) -> np.ndarray:
+    """Threshold the logits of one object's windows on the volume's grid; bool, shape (I, J, K)."""
+    mask = np.zeros(volume.shape, bool)
+    corners_mm = np.concatenate([np.zeros((0, 3)), *(_positive_corners_mm(*part) for part in parts)])
+    if len(corners_mm):
+        # Where no logits around are positive, neither is what lies between them: most voxels need no computing.
+        low, high = _box_of_windows(volume, parts)
+        least, most = _voxel_box(volume, corners_mm)
+        low, high = np.maximum(low, least), np.minimum(high, most)
+        if (low < high).all():
+            np.greater(_blend(volume, parts, low, high), 0, out=mask[_slices(low, high)])
+    return mask
+
+
+def logits_on_grid(volume: Volume, parts: list[tuple[Window, Tensor]]) -> np.ndarray:
+    """The logits of one object's windows on the volume's grid, float32, shape (I, J, K); 0 where no window looked.
+
+    Args:
+        volume: Gives the grid.
+        parts: Windows, each with its low-resolution logits (1, 1, m, m, m).
+    """
+    logits = np.zeros(volume.shape, np.float32)
+    if parts:
+        low, high = _box_of_windows(volume, parts)
+        total = _blend(volume, parts, low, high)
+        weight = _blend(volume, [(window, torch.ones_like(part)) for window, part in parts], low, high)
+        np.divide(total, weight, out=logits[_slices(low, high)], where=weight > 0)
+    return logits
+
+
+def _blend(volume: Volume, parts: list[tuple[Window, Tensor]], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Weighted sum of logits over windows, at the voxels low .. high - 1 of the volume.
+
+    A window's weight falls towards its faces, so that overlapping windows blend. The sign of the sum is that
+    of the weighted mean, so a mask needs no division; of a single window it is the sign of its logits.
+    """
+    affine = volume.affine.copy()
+    affine[:3, 3] = volume.to_mm(low)
+    total = 0
+    for window, logits in parts:
+        # Interpolated apart: a product interpolated would move the zero crossing between two unequal weights.
+        both = torch.cat([logits, _taper(logits).expand_as(logits)], dim=1)
+        logits, weight = resample(both, window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())[0]
+        total += logits * weight
+    return total.cpu().numpy()
+
+
+def _box_of_windows(volume: Volume, parts: list[tuple[Window, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+    return _voxel_box(volume, np.concatenate([window.corners_mm() for window, _ in parts]))
+
+
+def _voxel_box(volume: Volume, corners_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First voxel, and the one after the last, of the smallest box in the volume that holds points; never empty."""
+    corners_ijk = volume.to_ijk(corners_mm)
+    low = np.clip(np.ceil(corners_ijk.min(0)), 0, np.array(volume.shape) - 1).astype(int)
+    high = np.clip(np.floor(corners_ijk.max(0)) + 1, low + 1, volume.shape).astype(int)
+    return low, high
+
+
+def _positive_corners_mm(window: Window, logits: Tensor) -> np.ndarray:
+    """Corners, (8, 3), of the box beyond which interpolated logits cannot be positive; (0, 3) if none is."""
+    places = (logits[0, 0] > 0).nonzero().cpu().numpy()
+    if not len(places):
+        return np.zeros((0, 3))
+    corners = list(product(*zip(places.min(0) - 1, places.max(0) + 1, strict=True)))
+    return nib.affines.apply_affine(window.grid_affine(logits.shape[-1]), corners)
+
+
+def _slices(low: np.ndarray, high: np.ndarray) -> tuple[slice, slice, slice]:
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+
+
+def _taper(logits: Tensor) -> Tensor:
+    size = logits.shape[-1]
+    ramp = 1 - (torch.arange(size, device=logits.device) - (size - 1) / 2).abs() / (size / 2 + 0.5)  # > 0 everywhere
+    return ramp[:, None, None] * ramp[:, None] * ramp
+
+
+def resample(source: Tensor, source_affine: np.ndarray, target_affine: np.ndarray, target_shape: list[int]) -> Tensor:
+    """Trilinear samples of one grid at the voxels of another; 0 outside.
+
+    Args:
+        source: (1, C, I, J, K).
+        source_affine: Voxels of the source to millimetres.
+        target_affine: Voxels of the target to millimetres.
+        target_shape: Voxels of the target along its axes.
+
+    Returns:
+        (1, C, *target_shape).
+    """
+    to_source = np.linalg.inv(source_affine) @ target_affine
+    # grid_sample counts from -1 to 1 across a grid, faces included, and wants the last axis first.
+    to_unit = _unit_from_voxels(source.shape[2:]) @ to_source @ np.linalg.inv(_unit_from_voxels(target_shape))
+    theta = torch.from_numpy(to_unit[:3][::-1][:, [2, 1, 0, 3]].copy()).to(source)
+    grid = F.affine_grid(theta[None], [1, 1, *target_shape], align_corners=False)
+    return F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _unit_from_voxels(shape: tuple[int, ...] | list[int]) -> np.ndarray:
+    # Voxel centres 0 .. n-1 of an axis lie at (2 v + 1) / n - 1.
+    scale = 2 / np.array(shape, float)
+    matrix = np.diag([*scale, 1.0])
+    matrix[:3, 3] = scale / 2 - 1
+    return matrix
+
+
+def _crop_to(volume: Volume, affine: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a volume that samples at `affine` can touch: reading less is most of the speed."""
+    corners = np.array(list(product((0, size - 1), repeat=3)))
+    ijk = volume.to_ijk(nib.affines.apply_affine(affine, corners))
+    shape = np.array(volume.shape)
+    low = np.clip(np.floor(ijk.min(0)) - 1, 0, shape - 1).astype(int)
+    high = np.clip(np.ceil(ijk.max(0)) + 2, low + 1, shape).astype(int)
+    block_affine = volume.affine.copy()
+    block_affine[:3, 3] = volume.to_mm(low)
+    block = volume.data[_slices(low, high)]
+    return np.ascontiguousarray(block), block_affine

@@ -1,0 +1,59 @@
+"""Regions of an array: what is connected, the box around it, its deepest voxel."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+CONNECTED_26 = np.ones((3, 3, 3), bool)
+CONNECTED_18 = ndimage.generate_binary_structure(3, 2)
+CONNECTED_6 = ndimage.generate_binary_structure(3, 1)
+
+
+def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
+    """Voxel of a non-empty region farthest from its outside, in mm; outside the array is outside the region.
+
+    The region may also be a slice, (rows, columns), with two spacings.
+
+    Source: exact Euclidean distance transform. Ties go to the voxel nearest to the centroid, then to the first in
+    array order, so that a tube is clicked in its middle and not at its end.
+    """
+    axes = range(region.ndim)
+    depth_mm = ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing)[(slice(1, -1),) * region.ndim]
+    # The transform rounds in its last bits: depths that close are equal.
+    candidates = np.argwhere(depth_mm >= depth_mm.max() * (1 - 1e-9))
+    # Summing over all axes but one at a time spares a list of all voxels.
+    centroid = [
+        np.average(np.arange(size), weights=region.sum(axis=tuple({*axes} - {axis})))
+        for axis, size in enumerate(region.shape)
+    ]
+    distance_mm = np.linalg.norm((candidates - centroid) * np.asarray(spacing), axis=1)
+    return tuple(int(index) for index in candidates[np.argmin(np.round(distance_mm, 6))])
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """Smallest box that holds every True voxel; None if there is none."""
+    plane = mask.any(axis=2)  # the contiguous axis first: the rest is then cheap
+    i = np.flatnonzero(plane.any(axis=1))
+    if not len(i):
+        return None
+    j = np.flatnonzero(plane.any(axis=0))
+    box = slice(int(i[0]), int(i[-1]) + 1), slice(int(j[0]), int(j[-1]) + 1)
+    k = np.flatnonzero(mask[box].any(axis=(0, 1)))
+    return *box, slice(int(k[0]), int(k[-1]) + 1)
+
+
+def connected_pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
+    """Bounding box of each 26-connected piece of a mask, and the piece, bool, in this box."""
+    outer = bounding_box(mask)
+    if outer is None:
+        return
+    pieces, _ = ndimage.label(mask[outer], CONNECTED_26)
+    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
+        shifted = tuple(slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, outer, strict=True))
+        yield shifted, pieces[box] == number
+
+
+def enclosing_box(boxes: Iterable[Sequence[slice]]) -> tuple[slice, ...]:
+    """Smallest box that holds all of these boxes."""
+    return tuple(slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*boxes, strict=True))

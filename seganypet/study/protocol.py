@@ -1,0 +1,302 @@
+"""Simulated dialogues: click, look at the mask, click again; one row after each round.
+
+Two protocols, by name.
+
+"whole_volume", ours: a session sees the whole scan. DSC and NSD are taken after every click, over the whole volume, of
+the mask as it then is.
+
+"release", what the public releases of SAM-Med3D and SegAnyPET did in their older evaluation: for each target the scan
+is cut to a window centred on the centre of the TRUTH's bounding box, the first click goes at random into the truth,
+later ones at random into the error; DSC and NSD are taken inside this window, and after each click the best so far
+counts, by DSC. It flatters in four ways: the network is told where the target is, and never sees one off its centre;
+what a target larger than the window has outside it is not missed; a leak beyond the window does not count; and a mask
+that later clicks spoil keeps its best score. The window is the network's own (voxels times spacing), or 192 mm (128
+voxels of 1.5 mm) for what has none, along the scan's own axes and with 0 beyond the scan. Resampling and intensities
+remain the network's.
+
+A slicewise session has `click_slices(clicks) -> mask` beside `reset`, and `axis`, a key of `views.VIEWS`. It gets one
+click on each slice that holds the target in the first round, then one on each such slice whose mask is wrong; it keeps
+what earlier rounds said. Which slices hold the target is told to nobody else: an oracle that 3D networks lack.
+"""
+
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seganypet.errors import GeometryError, SegAnyPETError
+from seganypet.metrics import dice, surface_dice
+from seganypet.pet.views import VIEWS, ras_axes
+from seganypet.pet.volume import Volume
+from seganypet.prompting.prompts import Click
+from seganypet.prompting.simulate import (
+    FIRST,
+    THEN,
+    first_click,
+    first_clicks_by_slice,
+    next_click,
+    next_clicks_by_slice,
+)
+from seganypet.regions import bounding_box
+from seganypet.study.results import WHOLE_CASE
+
+PROTOCOLS = ("whole_volume", "release")
+RELEASE_WINDOW_MM = 192.0
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """How targets are clicked and scored.
+
+    Attributes:
+        clicks: Number of rounds.
+        protocol: One of `PROTOCOLS`.
+        first: Strategy of the first click, see `simulate.first_click`; None: the protocol's.
+        then: Strategy of later clicks, see `simulate.next_click`; None: the protocol's.
+        seed: Of random clicks.
+
+    Raises:
+        SegAnyPETError: No rounds, or an unknown protocol or strategy.
+    """
+
+    clicks: int = 5
+    protocol: str = "whole_volume"
+    first: str | None = None
+    then: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise SegAnyPETError(f"protocol={self.protocol!r}; expected one of {', '.join(PROTOCOLS)}.")
+        released = self.protocol == "release"
+        object.__setattr__(self, "first", self.first or ("random" if released else "deepest"))
+        object.__setattr__(self, "then", self.then or ("random_error" if released else "largest_error"))
+        if self.clicks < 1 or self.first not in FIRST or self.then not in THEN:
+            raise SegAnyPETError(
+                f"clicks={self.clicks}, first={self.first!r}, then={self.then!r}: expected at least one click, first "
+                f"one of {FIRST} and then one of {THEN}."
+            )
+
+    @property
+    def label(self) -> str:
+        """What the column `protocol` says: "deepest, largest_error" or whichever clicks; "release" before its own."""
+        clicks = f"{self.first}, {self.then}"
+        return f"release: {clicks}" if self.protocol == "release" else clicks
+
+
+@dataclass(frozen=True, eq=False)
+class CaseJob:
+    """All that is to be done on one case.
+
+    Attributes:
+        case: See `evaluate.EvaluationCase`.
+        methods: See `methods.Method`.
+        targets: Names wanted, None for all.
+        dialogue: How.
+        finished: Pairs (model, target) to leave out.
+    """
+
+    case: Any
+    methods: tuple[Any, ...]
+    targets: tuple[str, ...] | None
+    dialogue: Dialogue
+    finished: frozenset[tuple[str, str]] = frozenset()
+
+
+class Segmented(NamedTuple):
+    """One target is finished: a row for each round, with the columns that its dialogue knows."""
+
+    model: str
+    target: str
+    rows: list[dict[str, Any]]
+
+
+class CaseDone(NamedTuple):
+    """Names of the targets of a case, in order; not all if it failed on the way."""
+
+    targets: list[str]
+    complete: bool
+
+
+def segment_case(job: CaseJob) -> Iterator[Segmented | CaseDone]:
+    """Segment every target of a case with every method; what fails becomes rows with the error.
+
+    A session is opened at a method's first target and serves all of them. Where the scan or its labels cannot be read,
+    each method gets rows of the target `WHOLE_CASE`.
+    """
+    names: list[str] = []
+    sessions: dict[str, Any] = {}
+    try:
+        pet = job.case.load_pet()
+        for target, truth in job.case.targets(pet, job.targets):
+            names.append(target)
+            stream = job.dialogue.seed, zlib.crc32(f"{job.case.case}/{target}".encode())
+            for method in job.methods:
+                if (method.name, target) not in job.finished:
+                    try:
+                        if method.name not in sessions:
+                            sessions[method.name] = method.open(pet)
+                        rng = np.random.default_rng(stream)  # the same for every method
+                        rows = list(_dialogue(method, sessions[method.name], truth, pet, job.dialogue, rng))
+                    except Exception as error:  # whatever a method does, the others go on
+                        rows = failed_rows(error, job.dialogue.clicks)
+                    yield Segmented(method.name, target, rows)
+        yield CaseDone(names, complete=True)
+    except Exception as error:
+        for method in job.methods:
+            yield Segmented(method.name, WHOLE_CASE, failed_rows(error, job.dialogue.clicks))
+        yield CaseDone(names, complete=False)
+
+
+def failed_rows(error: BaseException, clicks: int) -> list[dict[str, Any]]:
+    """Rows that say what went wrong: none of the rounds counts, not even those before the failure."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())  # one line, so that a cut file is seen to be cut
+    return [{"click": number, "error": text} for number in range(1, clicks + 1)]
+
+
+def _dialogue(
+    method: Any, session: Any, truth: np.ndarray, pet: Volume, dialogue: Dialogue, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    if dialogue.protocol != "release" or not truth.any():
+        session.reset()
+        yield from rounds(session, truth, pet, dialogue, rng)
+        return
+    window, truth, corner = release_window(pet, truth, _window_mm(session))
+    best = {"dsc": -1.0}
+    for row in rounds(method.open(window), truth, window, dialogue, rng):
+        best = max(best, {"dsc": row["dsc"], "nsd": row["nsd"]}, key=lambda scores: scores["dsc"])
+        for axis, first in zip(("click_i", "click_j", "click_k"), corner, strict=True):
+            if axis in row:
+                row[axis] += first
+        yield row | best
+
+
+def rounds(
+    session: Any, truth: np.ndarray, volume: Volume, dialogue: Dialogue, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """The rounds of one target.
+
+    Args:
+        session: Open on `volume`, and without clicks.
+        truth: True inside the target, shape of `volume`, bool. If it is empty, nothing is clicked or scored.
+        volume: Gives the grid.
+        dialogue: Strategies and number of clicks.
+        rng: Of random clicks.
+
+    Yields:
+        One row for each round; `evaluate` says what its columns mean.
+    """
+    spacing = volume.spacing
+    per_slice = hasattr(session, "click_slices")
+    axis = array_axis(session.axis, volume) if per_slice else None
+    fixed = {"nsd_tolerance_mm": max(spacing), "per_slice": per_slice}
+    if per_slice:
+        fixed["slices"] = np.count_nonzero(truth.any(axis=tuple({0, 1, 2} - {axis})))
+    # No error and no surface lies beyond the box that holds truth and mask: clicks and scores are the same inside it.
+    box = truth_box = bounding_box(truth)
+    mask, scores, total_clicks, model_seconds = None, {}, 0, 0.0
+    for number in range(1, dialogue.clicks + 1):
+        row = {"click": number, "prompt": _prompt(number, per_slice)} | fixed
+        clicks = []
+        if truth_box is not None:
+            clicks = _next_clicks(None if mask is None else mask[box], truth[box], spacing, axis, dialogue, rng)
+            clicks = [_moved(click, box) for click in clicks]
+        if clicks:
+            start = time.perf_counter()
+            if per_slice:
+                mask = session.click_slices(clicks)
+            else:
+                mask = session.click(ijk=clicks[0].ijk, foreground=clicks[0].foreground)
+            row["seconds"] = time.perf_counter() - start
+            mask = np.asarray(mask, bool)
+            if mask.shape != truth.shape:
+                raise GeometryError(f"a session on a volume of shape {truth.shape} gave a mask of shape {mask.shape}.")
+            total_clicks += len(clicks)
+            model_seconds += row["seconds"]
+            if not per_slice:
+                row |= dict(zip(("click_i", "click_j", "click_k"), clicks[0].ijk, strict=True))
+                row["foreground"] = clicks[0].foreground
+            box = _around_both(truth_box, bounding_box(mask) or truth_box)
+            inside = mask[box], truth[box]
+            scores = {"dsc": dice(*inside), "nsd": surface_dice(*inside, spacing, max(spacing))}
+        yield row | scores | {"total_clicks": total_clicks, "model_seconds": model_seconds}
+
+
+def _next_clicks(
+    mask: np.ndarray | None, truth: np.ndarray, spacing: Sequence[float], axis: int | None, dialogue: Dialogue,
+    rng: np.random.Generator,
+) -> list[Click]:  # fmt: skip
+    """One click in the volume, or one in each slice along an axis; none where nothing is wrong."""
+    options = {"strategy": dialogue.first if mask is None else dialogue.then, "spacing": spacing, "rng": rng}
+    if axis is not None:
+        if mask is None:
+            return first_clicks_by_slice(truth, axis, **options)
+        return next_clicks_by_slice(truth, mask, axis, **options)
+    click = first_click(truth, **options) if mask is None else next_click(truth, mask, **options)
+    return [] if click is None else [click]
+
+
+def _around_both(one: Sequence[slice], other: Sequence[slice]) -> tuple[slice, ...]:
+    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+
+
+def _moved(click: Click, box: Sequence[slice]) -> Click:
+    """A click in a box of the volume as one in the volume."""
+    return Click(tuple(index + part.start for index, part in zip(click.ijk, box, strict=True)), click.foreground)
+
+
+def array_axis(name: str, volume: Volume) -> int:
+    """Axis of the volume's array along which slices of a view follow each other.
+
+    Raises:
+        SegAnyPETError: No such view.
+    """
+    if name not in VIEWS:
+        raise SegAnyPETError(f"axis={name!r}; expected one of {', '.join(VIEWS)}.")
+    return [axis for axis, _ in ras_axes(volume)].index(VIEWS[name].through)
+
+
+def release_window(pet: Volume, truth: np.ndarray, window_mm: float) -> tuple[Volume, np.ndarray, tuple[int, int, int]]:
+    """The window of the protocol "release".
+
+    Args:
+        pet: The scan.
+        truth: True inside the target, shape of `pet`, bool, not empty.
+        window_mm: Its side.
+
+    Returns:
+        Scan and truth inside the window, 0 and False beyond the scan; and its first voxel in `pet`, which may be
+        negative. No more voxels than fit into the side, so that a network's window of that side is centred on them.
+    """
+    box = bounding_box(truth)
+    size = np.maximum(np.floor(window_mm / np.array(pet.spacing) + 1e-6), 1).astype(int)
+    centre = np.array([(part.start + part.stop) / 2 for part in box])
+    low = np.floor(centre - size / 2 + 0.5).astype(int)
+    inside = tuple(slice(max(a, 0), min(a + n, end)) for a, n, end in zip(low, size, pet.shape, strict=True))
+    there = tuple(slice(part.start - a, part.stop - a) for part, a in zip(inside, low, strict=True))
+    data, cut = np.zeros(size, np.float32), np.zeros(size, bool)
+    data[there], cut[there] = pet.data[inside], truth[inside]
+    affine = pet.affine.copy()
+    affine[:3, 3] = pet.to_mm(low)
+    window = Volume(data, affine, pet.unit, source=f"{pet.source}, window on the truth", metadata=pet.metadata)
+    return window, cut, tuple(int(index) for index in low)
+
+
+def _window_mm(session: Any) -> float:
+    if hasattr(session, "click_slices"):
+        raise SegAnyPETError(
+            "the protocol 'release' is one of 3D windows; evaluate a slicewise model by 'whole_volume'."
+        )
+    config = getattr(getattr(session, "model", None), "config", None)
+    if config is None or not hasattr(config, "window_size"):
+        return RELEASE_WINDOW_MM
+    return config.window_size * getattr(session, "spacing_mm", config.spacing_mm)
+
+
+def _prompt(number: int, per_slice: bool) -> str:
+    if not per_slice:
+        return str(number)
+    return "N" if number == 1 else f"{number}N"

@@ -1,0 +1,100 @@
+"""What the analysis of tumours needs of one case: scan, lesions, and the organs that are hot in health."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seganypet.cohort.case import Case
+from seganypet.cohort.totalsegmentator import read_totalsegmentator
+from seganypet.errors import CohortError
+from seganypet.pet.physiology import physiological_mask
+from seganypet.pet.volume import Volume
+from seganypet.phantom import PhantomCase
+
+HOT_STRUCTURES = ("brain", "urinary_bladder", "kidney_left", "kidney_right", "heart")  # TotalSegmentator's names
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomInMemory:
+    """A phantom with the calls of a cohort's case."""
+
+    phantom: PhantomCase
+
+    @property
+    def case(self) -> str:
+        """Name by domain, seed and kind of lesions."""
+        return f"phantom_{self.phantom.domain}_{self.phantom.seed}_{self.phantom.pet.metadata['lesion_kind']}"
+
+    patient = case
+
+    @property
+    def pet(self) -> Volume:
+        """The scan."""
+        return self.phantom.pet
+
+    def load_pet(self) -> Volume:
+        """The scan."""
+        return self.phantom.pet
+
+    def load_lesions(self, pet: Volume) -> np.ndarray:
+        """Instances, shape of the scan."""
+        return self.phantom.lesions
+
+
+@dataclass(frozen=True, eq=False)
+class TumourScan:
+    """One case, read.
+
+    Attributes:
+        case: Its name.
+        pet: In SUVbw.
+        truth: All lesions, bool, shape of the scan.
+        physiology: Organs that are hot in health, bool, shape of the scan; None if nobody drew any, or none is in view.
+    """
+
+    case: str
+    pet: Volume
+    truth: np.ndarray
+    physiology: np.ndarray | None
+
+    @classmethod
+    def of(cls, case: Case | PhantomInMemory, totalsegmentator: str | os.PathLike | None = None) -> "TumourScan":
+        """Read a case.
+
+        Args:
+            case: Of a cohort, or a phantom.
+            totalsegmentator: Folder of TotalSegmentator's output, <case>.nii.gz or <case>/<organ>.nii.gz, which knows
+                brain and bladder. None: the hot organs are those of the case's own labels, kidneys and heart; of
+                phantoms, all.
+
+        Raises:
+            SegAnyPETError: No labels of lesions, no output for this case, or files that cannot be read.
+        """
+        pet = case.load_pet()
+        organs = _hot_organs(case, pet, totalsegmentator)
+        return cls(case.case, pet, case.load_lesions(pet) > 0, organs if organs is not None and organs.any() else None)
+
+
+def organs_of_case(case: str, totalsegmentator: str | os.PathLike | None) -> Path | None:
+    """Where TotalSegmentator's output for a case lies, file or folder; None: nowhere."""
+    suffixes = () if totalsegmentator is None else ("", ".nii.gz", ".nii")
+    places = [Path(totalsegmentator) / f"{case}{suffix}" for suffix in suffixes]
+    return next((place for place in places if place.exists()), None)
+
+
+def _hot_organs(
+    case: Case | PhantomInMemory, pet: Volume, totalsegmentator: str | os.PathLike | None
+) -> np.ndarray | None:
+    if totalsegmentator is not None:
+        path = organs_of_case(case.case, totalsegmentator)
+        if path is None:
+            raise CohortError(
+                f"{totalsegmentator} holds neither a folder {case.case} nor {case.case}.nii.gz. Run TotalSegmentator "
+                "on the CT of this case, or leave its output out: hot organs are then those of the case's own labels."
+            )
+        return physiological_mask(*read_totalsegmentator(path, pet, HOT_STRUCTURES))
+    if isinstance(case, PhantomInMemory):
+        return physiological_mask(case.phantom.anatomy, case.phantom.anatomy_names)
+    return physiological_mask(*case.load_organs(pet)) if case.organs is not None else None

@@ -1,0 +1,96 @@
+"""What the embedded networks promise: masks that follow clicks, on scans that they were not trained on."""
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+import seganypet as sap
+from seganypet.organs import SEEN_ORGANS
+from seganypet.prompting.simulate import first_click, next_click
+
+SAMPLES = ("phantom_internal_9000", "phantom_external_9001")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sap.load_model("tiny-base")
+
+
+@pytest.fixture(scope="module")
+def specialist():
+    return sap.load_model("tiny")
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return sap.Cohort.from_csv(REPOSITORY / "data_samples" / "cohort.csv")
+
+
+def dsc_over_clicks(session, truth, spacing, clicks):
+    session.reset()
+    mask = session.click(ijk=first_click(truth, spacing=spacing).ijk)
+    scores = [sap.dice(mask, truth)]
+    for _ in range(clicks - 1):
+        click = next_click(truth, mask, spacing=spacing)
+        mask = session.click(ijk=click.ijk, foreground=click.foreground)
+        scores.append(sap.dice(mask, truth))
+    return scores
+
+
+def test_the_file_is_small_and_tells_how_it_was_made(model):
+    assert model.facts["training"]["name"] == "tiny-base"
+    assert model.facts["training"]["first_phantom_seed"] >= 10_000, "samples and benchmarks use seeds below"
+    assert model.facts["step"] > 0
+
+
+def test_clicks_segment_seen_organs_far_better_than_thresholds_do(model, cohort):
+    network, grown = [], []
+    for case in SAMPLES:
+        pet = cohort[case].load_pet()
+        session, threshold = sap.Session(model, pet), sap.ThresholdSession(pet, "41%")
+        for _, truth in cohort[case].targets(pet, SEEN_ORGANS):
+            network.append(dsc_over_clicks(session, truth, pet.spacing, 5))
+            grown.append(dsc_over_clicks(threshold, truth, pet.spacing, 5))
+    network, grown = np.mean(network, axis=0), np.mean(grown, axis=0)
+    assert (network > grown + 0.15).all(), (network, grown)
+    assert network[-1] > network[0]
+
+
+def test_a_journal_replays_to_the_identical_mask(model, cohort, tmp_path):
+    pet = cohort[SAMPLES[0]].load_pet()
+    truth = dict(cohort[SAMPLES[0]].targets(pet, ["liver"]))["liver"]
+    session = sap.Session(model, pet)
+    dsc_over_clicks(session, truth, pet.spacing, 3)
+    session.save_journal(tmp_path / "clicks.json")
+    assert np.array_equal(sap.Session.replay(model, pet, tmp_path / "clicks.json").mask, session.mask)
+
+
+def test_the_specialist_says_what_it_was_trained_on(specialist):
+    training = specialist.facts["training"]
+    assert training["strategy"] == "cpcl" and training["init"] == "tiny-base"
+    assert training["data"]["targets"] == list(SEEN_ORGANS) and training["data"]["first_seed"] >= 20_000
+    assert 0.7 < specialist.facts["doubtful_dsc"] < 0.8
+
+
+def test_fine_tuning_on_five_organs_pays_at_the_first_click(model, specialist, cohort):
+    first = {network.name: [] for network in (model, specialist)}
+    for case in SAMPLES:
+        pet = cohort[case].load_pet()
+        for network in (model, specialist):
+            session = sap.Session(network, pet)
+            for _, truth in cohort[case].targets(pet, SEEN_ORGANS):
+                first[network.name] += dsc_over_clicks(session, truth, pet.spacing, 1)
+    assert np.mean(first["tiny"]) > np.mean(first["tiny-base"]) + 0.05, first
+    assert np.mean(first["tiny"]) > 0.8, first
+
+
+@pytest.mark.slow
+def test_bfloat16_draws_the_same_masks_as_float32_on_ten_phantoms(model):
+    agreement = []
+    for seed in range(300, 310):
+        phantom = sap.make_phantom(seed)
+        inside = phantom.organs == np.bincount(phantom.organs[phantom.organs > 0]).argmax()  # the largest organ
+        click = first_click(inside, spacing=phantom.pet.spacing)
+        masks = [sap.Session(model, phantom.pet, precision=p).click(ijk=click.ijk) for p in ("float32", "bfloat16")]
+        agreement.append(sap.dice(*masks))
+    assert np.mean(agreement) >= 0.99, agreement

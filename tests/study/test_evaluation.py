@@ -1,0 +1,336 @@
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPOSITORY
+from evaluation_cases import TIMES, memory_case
+
+from seganypet.cohort.case import Case
+from seganypet.cohort.cohort import Cohort
+from seganypet.errors import SegAnyPETError
+from seganypet.metrics import dice, surface_dice
+from seganypet.pet.volume import Volume, save_mask, save_volume
+from seganypet.prompting.simulate import first_click, next_click
+from seganypet.prompting.thresholds import RULES
+from seganypet.study.evaluation import COLUMNS, effort, evaluate, main, summarise
+from seganypet.study.protocol import PROTOCOLS
+
+
+class Plodder:
+    """A model whose session knows cubes only: 5 x 5 x 5 voxels around each click, set or cleared."""
+
+    name = "plodder"
+
+
+class PlodderSession:
+    opened: list["PlodderSession"] = []
+
+    def __init__(self, model: Plodder, volume: Volume) -> None:
+        self.volume, self.clicks, self.resets = volume, [], 0
+        PlodderSession.opened.append(self)
+        self.reset()
+
+    def reset(self) -> None:
+        self.mask, self.resets = np.zeros(self.volume.shape, bool), self.resets + 1
+
+    def click(self, ijk, foreground: bool = True) -> np.ndarray:
+        self.clicks.append((ijk, foreground))
+        cube = tuple(slice(max(index - 2, 0), index + 3) for index in ijk)
+        self.mask = self.mask.copy()
+        self.mask[cube] = foreground
+        return self.mask
+
+
+@pytest.fixture(autouse=True)
+def plodder_sessions(monkeypatch):
+    PlodderSession.opened = []
+    real = import_module("seganypet.study.evaluation")._open_session
+    monkeypatch.setattr(
+        import_module("seganypet.study.evaluation"),
+        "_open_session",
+        lambda model, volume: PlodderSession(model, volume) if isinstance(model, Plodder) else real(model, volume),
+    )
+
+
+def test_table_has_one_row_per_target_model_and_click():
+    results = evaluate([memory_case()], Plodder(), 3, targets=["liver", "spleen"], progress=False)
+    assert tuple(results.columns) == COLUMNS
+    assert len(results) == 2 * (1 + len(RULES)) * 3
+    assert set(results["model"]) == {"plodder", *RULES}
+    assert not results.duplicated(["case", "target", "model", "click"]).any()
+    assert (results["nsd_tolerance_mm"].round(3) == 4.07).all()  # the largest voxel spacing
+
+
+def test_scores_are_those_of_the_masks_after_each_click_by_hand():
+    results = evaluate([memory_case()], Plodder(), 2, targets=["spleen"], baselines=(), progress=False)
+    # i = 12 to 20: the deepest voxel is (16, 4, 4). Its cube covers i = 14 to 18, 125 of 225 voxels.
+    first, second = results.to_dict("records")
+    assert (first["click_i"], first["click_j"], first["click_k"], first["foreground"]) == (16, 4, 4, True)
+    assert first["dsc"] == pytest.approx(2 * 125 / (125 + 225))
+    # Two misses of 2 x 5 x 5 are left; the cube on one of them, at i = 12 or 13, adds its 50 voxels and spills.
+    assert second["foreground"] and second["click_i"] in (12, 13, 19, 20)
+    spill = {12: 50, 13: 25, 19: 25, 20: 50}[second["click_i"]]
+    assert second["dsc"] == pytest.approx(2 * 175 / (175 + spill + 225))
+
+
+def test_every_click_answers_the_mask_before_it():
+    case = memory_case()
+    results = evaluate([case], Plodder(), 5, targets=["spleen"], baselines=(), progress=False)
+    truth, spacing = case.organs == 5, case.pet.spacing
+    session = PlodderSession(Plodder(), case.pet)
+    click = first_click(truth, spacing=spacing)
+    for row in results.to_dict("records"):
+        assert (row["click_i"], row["click_j"], row["click_k"], row["foreground"]) == (*click.ijk, click.foreground)
+        mask = session.click(click.ijk, click.foreground)
+        assert (row["dsc"], row["nsd"]) == (dice(mask, truth), surface_dice(mask, truth, spacing))
+        click = next_click(truth, mask, spacing=spacing)
+
+
+def test_one_session_serves_all_targets_of_a_case_and_is_reset_between_them():
+    evaluate([memory_case("a"), memory_case("b")], Plodder(), 2, targets=["liver", "spleen"], progress=False)
+    assert len(PlodderSession.opened) == 2
+    assert [session.resets for session in PlodderSession.opened] == [1 + 2, 1 + 2]
+
+
+def test_perfect_mask_is_kept_without_further_clicks():
+    results = evaluate([memory_case()], Plodder(), 5, targets=["liver"], baselines=(), progress=False)
+    assert (results["dsc"] == 1).all() and (results["nsd"] == 1).all()
+    assert results["click_i"].isna().tolist() == [False, True, True, True, True]
+    assert results["seconds"].isna().tolist() == [False, True, True, True, True]
+    assert len(PlodderSession.opened[0].clicks) == 1
+
+
+def test_empty_target_has_undefined_rows_and_is_counted():
+    results = evaluate([memory_case()], Plodder(), 3, targets=["liver", "heart"], baselines=(), progress=False)
+    heart = results[results["target"] == "heart"]
+    assert len(heart) == 3 and heart[["dsc", "nsd", "seconds", "click_i"]].isna().all(axis=None)
+    summary = summarise(results).set_index("click")
+    assert summary.loc[3, ["targets", "empty", "dsc"]].tolist() == [1, 1, 1.0]  # the mean is the liver's alone
+
+
+def test_seen_and_unseen_organs_and_lesions_are_never_averaged_together():
+    results = evaluate([memory_case()], Plodder(), 3, baselines=(), progress=False)
+    seen = results.drop_duplicates("target").set_index("target")["seen"]
+    assert seen["liver"] and seen["spleen"] and not seen["prostate"] and not seen["aorta"]
+    assert seen[["lesions", "lesion_01", "lesion_02"]].isna().all()
+    summary = summarise(results, clicks=(1,)).set_index("group")
+    assert summary["targets"].to_dict() == {"seen": 2, "unseen": 1, "lesions": 1, "lesion": 2}
+    assert summary["empty"].to_dict() == {"seen": 3, "unseen": 6, "lesions": 0, "lesion": 0}
+
+
+def test_summary_is_a_mean_over_patients_not_over_scans():
+    rows = [("a", "p1", 0.2), ("b", "p1", 0.4), ("c", "p2", 0.9)]
+    results = pd.DataFrame(
+        [
+            {"case": case, "patient": patient, "target": "liver", "model": "m", "click": 5, "dsc": dsc, "nsd": dsc / 2}
+            for case, patient, dsc in rows
+        ]
+    )
+    (row,) = summarise(results).to_dict("records")
+    assert row["dsc"] == pytest.approx((0.3 + 0.9) / 2) and row["nsd"] == pytest.approx((0.3 + 0.9) / 4)
+    assert (row["dsc_low"], row["dsc_high"]) == pytest.approx((0.3, 0.9))
+    assert (row["patients"], row["targets"]) == (2, 3)
+
+
+def test_random_clicks_are_the_same_for_every_model_and_repeat_with_the_seed():
+    def first_clicks(seed):
+        results = evaluate(
+            [memory_case()], Plodder(), 1, first="random", then="random_error", seed=seed, targets=["spleen", "liver"],
+            progress=False,
+        )  # fmt: skip
+        places = results.groupby("target")[["click_i", "click_j", "click_k"]]
+        assert (places.nunique() == 1).all(axis=None)
+        return places.first().to_numpy().tolist()
+
+    assert first_clicks(1) == first_clicks(1) != first_clicks(2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clicks": 0}, "at least one click"),
+        ({"first": "centre"}, "first one of .'deepest', 'random'"),
+        ({"then": "worst"}, "then one of .'largest_error', 'random_error'"),
+        ({"targets": ["livre"]}, r"unknown targets \['livre'\].*liver"),
+        ({"baselines": ["forty"]}, "unknown threshold rule 'forty'"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(SegAnyPETError, match=message):
+        evaluate([memory_case()], None, progress=False, **arguments)
+
+
+@pytest.fixture
+def cohort_table(tmp_path) -> Path:
+    cases = []
+    for name in ("a", "b"):
+        case = memory_case(name)
+        save_volume(tmp_path / f"{name}.nii.gz", case.pet)
+        save_mask(tmp_path / f"{name}_organs.nii.gz", case.organs, like=case.pet)
+        organs = tmp_path / f"{name}_organs.nii.gz"
+        pet = tmp_path / f"{name}.nii.gz"
+        cases.append(Case(name, name, pet, "SUVbw", organs=organs, organ_convention="seganypet"))
+    Cohort(cases).to_csv(tmp_path / "cohort.csv")
+    return tmp_path / "cohort.csv"
+
+
+def test_cohort_on_disk_gives_what_the_same_cases_give_in_memory(cohort_table):
+    # A file keeps its affine in float32, so a rule that smooths by the spacing may break a tie otherwise.
+    options = {"targets": ["spleen"], "baselines": ("41%", "2.5"), "progress": False}
+    on_disk = evaluate(Cohort.from_csv(cohort_table), Plodder(), 2, **options)
+    in_memory = evaluate([memory_case("a", "a"), memory_case("b", "b")], Plodder(), 2, **options)
+    pd.testing.assert_frame_equal(on_disk.drop(columns=TIMES), in_memory.drop(columns=TIMES))
+
+
+def test_command_line_writes_the_table_and_prints_means(cohort_table, tmp_path, capsys):
+    output = tmp_path / "results.csv"
+    main([str(cohort_table), "--clicks", "2", "--targets", "liver", "--baselines", "41%", "--output", str(output)])
+    table = pd.read_csv(output)
+    assert len(table) == 2 * 2 and (table["dsc"] == 1).all()  # SUV 5 on a background of 1
+    assert "seen" in capsys.readouterr().out
+
+
+def test_command_line_explains_itself_and_its_errors_without_a_traceback(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "-m", "seganypet.study.evaluation", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+
+    from seganypet.model.checkpoints import EMBEDDED
+
+    told = run("--help")
+    assert told.returncode == 0 and not told.stderr
+    options = ("--model", "--clicks", "--processes", "--cluster", "--protocol", "--retry-failed", "--seconds-per-click")
+    words = (*COLUMNS, *PROTOCOLS, *RULES, *EMBEDDED, "seganypet-v1", "resume:", "time:", "examples:")
+    assert [word for word in (*options, *words) if word not in told.stdout] == ["4.0"]  # a rule that ... stands for
+    failed = run(str(tmp_path / "none.csv"), "--output", str(tmp_path / "out.csv"))
+    assert failed.returncode == 1 and failed.stderr.startswith("error: ")
+    assert "does not exist; expected a cohort.csv" in failed.stderr
+
+
+def test_command_line_runs_on_the_samples_with_threshold_rules_alone(tmp_path, capsys):
+    output = tmp_path / "results.csv"
+    arguments = [str(REPOSITORY / "data_samples" / "cohort.csv"), "--model", "41%", "--model", "fixed=4.0"]
+    main([*arguments, "--clicks", "1", "--targets", "liver", "--baselines", "--output", str(output)])
+    table = pd.read_csv(output)
+    assert set(table["model"]) == {"41%", "fixed"} and table["error"].isna().all()
+    said = capsys.readouterr().out
+    assert "dsc_low" in said and "noc85" not in said  # which takes 20 rounds
+
+
+def test_command_line_says_what_failed(cohort_table, tmp_path, capsys):
+    (tmp_path / "b.nii.gz").write_bytes(b"no scan")
+    main([str(cohort_table), "--clicks", "1", "--targets", "liver", "--baselines", "41%",
+          "--output", str(tmp_path / "out.csv")])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "failed: case b, 41%, (whole case): VolumeError" in said and "--retry-failed" in said
+
+
+def test_phantoms_and_a_network_go_through():
+    import torch
+
+    from seganypet.model.config import ModelConfig
+    from seganypet.model.sam3d import Sam3D
+    from seganypet.phantom import make_phantom
+
+    torch.manual_seed(0)
+    model = Sam3D(ModelConfig(window_size=32, spacing_mm=8.0, encoder_dim=48, encoder_depth=1, prompt_dim=48)).eval()
+    phantom = make_phantom(seed=7)
+    results = evaluate([phantom], model, 2, targets=["liver", "kidney_left"], baselines=("4.0",), progress=False)
+    assert set(results["model"]) == {"untrained", "4.0"} and set(results["case"]) == {"phantom_internal_7"}
+    network = results[results["model"] == "untrained"]
+    assert network["dsc"].between(0, 1).all() and (network["seconds"] > 0).all()
+    # The first click of a target is the simulator's, whoever is asked.
+    places = results[results["click"] == 1].groupby("target")[["click_i", "click_j", "click_k"]].nunique()
+    assert (places == 1).all(axis=None)
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_case_is_opened(tmp_path):
+    class Unopened:
+        case = patient = "one"
+
+        def load_pet(self):
+            raise AssertionError("opened")
+
+    with pytest.raises(SegAnyPETError, match="create it first"):
+        evaluate([Unopened()], None, output=tmp_path / "no" / "results.csv")
+
+
+def test_several_models_of_every_kind_stand_in_one_table(tmp_path):
+    import torch
+
+    from seganypet.model.checkpoints import save_model, weights_sha256
+    from seganypet.model.config import ModelConfig
+    from seganypet.model.sam3d import Sam3D
+
+    torch.manual_seed(0)
+    model = Sam3D(ModelConfig(window_size=32, spacing_mm=8.0, encoder_dim=48, encoder_depth=1, prompt_dim=48)).eval()
+    save_model(tmp_path / "mine.safetensors", model, "mine")
+    models = [Plodder(), tmp_path / "mine.safetensors", "2.5", half_open]
+    results = evaluate([memory_case()], models, 1, targets=["liver"], baselines=("2.5", "4.0"), progress=False)
+    assert results["model"].tolist() == ["plodder", "mine", "2.5", "half_open", "4.0"]
+    weights = results.set_index("model")["weights"]
+    assert weights.drop("mine").isna().all() and len(weights["mine"]) == 16
+    named = {"first": tmp_path / "mine.safetensors", "second": model}
+    results = evaluate([memory_case()], named, 1, targets=["liver"], baselines=(), progress=False)
+    assert results["model"].tolist() == ["first", "second"]
+    assert results["weights"].tolist()[1] == weights_sha256(model)[:16] and results["error"].isna().all()
+
+
+def half_open(volume: Volume) -> PlodderSession:
+    return PlodderSession(None, volume)
+
+
+def test_models_and_cases_of_one_name_are_refused(tmp_path):
+    with pytest.raises(SegAnyPETError, match="several models are named plodder"):
+        evaluate([memory_case()], [Plodder(), Plodder()], 1, progress=False)
+    with pytest.raises(SegAnyPETError, match="several cases are named a"):
+        evaluate([memory_case(), memory_case()], Plodder(), 1, progress=False)
+    with pytest.raises(SegAnyPETError, match="nothing to evaluate"):
+        evaluate([memory_case()], None, 1, baselines=(), progress=False)
+    with pytest.raises(SegAnyPETError, match="neither a file nor a known model"):
+        evaluate([memory_case()], "huge", 1, progress=False)
+    with pytest.raises(SegAnyPETError, match="protocol='best'.*whole_volume, release"):
+        evaluate([memory_case()], None, 1, protocol="best", progress=False)
+
+
+def test_effort_counts_clicks_and_seconds():
+    results = evaluate(
+        [memory_case()], Plodder(), 3, targets=["liver", "spleen"], baselines=(), seconds_per_click=3.0, progress=False
+    )
+    liver, spleen = (results[results["target"] == name] for name in ("liver", "spleen"))
+    assert liver["total_clicks"].tolist() == [1, 1, 1]  # right after the first
+    assert spleen["total_clicks"].tolist() == [1, 2, 3] and spleen["human_seconds"].tolist() == [3.0, 6.0, 9.0]
+    assert spleen["model_seconds"].tolist() == pytest.approx(spleen["seconds"].cumsum().tolist())
+    assert results["prompt"].tolist() == ["1", "2", "3"] * 2 and not results["per_slice"].any()
+    curve = effort(results)
+    assert curve["total_clicks"].tolist() == [1.0, 1.5, 2.0] and curve["group"].tolist() == ["seen"] * 3
+    assert curve["seconds"].tolist() == pytest.approx((curve["human_seconds"] + curve["model_seconds"]).tolist())
+    assert curve["dsc"].tolist() == pytest.approx(results.groupby("click")["dsc"].mean().tolist())
+
+
+def test_summary_has_area_over_clicks_and_clicks_needed_where_twenty_were_made():
+    def rows(patient, dsc):
+        return [
+            {"case": patient, "patient": patient, "target": "liver", "model": "m", "click": n, "dsc": d, "nsd": d}
+            for n, d in enumerate(dsc, 1)
+        ]
+
+    short = summarise(pd.DataFrame(rows("p1", [0.0, 0.5, 1.0]) + rows("p2", [1.0, 1.0, 1.0])))
+    assert short["auc"].tolist() == pytest.approx([1.5] * 2) and short["auc_relative"].iloc[0] == pytest.approx(0.75)
+    assert short["noc85"].isna().all()
+    long = summarise(pd.DataFrame(rows("p1", [0.5, 0.9] + [0.7] * 18) + rows("p2", [0.2] * 20)), clicks=(1,))
+    assert long["noc85"].tolist() == [11.0] and long["noc85_failures"].tolist() == [0.5]
+
+
+def test_protocols_are_never_averaged_together():
+    both = [
+        evaluate([memory_case()], Plodder(), 2, targets=["liver"], baselines=(), protocol=protocol, progress=False)
+        for protocol in ("whole_volume", "release")
+    ]
+    summary = summarise(pd.concat(both), clicks=(1,))
+    assert summary["protocol"].tolist() == ["deepest, largest_error", "release: random, random_error"]
+    assert summary["targets"].tolist() == [1, 1]

@@ -1,0 +1,537 @@
+"""Training goes on after an interruption as if there had been none, and refuses what it cannot learn from."""
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from train_slices import RECIPES
+
+from seganypet.errors import CheckpointError, SegAnyPETError
+from seganypet.model.checkpoints import load_model, save_model
+from seganypet.model.config import ModelConfig
+from seganypet.model.sam3d import Sam3D
+from seganypet.pet.volume import load_volume, save_mask
+from seganypet.training.clicks import pick_clicks
+from seganypet.training.config import DataConfig, TrainConfig, ValidationConfig
+from seganypet.training.objective import Objective
+from seganypet.training.samples import TrainingSamples, WindowBank
+
+train_module = import_module("seganypet.training.loop")  # not the function that `seganypet` shows under this name
+train = train_module.train
+
+SHAPE = {"encoder_dim": 24, "encoder_depth": 1, "encoder_heads": 2, "prompt_dim": 48, "decoder_mlp_dim": 32}
+MODEL = ModelConfig(window_size=32, spacing_mm=8.0, **SHAPE)
+DATA = DataConfig(trusted=1, doubtful=1, windows_per_case=3, first_seed=30_000)
+CONFIG = TrainConfig(
+    "short", strategy="cpcl", prompts=2, max_clicks=3, epochs=2, steps_per_epoch=2, batch_size=2, doubtful_per_batch=1,
+    targets_per_window=2, accumulate=2, warm_up=1, checkpoint_minutes=0, seed=5, data=DATA, model=MODEL,
+    validation=ValidationConfig(phantoms=0),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory):
+    """Windows of two phantoms, cut once."""
+    folder = tmp_path_factory.mktemp("runs") / "windows"
+    WindowBank(DATA, 32, 8.0, folder).fill(1)
+    return folder
+
+
+@pytest.fixture
+def run(windows, tmp_path):
+    """Train in a folder of its own; returns what its checkpoint holds."""
+
+    def run(config=CONFIG, folder="run"):
+        output = tmp_path / folder
+        output.mkdir(exist_ok=True)
+        if not (output / "windows").exists():
+            (output / "windows").symlink_to(windows)
+        train(config, output, processes=1, progress=False)
+        return torch.load(output / f"{config.name}.ckpt", weights_only=True)
+
+    return run
+
+
+def assert_same(one, other, where=""):
+    """Equal to the last bit, however deep."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert set(one) == set(other), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}/{number}")
+    else:
+        assert one == other, where
+
+
+# ---- interruptions
+
+def test_a_run_killed_between_two_micro_steps_ends_with_the_bits_of_an_unbroken_one(run, tmp_path, monkeypatch):
+    unbroken = run(folder="unbroken")
+    whole, calls = Objective.forward, []
+
+    def power_cut(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 4:  # the second micro-step of the second step: mid-epoch
+            raise KeyboardInterrupt
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(Objective, "forward", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder="broken")
+    torch.manual_seed(999)  # nothing may hang on the state of another process
+    assert_same(run(folder="broken"), unbroken)
+    assert len(calls) == 4 + 6  # one step done, one cut short, three left of two micro-steps each
+    # The log has each step once, as in the unbroken run but for the clock.
+    logs = [list(csv.DictReader((tmp_path / folder / "short.csv").open())) for folder in ("unbroken", "broken")]
+    clock = {"seconds", "wait_share"}
+    one, other = ([{k: v for k, v in row.items() if k not in clock} for row in log] for log in logs)
+    assert one == other and len(one) >= 1
+
+
+def test_a_run_killed_while_writing_a_checkpoint_goes_on_from_the_one_before(run, tmp_path, monkeypatch):
+    unbroken = run(folder="unbroken")
+    whole, saves = torch.save, []
+
+    def power_cut(state, path):
+        saves.append(path)
+        if len(saves) == 2:
+            path.write_bytes(b"half a checkpoint")
+            raise KeyboardInterrupt
+        whole(state, path)
+
+    monkeypatch.setattr(train_module.torch, "save", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder="broken")
+    kept = torch.load(tmp_path / "broken" / "short.ckpt", weights_only=True)
+    assert kept["step"] == 1
+    assert not list((tmp_path / "broken").glob(".unfinished*"))
+    assert_same(run(folder="broken"), unbroken)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_go_on(run, tmp_path, monkeypatch):
+    whole, saves = torch.save, []
+
+    def full(state, path):
+        saves.append(path)
+        if len(saves) == 2:
+            raise OSError(28, "No space left on device")
+        whole(state, path)
+
+    monkeypatch.setattr(train_module.torch, "save", full)
+    with pytest.raises(SegAnyPETError, match="No space left on device.*make room.*goes on from there"):
+        run()
+    assert torch.load(tmp_path / "run" / "short.ckpt", weights_only=True)["step"] == 1
+
+
+def test_a_diverged_run_stops_before_it_spoils_its_checkpoint(run, tmp_path, monkeypatch):
+    whole, calls = Objective.forward, []
+
+    def diverge(*arguments, **named):
+        loss, told = whole(*arguments, **named)
+        calls.append(1)
+        return (loss * float("nan") if len(calls) == 4 else loss), told
+
+    monkeypatch.setattr(Objective, "forward", diverge)
+    with pytest.raises(SegAnyPETError, match="short: the loss is nan at step 2; training diverged"):
+        run()
+    kept = torch.load(tmp_path / "run" / "short.ckpt", weights_only=True)
+    assert kept["step"] == 1 and all(torch.isfinite(value).all() for value in kept["model"].values())
+
+
+def test_a_run_does_not_go_on_with_other_settings_or_from_a_damaged_checkpoint(run, tmp_path):
+    run()
+    with pytest.raises(SegAnyPETError, match="made with another epochs, learning_rate"):
+        run(replace(CONFIG, learning_rate=0.1, epochs=3))
+    with pytest.MonkeyPatch.context() as patch:
+        torch.manual_seed(999)
+        other = Sam3D(MODEL)  # as if its init had had a new edition
+        patch.setattr(train_module, "initial_model", lambda config, say: other)
+        with pytest.raises(SegAnyPETError, match="made with another starting weights"):
+            run()
+    (tmp_path / "run" / "short.ckpt").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(CheckpointError, match="short.ckpt: not a checkpoint of this trainer, or damaged"):
+        run()
+
+
+# ---- what is written
+
+def test_a_run_writes_weights_that_load_model_opens_with_how_they_were_made(run, tmp_path):
+    state = run()
+    model = load_model(tmp_path / "run" / "short.safetensors")
+    assert model.config == MODEL and model.facts["step"] == 4
+    assert model.facts["training"]["strategy"] == "cpcl" and model.facts["training"]["data"]["doubtful"] == 1
+    assert 0.4 < model.facts["doubtful_dsc"] < 0.95, "how wrong the doubtful labels were is reported"
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state["average"][key].half().float()), key
+
+
+def test_the_log_tells_losses_lambda_and_how_much_was_rectified(run, tmp_path):
+    run()
+    last = list(csv.DictReader((tmp_path / "run" / "short.csv").open()))[-1]
+    assert int(last["step"]) == 4 and int(last["epoch"]) == 2
+    assert float(last["lambda"]) == pytest.approx(0.1)  # t = t_max
+    for name in ("loss", "loss_first_click", "loss_last_click", "loss_doubtful", "consistency"):
+        assert float(last[name]) > 0, name
+    assert 0 < float(last["doubtful_share"]) < 1 and 0 <= float(last["changed_share"]) < 1
+    assert 0 <= float(last["wait_share"]) < 1
+
+
+def test_validation_keeps_the_best_epoch_and_draws_it(run, tmp_path, monkeypatch):
+    scores = iter((0.5, 0.9, 0.7))
+    monkeypatch.setattr(train_module, "validation_dsc", lambda *arguments: next(scores))
+    case = train_module.validation_cases(replace(CONFIG, validation=ValidationConfig(phantoms=1)))
+    monkeypatch.setattr(train_module, "validation_cases", lambda config: case)
+    run(replace(CONFIG, epochs=3, validation=ValidationConfig(phantoms=1, every=1)))
+    best, newest = (load_model(tmp_path / "run" / f"short{suffix}.safetensors") for suffix in ("", "-last"))
+    assert best.facts["step"] == 4 and best.facts["validation_dsc"] == 0.9
+    assert newest.facts["step"] == 6 and newest.facts["validation_dsc"] == 0.7
+    assert sorted(path.name for path in (tmp_path / "run").glob("*.png")) == [
+        f"short-epoch-00{number}.png" for number in (1, 2, 3)
+    ]
+    logged = [row["validation_dsc"] for row in csv.DictReader((tmp_path / "run" / "short.csv").open())]
+    assert [float(value) for value in logged if value] == [0.5, 0.9, 0.7]
+
+
+def test_validation_is_the_protocol_of_evaluate_on_seen_organs():
+    case = train_module.validation_cases(replace(CONFIG, validation=ValidationConfig(phantoms=1)))[0]
+    pet = case.load_pet()
+
+    class Oracle:
+        """Draws the organ that was clicked."""
+
+        name = "oracle"
+
+        def reset(self):
+            pass
+
+        def click(self, ijk, foreground):
+            return case.organs == case.organs[ijk]
+
+    evaluate_module = import_module("seganypet.study.evaluation")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate_module, "_open_session", lambda model, volume: Oracle())
+        assert train_module.validation_dsc(Oracle(), [case], clicks=1) == 1.0
+    assert pet.shape == case.organs.shape
+
+
+# ---- starting weights
+
+def test_weights_that_fit_are_taken_and_the_rest_is_said(tmp_path):
+    torch.manual_seed(1)
+    small = Sam3D(MODEL)
+    save_model(tmp_path / "small.safetensors", small, "small")
+    deeper = replace(MODEL, encoder_depth=2)
+    said = []
+    config = replace(CONFIG, init=str(tmp_path / "small.safetensors"), model=deeper)
+    model = train_module.initial_model(config, said.append)
+    assert "starts from" in said[0] and f"{len(small.state_dict())} of {len(model.state_dict())} tensors" in said[0]
+    assert "image_encoder.blocks.1." in said[1] and "Random instead" in said[1]
+    key = "mask_decoder.iou_token.weight"
+    assert torch.equal(model.state_dict()[key], small.state_dict()[key].half().float())
+
+
+def test_weights_of_another_kind_of_network_are_refused_and_the_shape_is_inits_unless_said(tmp_path):
+    torch.manual_seed(1)
+    save_model(tmp_path / "small.safetensors", Sam3D(MODEL), "small")
+    config = replace(CONFIG, init=str(tmp_path / "small.safetensors"), model=None)
+    assert train_module.initial_model(config, lambda text: None).config == MODEL
+    with pytest.raises(CheckpointError, match="neither a file nor a known model"):
+        train_module.initial_model(replace(config, init="tiny-bas"))
+
+
+def test_prompt_encoder_and_decoder_learn_at_their_own_rate(run):
+    state = run(replace(CONFIG, decoder_factor=0.1, schedule="multistep", milestones=(1,), gamma=0.1, epochs=2))
+    encoder, decoder = (group["lr"] for group in state["optimiser"]["param_groups"])
+    assert encoder == pytest.approx(1e-3 * 0.1) and decoder == pytest.approx(1e-3 * 0.1 * 0.1)
+
+
+# ---- samples and clicks
+
+def test_a_sample_depends_on_seed_and_number_alone_and_doubtful_ones_come_last_in_a_batch(windows):
+    bank = WindowBank(DATA, 32, 8.0, windows)
+    samples, again = TrainingSamples(CONFIG, bank), TrainingSamples(CONFIG, bank)
+    for number in (0, 1, 6, 7):
+        one, other = samples[number], again[number]
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert one["doubtful"].item() == (number % 2 == 1)
+        assert one["suv"].shape == (1, 32, 32, 32) and one["label"].shape == (2, 32, 32, 32)
+        assert one["label"].flatten(1).any(1).all() and set(one["label"].unique().tolist()) == {0, 1}
+    assert not torch.equal(samples[0]["suv"], samples[2]["suv"])
+
+
+def test_doubtful_windows_hold_an_annotators_labels_and_clean_ones_the_truth(windows):
+    bank = WindowBank(DATA, 32, 8.0, windows)
+    trusted, doubtful = bank[bank.trusted[0]], bank[bank.doubtful[0]]
+    assert torch.equal(trusted["given"], trusted["truth"])
+    assert not torch.equal(doubtful["given"], doubtful["truth"])
+    assert set(doubtful["given"].unique().tolist()) <= {0, 1, 2, 3, 4, 5}, "seen organs alone"
+    clean = TrainingSamples(replace(CONFIG, data=replace(DATA, clean=True)), bank)
+    noisy = TrainingSamples(CONFIG, bank)
+    assert torch.equal(clean[1]["suv"], noisy[1]["suv"]), "arms of an ablation see the same windows"
+    assert not torch.equal(clean[1]["label"], noisy[1]["label"])
+
+
+def test_a_click_lies_in_its_region_and_is_labelled_by_the_truth_there():
+    torch.manual_seed(0)
+    truth = (torch.rand(6, 1, 64, 64, 64) < 0.5).float()
+    region = torch.zeros(6, 1, 32, 32, 32)
+    region[:, :, 4:20, 8:25, 11:30] = 1
+    region[3:, :, 10:12] = 0
+    seen = set()
+    for _ in range(20):
+        points, labels = pick_clicks(region, truth, deep=0.5)
+        assert points.shape == (6, 1, 3) and labels.shape == (6, 1)
+        for sample in range(6):
+            i, j, k = points[sample, 0].long().tolist()
+            assert points[sample, 0].tolist() == [i, j, k]  # whole voxels
+            assert labels[sample, 0] == truth[sample, 0, i, j, k]
+            assert region[sample, 0, i // 2, j // 2, k // 2] == 1
+            seen.add(labels[sample, 0].item())
+    assert seen == {0, 1}
+
+
+def test_deep_clicks_keep_away_from_the_surface():
+    torch.manual_seed(0)
+    region = torch.zeros(8, 1, 32, 32, 32)
+    region[:, :, 6:26, 6:26, 6:26] = 1  # a cube with its middle at voxel 31.5 of the window
+    truth = region.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4)
+    deep, _ = pick_clicks(region, truth, deep=1.0)
+    anywhere = torch.cat([pick_clicks(region, truth, deep=0.0)[0] for _ in range(10)])
+    assert (deep - 31.5).abs().max() < 20 - 4  # the cube reaches 20 voxels from its middle
+    assert (anywhere - 31.5).abs().amax(-1).max() > 18
+
+
+# ---- strategies
+
+@pytest.fixture
+def batch(windows):
+    samples = TrainingSamples(CONFIG, WindowBank(DATA, 32, 8.0, windows))
+    return torch.utils.data.default_collate([samples[0], samples[1]])
+
+
+def losses_of(config, batch, progress=1.0):
+    torch.manual_seed(3)
+    objective = Objective(Sam3D(MODEL), config)
+    torch.manual_seed(4)
+    loss, told = objective(batch["suv"], batch["label"], batch["doubtful"], 3, progress)
+    loss.backward()
+    key = "mask_decoder.transformer.layers.0.mlp.lin1.weight"
+    return loss.item(), {name: value.item() for name, value in told.items()}, objective.model.get_parameter(key).grad
+
+
+def test_each_strategy_weighs_its_parts_as_it_says(batch):
+    loss, told, _ = losses_of(replace(CONFIG, strategy="finetune"), batch)
+    assert loss == pytest.approx(told["loss"] + told["loss_doubtful"], rel=1e-5)
+    loss, told, _ = losses_of(replace(CONFIG, strategy="consistency"), batch)
+    assert loss == pytest.approx(told["loss"] + told["loss_doubtful"] + 0.1 * told["consistency"], rel=1e-5)
+    loss, told, _ = losses_of(CONFIG, batch)
+    assert loss == pytest.approx(told["loss"] + 0.1 * (told["loss_doubtful"] + told["consistency"]), rel=1e-5)
+    loss, told, _ = losses_of(replace(CONFIG, doubtful_weight=1.0), batch)
+    assert loss == pytest.approx(told["loss"] + told["loss_doubtful"] + 0.1 * told["consistency"], rel=1e-5)
+
+
+def test_weight_0_learns_from_trusted_labels_alone(batch):
+    config = replace(CONFIG, strategy="finetune", doubtful_weight=0.0)
+    _, _, gradient = losses_of(config, batch)
+    batch["label"][1] = 1 - batch["label"][1]  # the doubtful ones
+    # The user clicks elsewhere now, so random numbers differ; what is trusted and learned may not.
+    loss, told, _ = losses_of(config, batch)
+    assert loss == pytest.approx(told["loss"]) and gradient.abs().sum() > 0
+
+
+def test_the_released_loss_keeps_two_thirds_of_the_given_label(batch):
+    released = losses_of(replace(CONFIG, released_loss=True), batch)[1]["loss_doubtful"]
+    rectified = losses_of(CONFIG, batch)[1]["loss_doubtful"]
+    given = losses_of(replace(CONFIG, strategy="finetune"), batch)[1]["loss_doubtful"]
+    assert released == pytest.approx((2 * given + rectified) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("field, values", [
+    ("uncertainty", ("entropy", "variance", "logit_variance")), ("threshold", ("mean", "quantile")),
+    ("rectification", ("replace", "flip", "ignore")), ("consistency", ("mse", "kl")),
+    ("loss_grid", ("logits", "window")),
+])  # fmt: skip
+def test_every_option_trains_and_makes_a_difference(batch, field, values):
+    found = [losses_of(replace(CONFIG, **{field: value}), batch)[0] for value in values]
+    assert np.isfinite(found).all() and len(set(found)) == len(values)
+
+
+# ---- configs
+
+def test_every_config_that_comes_with_the_package_is_readable_and_keeps_to_its_seeds():
+    folder = REPOSITORY / "seganypet" / "configs"
+    configs = {path.stem: TrainConfig.from_yaml(path) for path in folder.glob("*.yaml")}
+    assert set(configs) == {"tiny-base", "tiny", "tiny-organs", "supplement"}
+    for config in configs.values():
+        assert config.data.first_seed >= 10_000  # tests, samples and benchmarks use seeds below
+    base, tiny = configs["tiny-base"].data, configs["tiny"].data
+    assert base.first_seed + base.trusted <= tiny.first_seed, "tiny's patients are not tiny-base's"
+
+
+def test_the_pair_that_never_saw_a_lesion_learned_from_the_same_patients_and_as_many_dialogues():
+    deep = TrainConfig.from_yaml(REPOSITORY / "seganypet" / "configs" / "tiny-organs.yaml")
+    flat = RECIPES["tiny-2d-organs"]
+    assert not (deep.data.lesions or flat.lesions or deep.data.shapes or flat.shapes or deep.init)
+    assert (deep.data.first_seed, deep.data.trusted) == (flat.first_seed, flat.phantoms)
+    dialogues = deep.epochs * deep.steps_per_epoch * deep.batch_size * deep.targets_per_window
+    assert dialogues == flat.steps * flat.batch_size == 21_600
+
+
+def test_the_supplement_config_holds_the_published_recipe():
+    config = TrainConfig.from_yaml(REPOSITORY / "seganypet" / "configs" / "supplement.yaml")
+    assert (config.learning_rate, config.weight_decay, config.epochs, config.batch_size) == (8e-4, 0.1, 200, 12)
+    assert (config.schedule, config.milestones, config.gamma) == ("multistep", (120, 180), 0.1)
+    assert (config.accumulate, config.w_max, config.beta, config.strategy) == (20, 0.1, 5.0, "cpcl")
+    assert config.window_size is None, "the shape is that of the released weights it starts from"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("- a\n- b\n", "key: value"),
+        ("epochs: 5\n", "name: "),
+        ("name: [\n", "not a readable YAML"),
+        ("name: x\nlearning_rat: 0.1\n", r"unknown keys \['learning_rat'\]; known are .*'learning_rate'"),
+        ("name: x\nmodel: {depth: 3}\n", r"unknown keys \['model.depth'\]; known are .*'encoder_depth'"),
+        ("name: x\ndata: {trustd: 3}\n", r"unknown keys \['data.trustd'\]"),
+        ("name: x\nepochs: many\n", "epochs is 'many'; expected int"),
+        ("name: x\nlearning_rate: 1e-3\n", "learning_rate is '1e-3'; expected float. Write it with a dot"),
+        ("name: x\nstrategy: cpc\n", r"strategy is 'cpc'; expected 'finetune' \| 'consistency' \| 'cpcl'"),
+        ("name: x\ndata: 5\n", "data is 5; expected DataConfig"),
+        ("name: x\nepochs: 0\n", "epochs 0 must be at least 1"),
+        ("name: x\nstrategy: cpcl\nprompts: 1\n", "set prompts to at least 2"),
+        ("name: x\ndoubtful_per_batch: 2\n", "doubtful_per_batch needs doubtful cases"),
+        ("name: x\ndoubtful_per_batch: 9\n", "between 0 and batch_size"),
+        ("name: ../x\n", "must be a file name"),
+        ("name: x\ndata: {targets: [livr]}\n", r"\['livr'\] are no organs; known are liver"),
+        ("name: x\ndata: {targets: []}\n", "data.targets is empty"),
+        ("name: x\ndata: {targets: null, doubtful: 3}\n", "true labels only"),
+        ("name: x\ndata: {cohort: c.csv, clean: true}\n", "nobody knows the true labels"),
+        ("name: x\ndata: {cohort: c.csv, lesions: false}\n", "a cohort's patients have what they have"),
+        ("name: x\ndata: {targets: null, lesions: false, shapes: 9}\n", "hot blobs look like lesions"),
+        ("name: x\ndata: {flips: [0.5]}\n", "three probabilities"),
+        ("name: x\nmodel: {window_size: 30}\n", "impossible network: window_size 30"),
+    ],
+)
+def test_a_config_that_cannot_be_trained_is_refused(tmp_path, text, message):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(SegAnyPETError, match=message):
+        TrainConfig.from_yaml(tmp_path / "config.yaml")
+
+
+# ---- cohorts
+
+SAMPLES = REPOSITORY / "data_samples"
+
+
+def cohort_config(folder, *cases):
+    """Cases are (folder of sample, organs file, convention, quality, split)."""
+    rows = ["case,patient,pet,pet_unit,organs,organ_convention,quality,split"]
+    for number, (sample, *rest) in enumerate(cases):
+        rows.append(",".join(map(str, (f"case{number}", number, SAMPLES / sample / "SUV.nii.gz", "SUVbw", *rest))))
+    (folder / "cohort.csv").write_text("\n".join(rows) + "\n")
+    data = DataConfig(cohort=str(folder / "cohort.csv"), windows_per_case=3)
+    return replace(CONFIG, data=data, epochs=1, steps_per_epoch=1)
+
+
+def test_a_cohort_is_trained_on_its_own_labels_and_their_quality(tmp_path):
+    config = cohort_config(
+        tmp_path,
+        ("phantom_internal_9000", SAMPLES / "phantom_internal_9000" / "organs.nii.gz", "seganypet", "HQ", "train"),
+        ("phantom_internal_9005", SAMPLES / "phantom_internal_9005" / "organs.nii.gz", "seganypet", "LQ", "train"),
+    )
+    model = train(config, tmp_path, processes=1, progress=False)
+    assert model.facts["training"]["data"]["cohort"].endswith("cohort.csv")
+    bank = WindowBank(config.data, 32, 8.0, tmp_path / "windows")
+    assert len(bank.trusted) == len(bank.doubtful) == 3
+    assert len(list((tmp_path / "windows").glob("*.pt"))) == 6
+
+
+def test_the_supplements_recipe_trains_weights_of_the_released_layout(tmp_path):
+    cases = (("phantom_internal_9000", "HQ"), ("phantom_internal_9005", "LQ"))
+    rows = [(name, SAMPLES / name / "organs.nii.gz", "seganypet", quality, "train") for name, quality in cases]
+    table = cohort_config(tmp_path, *rows).data.cohort
+    recipe = TrainConfig.from_yaml(REPOSITORY / "seganypet" / "configs" / "supplement.yaml")
+    released = REPOSITORY / "tests" / "data" / "reference" / "mini_training_checkpoint.pth"
+    small = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "doubtful_per_batch": 1, "accumulate": 2}
+    data = replace(recipe.data, cohort=table, windows_per_case=1)
+    config = replace(recipe, **small, max_clicks=3, init=str(released), data=data)
+    model = train(config, tmp_path, processes=1, progress=False)
+    before = load_model(released)
+    assert model.config == before.config and model.config.form == "released"
+    key = "image_encoder.blocks.0.attn.rel_pos_d"
+    assert not torch.equal(model.state_dict()[key], before.state_dict()[key].half().float())
+
+
+@pytest.mark.parametrize(
+    "organs, split, message",
+    [
+        ("{samples}/missing.nii.gz", "train", "case case0.*missing.nii.gz does not exist"),
+        ("{samples}/phantom_internal_9005/organs.nii.gz", "train", "do not lie on the grid"),
+        ("{folder}/empty.nii.gz", "train", "SUV.nii.gz: none of the labels"),
+        ("{folder}/aorta.nii.gz", "train", "SUV.nii.gz: none of the labels"),
+        ("", "train", "case case0 of .*: no organs to learn"),
+        ("{samples}/phantom_internal_9000/organs.nii.gz", "test", "no case with split='train'"),
+    ],
+    ids=["missing file", "other grid", "empty labels", "no class that is learned", "no labels", "nothing to train on"],
+)
+def test_a_cohort_that_cannot_be_learned_is_named_before_the_first_step(tmp_path, organs, split, message):
+    pet = load_volume(SAMPLES / "phantom_internal_9000" / "SUV.nii.gz", unit="SUVbw")
+    labels = np.zeros(pet.shape, np.uint8)
+    save_mask(tmp_path / "empty.nii.gz", labels, pet)
+    labels[10:40, 10:40, 10:40] = 6
+    save_mask(tmp_path / "aorta.nii.gz", labels, pet)
+    organs = organs.format(samples=SAMPLES, folder=tmp_path)
+    config = cohort_config(tmp_path, ("phantom_internal_9000", organs, "seganypet", "HQ", split))
+    with pytest.raises(SegAnyPETError, match=message):
+        train(config, tmp_path, processes=1, progress=False)
+    assert not (tmp_path / "short.csv").exists() and not (tmp_path / "short.ckpt").exists()
+
+
+# ---- the command
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_train_one_network(tmp_path, windows):
+    (tmp_path / "windows").symlink_to(windows)
+    (tmp_path / "config.yaml").write_text(
+        "name: both\nstrategy: cpcl\nprompts: 2\nmax_clicks: 3\nepochs: 1\nsteps_per_epoch: 2\nbatch_size: 2\n"
+        "doubtful_per_batch: 1\naccumulate: 2\nvalidation: {phantoms: 0}\n"
+        "data: {trusted: 1, doubtful: 1, windows_per_case: 3, first_seed: 30000}\n"
+        "model: {window_size: 32, spacing_mm: 8.0, encoder_dim: 24, encoder_depth: 1, encoder_heads: 2, prompt_dim: 48,"
+        " decoder_mlp_dim: 32}\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577"]
+    command += ["-m", "seganypet.training.loop", tmp_path / "config.yaml", "--output", tmp_path, "--devices", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = torch.load(tmp_path / "both.ckpt", weights_only=True)
+    assert state["step"] == 2 and state["world_size"] == 2
+    assert load_model(tmp_path / "both.safetensors").facts["step"] == 2
+
+
+def test_the_command_line_says_what_is_wrong_and_starts_nothing(tmp_path):
+    with pytest.raises(SystemExit, match="error: .*nowhere.yaml: not a readable YAML file"):
+        train_module.main([str(tmp_path / "nowhere.yaml"), "--output", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,161 @@
+"""Training windows hold what they say: labels lie on the uptake that they belong to, whatever the scan's grid."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import oblique
+
+import seganypet as sap
+from seganypet.errors import SegAnyPETError
+from seganypet.pet.volume import Volume
+from seganypet.training import scenes
+from seganypet.training.config import DataConfig
+from seganypet.training.samples import WindowBank, augment
+from seganypet.training.scenes import MIN_VOXELS, window_of_anything, window_of_organs, window_of_shapes
+from seganypet.training.supervoxels import supervoxels
+
+
+def ball_scan(affine: np.ndarray) -> tuple[Volume, np.ndarray]:
+    """A hot ball of 60 mm, label 3, in a cold scan; and its label map."""
+    ijk = np.stack(np.meshgrid(*[np.arange(size) for size in (60, 56, 70)], indexing="ij"), -1)
+    mm = ijk @ affine[:3, :3].T + affine[:3, 3]
+    inside = np.linalg.norm(mm - mm[33, 25, 38], axis=-1) < 30
+    return Volume(np.where(inside, 5.0, 0.2), affine, "SUVbw", source="ball"), np.where(inside, 3, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("left_handed", [False, True])
+def test_a_label_lies_on_its_uptake_on_an_oblique_grid(left_handed):
+    pet, labels = ball_scan(oblique((4.07, 4.07, 3.0), left_handed))
+    window = window_of_organs(pet, labels, labels, [3], 32, 4.0, np.random.default_rng(0))
+    assert window.targets.tolist() == [[0, 3]]
+    inside = window.given[0] == 3
+    assert inside.sum() * 4.0**3 == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.05)
+    assert sap.dice(inside, window.suv > 2.6) > 0.95
+
+
+def test_an_annotators_error_stays_in_place_and_the_truth_beside_it():
+    pet, truth = ball_scan(oblique((4.07, 4.07, 3.0)))
+    given = np.roll(truth, 4, axis=2)
+    window = window_of_organs(pet, given, truth, [3], 32, 4.0, np.random.default_rng(1))
+    shift_mm = np.linalg.norm((np.argwhere(window.given[0]).mean(0) - np.argwhere(window.truth[0]).mean(0)) * 4.0)
+    assert shift_mm == pytest.approx(4 * 3.0, abs=1.5)
+
+
+def test_only_organs_that_are_asked_for_are_targets():
+    case = sap.make_phantom(30_000)
+    window = window_of_organs(case.pet, case.organs, case.organs, [1, 5], 64, 4.0, np.random.default_rng(0))
+    assert set(np.unique(window.given)) <= {0, 1, 5}
+    assert {label for _, label in window.targets.tolist()} <= {1, 5}
+
+
+def test_an_empty_label_map_is_refused_by_name():
+    pet, labels = ball_scan(oblique((4.07, 4.07, 3.0)))
+    with pytest.raises(SegAnyPETError, match=r"ball: none of the labels \[1, 2\]"):
+        window_of_organs(pet, labels, labels, [1, 2], 32, 4.0, np.random.default_rng(0))
+
+
+def test_windows_of_anything_hold_their_targets_and_the_same_seed_gives_the_same_ones():
+    case = sap.make_phantom(30_001, lesions="melanoma")
+    layers = set()
+    for seed in range(8):
+        window, again = (window_of_anything(case, 48, 4.0, np.random.default_rng(seed)) for _ in range(2))
+        for layer, label in window.targets.tolist():
+            assert label > 0 and (window.given[layer] == label).sum() >= MIN_VOXELS
+        layers.add(int(window.targets[0, 0]))
+        assert np.array_equal(window.suv, again.suv) and np.array_equal(window.targets, again.targets)
+    assert layers == {0, 1, 2}, "organs, other tissue and lesions all take their turn"
+
+
+def test_where_nobody_has_lesions_none_is_seen_and_fine_windows_show_other_tissue(monkeypatch):
+    case = sap.make_phantom(30_001, lesions=False)
+    spacings = {0: set(), 1: set()}
+    real = scenes._window_near
+
+    def noted(pet, inside, size, spacing_mm, rng):
+        noted.spacing_mm = spacing_mm
+        return real(pet, inside, size, spacing_mm, rng)
+
+    monkeypatch.setattr(scenes, "_window_near", noted)
+    for seed in range(60):
+        window = window_of_anything(case, 32, 4.0, np.random.default_rng(seed))
+        assert not window.given[2].any()
+        spacings[int(window.targets[0, 0])].add(noted.spacing_mm)
+    assert min(spacings[0]) >= 3.0 > min(spacings[1])  # mm; organs as ever, tissue closer too
+
+
+def test_a_bank_without_lesions_draws_patients_without_them(tmp_path):
+    data = DataConfig(trusted=1, windows_per_case=2, targets=None, first_seed=30_001, lesions=False)
+    bank = WindowBank(data, 32, 4.0, tmp_path)
+    healthy = sap.make_phantom(30_001, lesions=False)
+    again = window_of_anything(healthy, 32, 4.0, np.random.default_rng([1, 30_001, 0]))  # the stream of its cases
+    assert np.array_equal(bank[0]["suv"].numpy(), again.suv)
+
+
+def test_scenes_of_shapes_have_targets_of_their_own():
+    for seed in range(5):
+        window = window_of_shapes(32, 8.0, np.random.default_rng(seed))
+        assert np.isfinite(window.suv).all() and window.suv.min() >= 0
+        assert len(window.targets) and (np.bincount(window.given.ravel())[window.targets[:, 1]] >= MIN_VOXELS).all()
+
+
+def test_a_scene_in_which_no_shape_can_be_seen_is_drawn_again(monkeypatch):
+    whole, calls = scenes._shape, []
+
+    def outside_at_first(places, rng):
+        calls.append(1)
+        return whole(places, rng) & (len(calls) > 9)  # more shapes than the first scene has
+
+    monkeypatch.setattr(scenes, "_shape", outside_at_first)
+    assert len(window_of_shapes(32, 8.0, np.random.default_rng(0)).targets) >= 1
+    assert len(calls) > 9
+
+
+def test_supervoxels_are_pieces_of_similar_uptake():
+    pet, _ = ball_scan(oblique((4.07, 4.07, 3.0)))
+    noisy = pet.data + np.random.default_rng(0).normal(0, 0.1, pet.shape)
+    pieces = supervoxels(noisy, np.random.default_rng(5))
+    assert np.array_equal(pieces, supervoxels(noisy, np.random.default_rng(5)))
+    sizes = np.bincount(pieces.ravel())[1:]
+    assert np.count_nonzero(sizes) >= 5
+    body = pieces > 0
+    within = sum(noisy[pieces == label].var() * size for label, size in enumerate(sizes, start=1) if size)
+    assert within / sizes.sum() < 0.3 * noisy[body].var()
+
+
+def test_an_image_without_uptake_has_no_supervoxels():
+    assert not supervoxels(np.zeros((8, 8, 8)), np.random.default_rng(0)).any()
+
+
+def test_augmentation_moves_image_and_labels_together():
+    rng = np.random.default_rng(0)
+    suv = np.zeros((12, 12, 12), np.float32)
+    suv[1:4, 7:10, 2:9] = 6.0
+    label = (suv > 0)[None].astype(np.uint8)
+    moved = 0
+    for _ in range(10):
+        new_suv, new_label = augment(suv, label, (0.5, 0.5, 0.5), rng)
+        assert np.array_equal(new_suv > 2.0, new_label[0] == 1)
+        moved += not np.array_equal(new_label, label)
+    assert moved >= 5
+
+
+def test_a_window_is_cut_once_and_read_from_disk_ever_after(tmp_path, monkeypatch):
+    data = DataConfig(trusted=1, windows_per_case=2, first_seed=30_000)
+    bank = WindowBank(data, 16, 16.0, tmp_path)
+    cut = [bank[index] for index in range(2)]
+    monkeypatch.setattr("seganypet.training.samples.make_window", None)  # cutting again would raise
+    for index, window in enumerate(cut):
+        again = WindowBank(data, 16, 16.0, tmp_path)[index]
+        assert all(torch.equal(window[name], again[name]) for name in window)
+
+
+def test_a_killed_run_cuts_what_is_missing_and_other_data_settings_get_their_own(tmp_path):
+    data = DataConfig(trusted=1, windows_per_case=2, first_seed=30_000)
+    WindowBank(data, 16, 16.0, tmp_path).fill(1)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}
+    next(iter(tmp_path.glob("*.pt"))).unlink()  # as if the run had been killed before the second window
+    WindowBank(data, 16, 16.0, tmp_path).fill(1)
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}
+    assert set(after) == set(before) and sum(after[name] == before[name] for name in before) == 1
+    WindowBank(DataConfig(trusted=1, windows_per_case=2, first_seed=30_001), 16, 16.0, tmp_path).fill(1)
+    assert len(list(tmp_path.glob("*.pt"))) == 4

@@ -1,0 +1,274 @@
+"""The app without a browser: its twins in Python, and the messages by which a browser sends a file."""
+
+import gzip
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import REPOSITORY, oblique
+
+from seganypet.cohort.cohort import Cohort
+from seganypet.errors import CohortError, UnitError, VolumeError
+from seganypet.widgets import app as module
+from seganypet.widgets.app import App
+from seganypet.widgets.serve import SERVER
+
+SHAPE = (21, 18, 15)
+CASE = "phantom_external_9001"
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch) -> App:
+    """An app whose temporary files land in `tmp_path / "temporary"`."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return App(Cohort.from_csv(REPOSITORY / "data_samples" / "cohort.csv"), limit_mb=0.2)
+
+
+@pytest.fixture
+def scan(tmp_path) -> Path:
+    path = tmp_path / "scan.nii.gz"
+    data = np.random.default_rng(0).random(SHAPE).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, oblique((4.0, 3.0, 5.0))), path)
+    return path
+
+
+class Browser:
+    """Sends a file as upload.js does, or as it would not."""
+
+    def __init__(self, page: App, monkeypatch: pytest.MonkeyPatch):
+        self.upload = page.upload
+        self.answers: list[dict] = []
+        monkeypatch.setattr(page.upload, "send", lambda content, buffers=None: self.answers.append(content))
+
+    def tell(self, upload: str, ticket: str = "1", *buffers: bytes, **content) -> dict:
+        message = {"upload": upload, "ticket": ticket, **content}
+        self.upload._handle_custom_msg(message, [memoryview(buffer) for buffer in buffers])
+        assert self.answers[-1].pop("ticket") == ticket
+        return self.answers[-1]
+
+    def begin(self, content: bytes, name: str = "scan.nii.gz", unit: str = "SUVbw", ticket: str = "1", **lies) -> dict:
+        return self.tell("begin", ticket, **{"name": name, "size": len(content), "unit": unit, **lies})
+
+    def send(self, content: bytes, name: str = "scan.nii.gz", unit: str = "SUVbw", ticket: str = "1") -> dict:
+        answer = self.begin(content, name, unit, ticket)
+        while "received" in answer:
+            at = answer["received"]
+            answer = self.tell("piece", ticket, content[at : at + 5000], at=at)
+        return answer
+
+
+@pytest.fixture
+def browser(page, monkeypatch) -> Browser:
+    return Browser(page, monkeypatch)
+
+
+def left_over(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "temporary").iterdir())
+
+
+def test_a_file_sent_in_pieces_is_opened_and_then_deleted(page, browser, scan, tmp_path):
+    assert browser.send(scan.read_bytes()) == {"done": True}
+    assert len(browser.answers) > 3  # several pieces, each answered
+    np.testing.assert_array_equal(page.view.session.volume.data, nib.load(scan).get_fdata(dtype=np.float32))
+    assert page.view.session.volume.source == "scan.nii.gz"
+    assert "21 \u00d7 18 \u00d7 15 voxels" in page.upload.status and not page.upload.error
+    assert not left_over(tmp_path)
+
+
+def test_a_file_under_way_is_readable_by_its_owner_only(browser, scan, tmp_path):
+    browser.begin(scan.read_bytes())
+    (folder,) = left_over(tmp_path)
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_page_writes_nothing_and_offers_downloads(page):
+    assert page.open_case(CASE).able["save"] is False
+
+
+def test_a_plain_nifti_is_taken_too(page, browser, scan):
+    plain = scan.with_suffix("")
+    nib.save(nib.load(scan), plain)
+    assert browser.send(plain.read_bytes(), "SCAN.NII") == {"done": True}
+
+
+def test_a_file_announced_too_large_is_refused_before_it_comes(page, browser, tmp_path):
+    assert browser.begin(b"", size=200_001) == {"failed": True}
+    assert "scan.nii.gz has 0.2 MB; this app takes up to 0.2 MB" in page.upload.error
+    assert not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "1", None])
+def test_a_size_that_is_none_is_refused(page, browser, size, tmp_path):
+    assert browser.begin(b"", size=size) == {"failed": True}
+    assert "is empty" in page.upload.error and not left_over(tmp_path)
+
+
+def test_a_file_larger_than_announced_is_refused(page, browser, scan, tmp_path):
+    content = scan.read_bytes()
+    browser.begin(content, size=7000)
+    assert browser.tell("piece", "1", content[:5000], at=0) == {"received": 5000}
+    assert browser.tell("piece", "1", content[5000:10000], at=5000) == {"failed": True}
+    assert "more came than the 7000 bytes announced" in page.upload.error
+    assert not left_over(tmp_path) and page.view is None
+
+
+@pytest.mark.parametrize("at", [0, 10_000, -5000, None])
+def test_a_piece_that_comes_twice_or_too_early_ends_the_upload(page, browser, scan, at, tmp_path):
+    content = scan.read_bytes()
+    browser.begin(content)
+    browser.tell("piece", "1", content[:5000], at=0)
+    assert browser.tell("piece", "1", content[:5000], at=at) == {"failed": True}
+    assert f"a piece came for byte {at}, due was byte 5000" in page.upload.error
+    assert not left_over(tmp_path)
+    assert browser.tell("piece", "1", content[5000:10000], at=5000) == {"failed": True}
+    assert browser.send(content, ticket="2") == {"done": True}
+
+
+def test_a_piece_without_bytes_ends_the_upload(page, browser, scan):
+    browser.begin(scan.read_bytes())
+    assert browser.tell("piece", "1", at=0) == {"failed": True}
+
+
+def test_a_message_that_nobody_foresaw_is_shown_and_logged(page, browser, scan, tmp_path, caplog):
+    browser.begin(scan.read_bytes())
+    assert browser.tell("piece", "1", b"x") == {"failed": True}
+    assert page.upload.error == "KeyError: 'at'" and "KeyError" in caplog.text
+    assert not left_over(tmp_path)
+
+
+def test_a_cut_off_upload_does_not_hinder_the_next_one(page, browser, scan, tmp_path):
+    content = scan.read_bytes()
+    browser.begin(content)
+    browser.tell("piece", "1", content[:5000], at=0)
+    browser.begin(content, ticket="2")
+    assert len(left_over(tmp_path)) == 1
+    assert browser.tell("piece", "1", content[5000:10000], at=5000) == {"failed": True}  # a straggler
+    assert "given up" in page.upload.error
+    answer = {"received": 0}
+    while "received" in answer:
+        at = answer["received"]
+        answer = browser.tell("piece", "2", content[at : at + 5000], at=at)
+    assert answer == {"done": True} and not left_over(tmp_path)
+
+
+def test_a_cancelled_upload_and_a_closed_page_leave_no_file(page, browser, scan, tmp_path):
+    browser.begin(scan.read_bytes())
+    assert browser.tell("cancel") == {"failed": True}
+    assert not left_over(tmp_path) and not page.upload.error
+    browser.begin(scan.read_bytes(), ticket="2")
+    page.close()
+    assert not left_over(tmp_path)
+
+
+def test_what_is_no_nifti_is_refused_by_the_name_that_the_user_knows(page, browser, tmp_path):
+    assert browser.send(b"hello, this is a letter" * 100) == {"failed": True}
+    assert page.upload.error.startswith("scan.nii.gz: not a readable NIfTI file")
+    assert not left_over(tmp_path)
+
+
+def test_a_file_cut_short_is_refused(page, browser, scan, tmp_path):
+    assert browser.send(scan.read_bytes()[:-3000]) == {"failed": True}
+    assert "cut short" in page.upload.error and not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["scan.dcm", "scan.nii.gz.exe", "nii", ""])
+def test_another_kind_of_file_is_refused_before_it_comes(page, browser, scan, name, tmp_path):
+    assert browser.begin(scan.read_bytes(), name) == {"failed": True}
+    assert "expected a file ending in .nii or .nii.gz" in page.upload.error and not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../x.nii.gz", "/etc/x.nii.gz", "C:\\x.nii.gz", "a/\0b\n/x\n.nii.gz"])
+def test_a_name_is_never_a_path(page, browser, scan, name, tmp_path):
+    browser.begin(scan.read_bytes(), name)
+    assert [path.name for path in left_over(tmp_path)[0].iterdir()] == ["upload.nii.gz"]
+    assert browser.send(scan.read_bytes(), name, ticket="2") == {"done": True}
+    assert page.view.session.volume.source == "x.nii.gz"
+    assert not (tmp_path.parent / "x.nii.gz").exists() and not (tmp_path / "x.nii.gz").exists()
+
+
+@pytest.mark.parametrize("unit, says", [("HU", "is a CT in HU"), ("Bq/mL", "was trained on SUVbw"),
+                                        ("", "unknown unit ''"), (None, "no intensity unit given")])  # fmt: skip
+def test_any_unit_but_suv_is_refused_in_words_and_the_open_scan_stays(page, browser, scan, unit, says, tmp_path):
+    before = page.open_case(CASE)
+    assert browser.send(scan.read_bytes(), unit=unit) == {"failed": True}
+    assert says in page.upload.error and "scan.nii.gz" in page.upload.error and str(tmp_path) not in page.upload.error
+    assert page.view is before and page.upload.status.startswith(CASE)
+    assert not left_over(tmp_path)
+
+
+def test_not_a_number_is_refused(page, browser, tmp_path):
+    nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), np.eye(4)), tmp_path / "nan.nii.gz")
+    browser.send((tmp_path / "nan.nii.gz").read_bytes(), "nan.nii.gz")
+    assert "nan.nii.gz: 5670 of 5670 voxels are NaN" in page.upload.error
+
+
+def test_a_small_file_of_very_many_voxels_is_refused_by_its_header(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_volume", lambda *_: pytest.fail("its voxels were read"))
+    header = nib.Nifti1Header()
+    header.set_data_shape((2000, 2000, 2000))
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    (tmp_path / "bomb.nii").write_bytes(header.binaryblock + bytes(4))
+    with pytest.raises(VolumeError, match="2000 x 2000 x 2000 voxels; this app takes up to 200 million"):
+        page.open_file(tmp_path / "bomb.nii", "SUVbw")
+
+
+def test_open_file_is_what_an_upload_does(page, scan, tmp_path):
+    view = page.open_file(scan, "SUVbw")
+    assert page.view is view and view in page.children
+    with pytest.raises(UnitError):
+        page.open_file(scan, "Bq/mL")
+    with pytest.raises(VolumeError, match="does not exist"):
+        page.open_file(tmp_path / "none.nii.gz", "SUVbw")
+    (tmp_path / "large.nii").write_bytes(bytes(200_001))
+    with pytest.raises(VolumeError, match=r"large.nii has 0.2 MB"):
+        page.open_file(tmp_path / "large.nii", "SUVbw")
+    assert page.view is view
+
+
+def test_open_case_brings_its_ct_and_closes_what_was_open(page):
+    first = page.open_case(CASE)
+    assert first.scan["ct"] is not None and "with CT" in page.upload.status
+    page.network.value = "tiny-base"
+    second = page.open_case("phantom_internal_9005")
+    assert page.children[-1] is second is page.view and first not in page.children
+    assert first.comm is None and second.comm is not None
+    assert not first.session.watchers
+    assert second.session.model.name == "tiny-base" and "tiny-base" in page.upload.status
+    assert page.case.value == "phantom_internal_9005"
+
+
+def test_the_button_shows_errors_and_the_method_raises_them(page, tmp_path):
+    with pytest.raises(CohortError, match="no case 'nobody'"):
+        page.open_case("nobody")
+    missing = replace(page.cohort[CASE], case="missing", pet=tmp_path / "missing.nii.gz")
+    page = App(Cohort([missing]))
+    page.button.click()
+    assert page.upload.error == f"{missing.pet} does not exist; expected a NIfTI file."
+    assert page.button.disabled is False and page.view is None
+
+
+def test_a_page_without_a_browser_shows_its_picture(page):
+    assert "image/png" not in page._repr_mimebundle_()
+    page.open_case(CASE)
+    bundle = page._repr_mimebundle_()
+    assert bundle["image/png"].startswith(b"\x89PNG")
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_header_that_says_it_goes_on_for_gigabytes_is_not_read(page, tmp_path, kind):
+    image = kind(np.zeros((4, 4, 4), np.float32), np.eye(4))
+    image.header["vox_offset"] = 2_000_000_000  # where voxels begin; what lies between would be unpacked and kept
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(image.header.binaryblock + bytes(1000)))
+    with pytest.raises(VolumeError, match="2000 MB of header before the first voxel"):
+        page.open_file(tmp_path / "bomb.nii.gz", "SUVbw")
+
+
+def test_the_server_listens_to_this_machine_only_and_its_page_asks_no_other():
+    assert SERVER["Voila"]["ip"] == "127.0.0.1"
+    policy = SERVER["Voila"]["tornado_settings"]["headers"]["Content-Security-Policy"]
+    assert policy.startswith("default-src 'self'") and "http" not in policy and "*" not in policy
