@@ -49,12 +49,12 @@ class LazyPhantom:
     patient = case
 
     def load_pet(self) -> Volume:
-        kept = self.kept_in / f"{self.case}.pickle" if self.kept_in else None
+        kept = self.kept_in / f"{self.name}.pickle" if self.kept_in else None
         if kept and kept.exists():
             memory = pickle.loads(kept.read_bytes())
         else:
             made = sap.make_phantom(self.seed, self.domain)
-            memory = MemoryCase(self.case, self.case, made.pet, made.organs, made.lesions)
+            memory = MemoryCase(self.name, self.name, made.pet, made.organs, made.lesions)
             if kept:
                 with replace_atomically(kept) as temporary:
                     temporary.write_bytes(pickle.dumps(memory))
@@ -100,7 +100,7 @@ def best_thresholds(cases: Sequence[Sarcoma]) -> pd.DataFrame:
             }
             for model, ijk in starts.items():
                 dsc = best_threshold(pet, truth, ijk).dsc
-                rows.append({"case": case.case, "patient": case.patient, "target": target, "model": model,
+                rows.append({"case": case.name, "patient": case.patient, "target": target, "model": model,
                              "click": 1, "dsc": dsc})  # fmt: skip
     return pd.DataFrame(rows)
 

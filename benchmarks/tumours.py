@@ -107,7 +107,7 @@ def physiology(output: Path) -> None:
             ways[f"without_physiology, {name}"] = (kept, len(clicks))
         for way, (mask, clicks) in ways.items():
             scores = lesion_scores(mask, scan.truth, pet.data, pet.voxel_volume_ml)
-            rows.append({"case": scan.case, "SUV 4": way, "clicks": clicks} | scores)
+            rows.append({"case": scan.name, "SUV 4": way, "clicks": clicks} | scores)
     table = pd.DataFrame(rows)
     table.round(4).to_csv(output / "tumours_physiology.csv", index=False)
     measures = ["clicks", "dsc", "fpv_ml", "fnv_share", "f1"]
@@ -124,7 +124,7 @@ def interactive(output: Path) -> None:
             for objects, background in (("each", True), ("each", False), ("one", True)):
                 clicks = given if background else given._replace(background=())
                 steps = interactive_steps(method.open(scan.pet), clicks, scan.truth, objects)
-                facts = {"case": scan.case, "model": method.name, "objects": objects, "background": background}
+                facts = {"case": scan.name, "model": method.name, "objects": objects, "background": background}
                 rows.append(facts | interactive_scores(steps)._asdict())
     table = pd.DataFrame(rows)
     table.round(4).to_csv(output / "tumours_interactive.csv", index=False)

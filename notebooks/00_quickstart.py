@@ -178,7 +178,7 @@ while click is not None and len(masks) < n_clicks:
     sign = "+" if click.foreground else "-"
     rows.append({"click": len(masks), "ijk": click.ijk, "sign": sign, "DSC": sap.dice(masks[-1], truth)})
     click = next_click(truth, masks[-1], spacing=volume.spacing)
-print(f"{organ}, {case.case}, {network.name}")
+print(f"{organ}, {case.name}, {network.name}")
 print(pd.DataFrame(rows).round(3).to_string(index=False))
 
 # %% [markdown]
@@ -303,7 +303,7 @@ print(f"replayed {len(again.clicks)} clicks: the identical mask of {again.mask_o
 # last?
 
 # %%
-labels = {"case": case.case, "target": organ}
+labels = {"case": case.name, "target": organ}
 steps = [{**labels, "model": network.name, "click": row["click"], "dsc": row["DSC"]} for row in rows]
 for rule in ("41%", "2.5", "band"):
     threshold = ThresholdSession(volume, rule)

@@ -201,7 +201,7 @@ if organ_labels:
     cohort = cohort.with_organs(organ_labels)
 case = cohort[case_name] if case_name else next(iter(cohort))
 pet = case.load_pet()
-print(f"{len(cohort)} cases, {len({one.patient for one in cohort})} patients; looking at {case.case}")
+print(f"{len(cohort)} cases, {len({one.patient for one in cohort})} patients; looking at {case.name}")
 
 # %% [markdown]
 # A [maximum intensity projection](glossary.md#mip) from four sides. A hot spot that seems to lie in an organ from the
@@ -262,7 +262,7 @@ if len(organ_table):
     _, ax = plt.subplots(figsize=(9, 4.2), layout="constrained")
     ax.boxplot(voxels_of.values(), orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.6)
     ax.set_yticks(range(1, len(voxels_of) + 1), voxels_of.keys())
-    _ = ax.set(xlabel=f"{case.pet_unit}", title=case.case)
+    _ = ax.set(xlabel=f"{case.pet_unit}", title=case.name)
 
 # %% [markdown]
 # - The **liver** is large and even, and much alike between healthy people: that is why it serves as a yardstick.
@@ -285,8 +285,8 @@ measured = sap.quantify_cohort(cohort, output=output / own_table, progress=bool(
 compared = sap.compare_suvmax(measured[measured["kind"] == "organ"]) if (measured["kind"] == "organ").any() else None
 if compared is not None:
     shown = ["object", "value", "ratio_to_liver", "reference_median", "percentile", "robust_z", "asymmetry_percent"]
-    print(f"SUVmax of {case.case} among the others")
-    print(compared.loc[compared["case"] == case.case, shown].round(2).to_string(index=False))
+    print(f"SUVmax of {case.name} among the others")
+    print(compared.loc[compared["case"] == case.name, shown].round(2).to_string(index=False))
 
 # %% [markdown]
 # A high z is a question, not an answer. A lesion in the organ is one reason; a hot neighbour whose blur reaches into
@@ -540,10 +540,10 @@ kidneys = np.isin(exchanged, (left, right))
 exchanged[kidneys] = left + right - exchanged[kidneys]
 sap.save_mask(broken / "b_organs.nii.gz", exchanged, like=b.load_pet())
 suspects = [
-    replace(a, case="unit", patient="A", pet=broken / "a_activity.nii.gz", split="train"),
-    replace(b, case="kidneys", patient="B", organs=broken / "b_organs.nii.gz", split="train"),
-    replace(c, case="other_labels", patient="C", lesions=b.lesions, split="train"),
-    replace(c, case="again", patient="C2", split="test"),
+    replace(a, name="unit", patient="A", pet=broken / "a_activity.nii.gz", split="train"),
+    replace(b, name="kidneys", patient="B", organs=broken / "b_organs.nii.gz", split="train"),
+    replace(c, name="other_labels", patient="C", lesions=b.lesions, split="train"),
+    replace(c, name="again", patient="C2", split="test"),
 ]
 problems = sap.Cohort(suspects, "broken cohort").validate(progress=False)
 for row in problems.itertuples():
@@ -560,8 +560,8 @@ for row in problems.itertuples():
 # are over patients, and this package refuses a table that breaks the rule:
 
 # %%
-first_visit = replace(a, case="first visit", patient="A", split="train")
-second_visit = replace(b, case="second visit", patient="A", split="test")
+first_visit = replace(a, name="first visit", patient="A", split="train")
+second_visit = replace(b, name="second visit", patient="A", split="test")
 try:
     sap.Cohort([first_visit, second_visit], "two visits")
 except sap.SegAnyPETError as error:

@@ -83,13 +83,13 @@ case = next((one for one in cohort if one.organs), None)
 assert case is not None, f"data={data!r}: no case has organ labels; Cohort.with_organs adds them."
 pet = case.load_pet()
 truth = dict(case.targets(pet, [organ]))[organ]
-assert truth.any(), f"organ={organ!r} is not in {case.case}; take another."
+assert truth.any(), f"organ={organ!r} is not in {case.name}; take another."
 network_2d = sap.load_model(model_2d)
 networks_3d = {name: sap.load_model(name) for name in models_3d}
 network_3d = networks_3d[models_3d[-1]]
 axis = [ras_axis for ras_axis, _ in views.ras_axes(pet)].index(2)  # of the array: from feet to head
 holding = np.flatnonzero(truth.any(tuple({0, 1, 2} - {axis})))
-print(f"{case.case}: {pet.shape} voxels; the {organ} spans {len(holding)} axial slices")
+print(f"{case.name}: {pet.shape} voxels; the {organ} spans {len(holding)} axial slices")
 print(f"2D: {network_2d.name}, {network_2d.image_size} x {network_2d.image_size} pixels")
 print(f"3D: {network_3d.name}, {network_3d.config.window_size}^3 voxels of {network_3d.config.spacing_mm:g} mm")
 
@@ -179,7 +179,7 @@ results = sap.evaluate(
     cohort, [model_2d, *models_3d], clicks=rounds, targets=wanted, baselines=rules, processes=processes,
     output=output / f"results_{rounds}.csv", progress=processes > 1,
 )  # fmt: skip
-asked = results["case"].isin([one.case for one in cohort]) & results["target"].isin(wanted)
+asked = results["case"].isin([one.name for one in cohort]) & results["target"].isin(wanted)
 results = results[asked & results["model"].isin([model_2d, *models_3d, *rules])].copy()  # not of earlier runs
 results["scanner"] = results["case"].str.extract("(internal|external)", expand=False).fillna("this cohort")
 shown = [number for number in (1, 3, 5) if number <= rounds]
@@ -341,8 +341,8 @@ try:
     for one in with_ct[:1]:
         if not totalsegmentator_dir:
             raise sap.SegAnyPETError("No TotalSegmentator: run it on the CTs, and name its folder in the parameters.")
-        path = Path(totalsegmentator_dir) / f"{one.case}.nii.gz"
-        path = path if path.is_file() else Path(totalsegmentator_dir) / one.case
+        path = Path(totalsegmentator_dir) / f"{one.name}.nii.gz"
+        path = path if path.is_file() else Path(totalsegmentator_dir) / one.name
         grid = one.load_pet()
         labels, names = sap.read_totalsegmentator(path, grid)
         label_of = {name: label for label, name in names.items()}

@@ -100,7 +100,7 @@ pet, truth = scan.pet, scan.truth
 instances = lesion_instances(truth)
 count = int(instances.max())
 volumes_ml = np.bincount(instances.ravel())[1:] * pet.voxel_volume_ml  # the largest first
-print(f"{scan.case}: {pet.shape} voxels, {count} lesions of {volumes_ml.min():.1f} to {volumes_ml.max():.0f} mL")
+print(f"{scan.name}: {pet.shape} voxels, {count} lesions of {volumes_ml.min():.1f} to {volumes_ml.max():.0f} mL")
 print(f"together {volumes_ml.sum():.0f} mL; {np.count_nonzero(volumes_ml < 3)} of them below 3 mL")
 
 # %%
@@ -406,7 +406,7 @@ if organs is not None:
     if clicked_organs.any():
         masks[f"SUV 4, {len(not_this)} clicks"] = sap.without_physiology(pet, masks["SUV 4"], clicked_organs)
 if isinstance(cases[0], PhantomInMemory):
-    phantom = next(case.phantom for case in cases if case.case == scan.case)
+    phantom = next(case.phantom for case in cases if case.name == scan.name)
     liver = sap.liver_reference(pet, phantom.organs == 1, exclude=truth)
     print(liver.text)
     print(f"PERCIST's threshold is SUVbw {liver.rule.suvbw:.2f} in this patient")
@@ -451,7 +451,7 @@ for ax in axes.flat[len(masks):]:
 
 # %%
 given = simulate_autopet_clicks(truth, pet, count=10, seed=0)
-write_autopet_clicks(output / f"{scan.case}_clicks.json", given)
+write_autopet_clicks(output / f"{scan.name}_clicks.json", given)
 _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 for number, objects in enumerate(("one", "each")):
     steps = interactive_steps(open_closely(network, pet), given, truth, objects=objects)

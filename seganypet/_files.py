@@ -1,5 +1,6 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and told apart by what is in them."""
 
+import hashlib
 import os
 import re
 import tempfile
@@ -140,3 +141,26 @@ def cache_folder() -> Path:
     import pooch
 
     return Path(pooch.os_cache("seganypet"))
+
+
+def content_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits.
+
+    A file that this process has hashed is not read again while the system says that nobody wrote to it: its inode,
+    size, and times of writing and of change, which no program can set back, are as they were.
+
+    Raises:
+        SegAnyPETError: There is no such file, or it cannot be read.
+    """
+    try:
+        status = os.stat(path)
+        signature = (os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if signature not in _HASHES:
+            with open(path, "rb") as file:
+                _HASHES[signature] = hashlib.file_digest(file, "sha256").hexdigest()
+        return _HASHES[signature]
+    except OSError as error:
+        raise SegAnyPETError(f"cannot read {path}: {error.strerror}.") from error
+
+
+_HASHES: dict[tuple, str] = {}

@@ -126,7 +126,7 @@ class Annotation:
     @property
     def remaining(self) -> tuple[str, ...]:
         """Names of the cases that are not done, in the cohort's order."""
-        return tuple(case.case for case in self.cohort if not _is_done(self._saved.get(case.case)))
+        return tuple(case.name for case in self.cohort if not _is_done(self._saved.get(case.name)))
 
     @property
     def progress(self) -> "pandas.DataFrame":
@@ -134,7 +134,7 @@ class Annotation:
         import pandas
 
         new = CaseProgress(self.annotator, self.quality, proposal="", proposed=[], active="", state="new")
-        known = [(case.case, self._saved.get(case.case, new)) for case in self.cohort]
+        known = [(case.name, self._saved.get(case.name, new)) for case in self.cohort]
         rows = [(name, now.state, now.minutes, now.clicks, len(now.proposed)) for name, now in known]
         return pandas.DataFrame(rows, columns=["case", "state", "minutes", "clicks", "proposed_clicks"])
 
@@ -154,20 +154,20 @@ class Annotation:
         """
         if case is None and not self.remaining:
             raise AnnotationError(f"all {len(self.cohort)} cases are done; reopen(case) changes one.")
-        name = self.cohort[self.remaining[0] if case is None else case].case
+        name = self.cohort[self.remaining[0] if case is None else case].name
         if _is_done(self._read(name)):
             raise AnnotationError(f"case {name} is done; reopen({name!r}) to change it.")
         return self._open(name)
 
     def next(self) -> Session:
         """Open the case after this one that is not done, beginning again after the last; as `open`."""
-        names = [case.case for case in self.cohort]
-        after = 0 if self.case is None else names.index(self.case.case) + 1
+        names = [case.name for case in self.cohort]
+        after = 0 if self.case is None else names.index(self.case.name) + 1
         return self.open(next((name for name in names[after:] + names[:after] if name in self.remaining), None))
 
     def reopen(self, case: str) -> Session:
         """As `open`, also if the case is done; it is then missing in the tables until it is finished again."""
-        session = self._open(self.cohort[case].case)
+        session = self._open(self.cohort[case].name)
         self._write_tables()
         return session
 
@@ -187,7 +187,7 @@ class Annotation:
         lesions = (name for name in self.session.objects if name not in LABEL_OF)
         self._write_labels(MASK, organs, self._organs_wanted)
         self._write_labels(LESIONS, {name: label for label, name in enumerate(lesions, 1)}, self._lesions_wanted)
-        self._write_progress(replace(self._saved[self.case.case], state="done"))
+        self._write_progress(replace(self._saved[self.case.name], state="done"))
         self._write_tables()
         self.session = None
 
@@ -223,9 +223,9 @@ class Annotation:
     def _propose(self, case: Case, pet: Volume) -> tuple[Session, str]:
         """A session with clicks that the annotator need not make, and in words where they come from."""
         if self.refine is not None:
-            earlier = CaseProgress.load(self.refine / case.case / PROGRESS)
+            earlier = CaseProgress.load(self.refine / case.name / PROGRESS)
             if _is_done(earlier):
-                session = Session.replay(self.model, pet, self.refine / case.case / CLICKS)
+                session = Session.replay(self.model, pet, self.refine / case.name / CLICKS)
                 return session, f"refines {earlier.annotator} ({earlier.quality})"
         session, drawn, failed = Session(self.model, pet), [], []
         # Organs and lesions apart: if one file cannot be used, the other still can.
@@ -272,7 +272,7 @@ class Annotation:
                 seganypet=__version__,
             )
         )
-        journal.save(self.folder / self.case.case / CLICKS)
+        journal.save(self.folder / self.case.name / CLICKS)
 
     def _check_objects(self) -> None:
         """Refuse what would become a lesion by mistake; nobody would notice before a network has learned it."""
@@ -282,13 +282,13 @@ class Annotation:
             words = re.findall("[a-z]+", name.lower())
             if not self._lesions_wanted or any(get_close_matches(word, ORGAN_WORDS, cutoff=0.8) for word in words):
                 raise AnnotationError(
-                    f"case {self.case.case}: object {name!r} would be saved as a lesion. If it is an organ, rename it "
+                    f"case {self.case.name}: object {name!r} would be saved as a lesion. If it is an organ, rename it "
                     f"to one of {', '.join(LABEL_OF)}. If it is a lesion, "
                     + ("rename it to 'lesion ...'." if self._lesions_wanted else "put 'lesion' among the targets.")
                 )
 
     def _write_labels(self, file: str, labels: dict[str, int], wanted: bool) -> None:
-        path, label_map = self.folder / self.case.case / file, np.zeros(self.session.volume.shape, np.uint8)
+        path, label_map = self.folder / self.case.name / file, np.zeros(self.session.volume.shape, np.uint8)
         for name, label in labels.items():
             label_map[self.session.mask_of(name)] = label
         if labels or wanted:
@@ -297,7 +297,7 @@ class Annotation:
             path.unlink(missing_ok=True)  # an empty map would say "there is none", but nobody was asked to look
 
     def _write_progress(self, progress: CaseProgress) -> None:
-        name = self.case.case
+        name = self.case.name
         path = self.folder / name / PROGRESS
         if CaseProgress.load(path) != self._saved.get(name):
             raise AnnotationError(
@@ -314,10 +314,10 @@ class Annotation:
         for path in sorted(self.folder.glob(f"*/{PROGRESS}")):
             self._read(path.parent.name)
         done = {name: progress for name, progress in sorted(self._saved.items()) if _is_done(progress)}
-        here = [case.case for case in self.cohort]
+        here = [case.name for case in self.cohort]
         cases, table = [self._drawn(self.cohort[name]) for name in here if name in done], self.folder / COHORT_TABLE
         if len(cases) < len(done) and table.is_file():  # the folder was also opened with another part of the cohort
-            cases += [case for case in Cohort.from_csv(table) if case.case in done and case.case not in here]
+            cases += [case for case in Cohort.from_csv(table) if case.name in done and case.name not in here]
         if cases:
             Cohort(cases, str(table)).to_csv(table)
         else:
@@ -332,7 +332,7 @@ class Annotation:
 
     def _drawn(self, case: Case) -> Case:
         """The case with what was drawn here in the place of the labels that it had."""
-        files = [self.folder / case.case / file for file in (MASK, LESIONS)]
+        files = [self.folder / case.name / file for file in (MASK, LESIONS)]
         organs, lesions = (file if file.is_file() else None for file in files)
         convention = "seganypet" if organs else None
         return replace(case, organs=organs, organ_convention=convention, lesions=lesions, quality=self.quality)
@@ -362,7 +362,7 @@ def _is_done(progress: CaseProgress | None) -> bool:
 
 def _check_case_names(cohort: Cohort) -> None:
     """Refuse names that as folders would lie outside, hide, or be one folder where capitals do not count."""
-    found = unsafe_name((case.case for case in cohort), (COHORT_TABLE, ANNOTATION_TABLE))
+    found = unsafe_name((case.name for case in cohort), (COHORT_TABLE, ANNOTATION_TABLE))
     if found:
         raise AnnotationError(
             f"{cohort.source}: case {found[0]!r} cannot have a folder of that name: {found[1]}. Rename it in the "

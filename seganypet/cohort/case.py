@@ -25,7 +25,7 @@ class Case:
         CohortError: Unknown unit, quality or organ convention; blank case or patient.
     """
 
-    case: str
+    name: str
     patient: str
     pet: Path
     pet_unit: str
@@ -38,16 +38,16 @@ class Case:
     tracer: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.case or not self.patient:
-            raise CohortError(f"case {self.case!r} of patient {self.patient!r}: both need a name.")
-        if any("\ud800" <= letter <= "\udfff" for letter in self.case + self.patient):
+        if not self.name or not self.patient:
+            raise CohortError(f"case {self.name!r} of patient {self.patient!r}: both need a name.")
+        if any("\ud800" <= letter <= "\udfff" for letter in self.name + self.patient):
             raise CohortError(
-                f"case {self.case!r}: the name of its folder or file is not UTF-8, which no table can hold; rename it."
+                f"case {self.name!r}: the name of its folder or file is not UTF-8, which no table can hold; rename it."
             )
         for name, known in (("pet_unit", PET_UNITS), ("quality", QUALITIES), ("organ_convention", ORGAN_CONVENTIONS)):
             value = getattr(self, name)
             if value not in known and (value is not None or name == "pet_unit"):
-                raise CohortError(f"case {self.case}: {name}={value!r}; expected one of {', '.join(known)}.")
+                raise CohortError(f"case {self.name}: {name}={value!r}; expected one of {', '.join(known)}.")
 
     def load_pet(self) -> Volume:
         """Read the PET, in `pet_unit`."""
@@ -56,7 +56,7 @@ class Case:
     def load_ct(self) -> Volume:
         """Read the CT, in HU; CohortError if the case has none."""
         if self.ct is None:
-            raise CohortError(f"case {self.case}: the cohort names no CT; fill its column 'ct'.")
+            raise CohortError(f"case {self.name}: the cohort names no CT; fill its column 'ct'.")
         return load_volume(self.ct, unit="HU")
 
     def targets(self, pet: Volume | None = None, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -88,14 +88,14 @@ class Case:
             CohortError: The case has none.
         """
         if self.organs is None:
-            raise CohortError(f"case {self.case}: the cohort names no organ labels; fill its column 'organs'.")
+            raise CohortError(f"case {self.name}: the cohort names no organ labels; fill its column 'organs'.")
         organs = load_labels(self.organs, like=pet)
         return organs, self._organ_names(organs, pet.voxel_volume_ml)
 
     def load_lesions(self, pet: Volume) -> np.ndarray:
         """Label map of the lesions on the grid of `pet`, int16; CohortError if the case has none."""
         if self.lesions is None:
-            raise CohortError(f"case {self.case}: the cohort names no lesions; fill its column 'lesions'.")
+            raise CohortError(f"case {self.name}: the cohort names no lesions; fill its column 'lesions'.")
         return load_labels(self.lesions, like=pet)
 
     def _organ_names(self, organs: np.ndarray, voxel_volume_ml: float) -> Mapping[int, str]:
@@ -104,9 +104,9 @@ class Case:
             try:
                 convention = detect_organ_convention(np.flatnonzero(sizes), sizes[7:8].sum() * voxel_volume_ml)
             except CohortError as error:
-                raise CohortError(f"case {self.case}: {self.organs}: {error}") from None
+                raise CohortError(f"case {self.name}: {self.organs}: {error}") from None
             warnings.warn(
-                f"case {self.case}: {self.organs} was taken to follow organ_convention={convention!r}; write that "
+                f"case {self.name}: {self.organs} was taken to follow organ_convention={convention!r}; write that "
                 "into the cohort table if it is so.",
                 stacklevel=5,
             )
@@ -115,7 +115,7 @@ class Case:
         strange = sorted(set(np.flatnonzero(sizes).tolist()) - {0, *names})
         if strange:
             raise CohortError(
-                f"case {self.case}: {self.organs} holds labels {strange}, which organ_convention="
+                f"case {self.name}: {self.organs} holds labels {strange}, which organ_convention="
                 f"{self.organ_convention!r} does not know (it has {min(names)} to {max(names)})."
             )
         return names
@@ -126,30 +126,30 @@ class CTCase:
     """As a `Case` for `evaluate`; its scan is the CT on the PET's grid, and its targets are those of the PET.
 
     Attributes:
-        of: The case, with a CT.
+        case: The case, with a CT.
         register: Lay the CT over the PET rigidly first; else the files' own places count, as in a PET/CT scanner.
     """
 
-    of: Case
+    case: Case
     register: bool = False
 
     @property
-    def case(self) -> str:
+    def name(self) -> str:
         """Name of the case."""
-        return self.of.case
+        return self.case.name
 
     @property
     def patient(self) -> str:
         """Whose scan it is."""
-        return self.of.patient
+        return self.case.patient
 
     def load_pet(self) -> Volume:
         """The CT, in HU, on the grid of the PET; CohortError if the case has none."""
-        ct, pet = self.of.load_ct(), self.of.load_pet()
+        ct, pet = self.case.load_ct(), self.case.load_pet()
         if self.register:
             ct = moved(ct, register_rigid(ct, pet))
         return resample_to(ct, pet)
 
     def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """As `Case.targets`; `pet` gives the grid."""
-        return self.of.targets(pet, only)
+        return self.case.targets(pet, only)

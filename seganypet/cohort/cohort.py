@@ -63,7 +63,7 @@ class Cohort:
         _raise_first_error(conflicts(cases, source))
         if not cases:
             raise CohortError(f"{source}: no cases.")
-        self._cases = {case.case: case for case in cases}
+        self._cases = {case.name: case for case in cases}
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -226,21 +226,21 @@ class Cohort:
         patients = [case.patient for case in self]
         found, owner = [], {}
         for case in self:
-            names = [case.case, *([case.patient] if patients.count(case.patient) == 1 else [])]
+            names = [case.name, *([case.patient] if patients.count(case.patient) == 1 else [])]
             fitting = [path for path, name in files.items() if name in names]  # exactly so, if there is such a file
             plain = {_plain(name) for name in names}
             fitting = fitting or [path for path, name in files.items() if _plain(name) in plain]
             if len(fitting) > 1:
-                raise CohortError(f"case {case.case}: {', '.join(map(str, fitting))} all fit; keep one in {folder}.")
+                raise CohortError(f"case {case.name}: {', '.join(map(str, fitting))} all fit; keep one in {folder}.")
             for path in fitting:
-                if (first := owner.setdefault(path, case.case)) != case.case:
-                    raise CohortError(f"{path} fits case {first} and case {case.case}; name it exactly as one of them.")
+                if (first := owner.setdefault(path, case.name)) != case.name:
+                    raise CohortError(f"{path} fits case {first} and case {case.name}; name it exactly as one of them.")
                 found.append(replace(case, organs=path, organ_convention=convention))
         if not found:
             there = ", ".join(list(files.values())[:3]) or "no .nii.gz"
             raise CohortError(
                 f"{folder}: none of its files ({there}) is named as a case of {self.source}, such as "
-                f"{next(iter(self)).case}.nii.gz; rename them."
+                f"{next(iter(self)).name}.nii.gz; rename them."
             )
         return Cohort(found, self.source)
 
@@ -257,7 +257,8 @@ class Cohort:
 
         found = _inspect(self, voxels, workers, progress)
         rows = [
-            {name: getattr(one.case, name) for name in ("case", "patient", "split", "quality", "tracer", "pet_unit")}
+            {"case": one.case.name}
+            | {name: getattr(one.case, name) for name in ("patient", "split", "quality", "tracer", "pet_unit")}
             | {"ct": one.case.ct is not None, **one.facts}
             for one in found
         ]
@@ -341,8 +342,8 @@ def _same_scans(found: Iterable[Inspection]) -> Iterator[Problem]:
         first = first_of.setdefault(one.digest or os.path.realpath(case.pet), case)
         if first is not case:
             apart = first.patient != case.patient or first.split != case.split
-            message = f"{case.pet}: the scan of case {first.case} (patient {first.patient}, split {first.split}) again."
-            yield Problem(case.case, case.patient, "pet", "same_scan", "error" if apart else "warning", message)
+            message = f"{case.pet}: the scan of case {first.name} (patient {first.patient}, split {first.split}) again."
+            yield Problem(case.name, case.patient, "pet", "same_scan", "error" if apart else "warning", message)
 
 
 def _raise_first_error(problems: Iterable[Problem], hint: str = "") -> None:

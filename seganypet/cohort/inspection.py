@@ -104,7 +104,7 @@ class Inspection:
     def note(self, part: str, problem: str, message: str, severity: str = "error") -> None:
         """Remember a problem."""
         path = getattr(self.case, part)
-        self.problems.append(Problem(self.case.case, self.case.patient, part, problem, severity, f"{path}: {message}"))
+        self.problems.append(Problem(self.case.name, self.case.patient, part, problem, severity, f"{path}: {message}"))
 
 
 def inspect_case(case: Case, voxels: bool = True) -> Inspection:

@@ -327,7 +327,7 @@ def write_samples(folder: Path) -> None:
         write_phantom(make_phantom(seed, domain, lesions), folder / name)
         cases.append(
             Case(
-                case=name, patient=name, pet=folder / name / PET, pet_unit="SUVbw", ct=folder / name / CT,
+                name=name, patient=name, pet=folder / name / PET, pet_unit="SUVbw", ct=folder / name / CT,
                 organs=folder / name / ORGAN_LABELS, organ_convention="seganypet", lesions=folder / name / LESIONS,
                 quality="HQ", split="test", tracer="FDG",
             )

@@ -33,7 +33,7 @@ from seganypet.cohort.case import Case
 from seganypet.cohort.inspection import PARTS, Problem
 from seganypet.errors import CohortError
 
-COLUMNS = tuple(field.name for field in fields(Case))
+COLUMNS = ("case", *(field.name for field in fields(Case) if field.name != "name"))
 REQUIRED = ("case", "patient", "pet", "pet_unit")
 
 
@@ -79,23 +79,23 @@ def conflicts(cases: Iterable[Case], source: str) -> Iterator[Problem]:
     spellings: dict[str, str] = {}
     blank, filled = [], 0
     for case in cases:
-        if case.case in names:
-            message = f"{source}: case {case.case} stands there twice; names of cases must be unique."
-            yield Problem(case.case, case.patient, "table", "case_twice", "error", message)
-        names.add(case.case)
+        if case.name in names:
+            message = f"{source}: case {case.name} stands there twice; names of cases must be unique."
+            yield Problem(case.name, case.patient, "table", "case_twice", "error", message)
+        names.add(case.name)
         first = first_of.setdefault(case.patient, case)
         if case.split != first.split:
             message = (
-                f"{source}: patient {case.patient} is in split {first.split!r} (case {first.case}) and in "
-                f"{case.split!r} (case {case.case}); what was trained on would be tested on. Use split_by_patient."
+                f"{source}: patient {case.patient} is in split {first.split!r} (case {first.name}) and in "
+                f"{case.split!r} (case {case.name}); what was trained on would be tested on. Use split_by_patient."
             )
-            yield Problem(case.case, case.patient, "table", "patient_in_two_splits", "error", message)
+            yield Problem(case.name, case.patient, "table", "patient_in_two_splits", "error", message)
         spelling = spellings.setdefault("".join(case.patient.casefold().split()), case.patient)
         if spelling != case.patient:
             message = f"{source}: patients {spelling!r} and {case.patient!r} differ in spelling only; one person?"
-            yield Problem(case.case, case.patient, "table", "patient_spelling", "warning", message)
+            yield Problem(case.name, case.patient, "table", "patient_spelling", "warning", message)
         filled += case.split is not None
-        blank += [case.case] if case.split is None else []
+        blank += [case.name] if case.split is None else []
     if filled and blank:
         message = f"{source}: {filled} cases have a split, {len(blank)} have none, such as {blank[0]}."
         yield _of_table("split_blank", message, "warning")
@@ -108,7 +108,7 @@ def write_table(path: str | os.PathLike, cases: Iterable[Case]) -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for case in cases:
-            row = {name: getattr(case, name) for name in COLUMNS}
+            row = {"case": case.name} | {name: getattr(case, name) for name in COLUMNS if name != "case"}
             for name in PARTS:
                 if row[name] is not None:
                     row[name] = Path(os.path.relpath(row[name], path.resolve().parent)).as_posix()
@@ -153,6 +153,6 @@ def _case_of_row(
                 message = f"{where}: {part} file {cells[part]} {what}."
                 problems.append(Problem(*who, part, "missing", "error", message))
     try:
-        return Case(**cells), problems
+        return Case(cells.pop("case"), **cells), problems
     except CohortError as error:
         return None, [*problems, Problem(*who, "table", "bad_value", "error", f"{table}, line {line}: {error}")]

@@ -43,7 +43,7 @@ SECONDS_PER_CLICK = 2.0
 class EvaluationCase(Protocol):
     """What `evaluate` needs of a case; `cohort.Case` and `MemoryCase` have it."""
 
-    case: str
+    name: str
     patient: str
 
     def load_pet(self) -> Volume:
@@ -58,14 +58,14 @@ class MemoryCase:
     """A case whose arrays are in memory, such as a phantom.
 
     Attributes:
-        case: Its name.
+        name: Name of the case.
         patient: Whose scan it is.
         pet: The scan.
         organs: Label map, shape of `pet`; label n is the n-th of `seganypet.phantom.ORGANS`.
         lesions: Mask or label map, shape of `pet`; every label above 0 is lesion.
     """
 
-    case: str
+    name: str
     patient: str
     pet: Volume
     organs: np.ndarray | None = None
@@ -160,7 +160,7 @@ def evaluate(
     dialogue = Dialogue(clicks, protocol, first, then, seed)
     methods = resolve_methods(models, baselines, _open_session)
     cases = [_as_case(case) for case in cohort]
-    twice = [name for name, number in Counter(case.case for case in cases).items() if number > 1]
+    twice = [name for name, number in Counter(case.name for case in cases).items() if number > 1]
     if twice:
         raise SegAnyPETError(f"several cases are named {', '.join(twice)}; each needs a name of its own.")
     if processes > 1 or cluster is not None:
@@ -175,13 +175,13 @@ def evaluate(
             for number, message in run_jobs(segment_case, jobs, processes=processes, cluster=cluster, threads=threads):
                 case = jobs[number].case
                 for model, target, rows in _finished_targets(message, jobs[number], file):
-                    labels = {"case": case.case, "patient": case.patient, "target": target, "seen": _seen(target)}
+                    labels = {"case": case.name, "patient": case.patient, "target": target, "seen": _seen(target)}
                     labels |= {"model": model, "weights": weights[model]} | settings
                     file.append([_with_human_seconds(labels | row, seconds_per_click) for row in rows])
-                    file.finished.add((case.case, model, target))
+                    file.finished.add((case.name, model, target))
                 bar.update(not isinstance(message, Segmented))
                 if isinstance(message, CaseDone) and message.complete:
-                    file.remember_targets(case.case, asked, message.targets)
+                    file.remember_targets(case.name, asked, message.targets)
             bar.close()
             rows = _in_order(file.rows, cases, list(weights), asked, file)
             return file.finish(_with_human_seconds(row, seconds_per_click) for row in rows)
@@ -197,7 +197,7 @@ def _check_sendable(methods: Sequence[Method], cases: Sequence[EvaluationCase]) 
             raise SegAnyPETError(f"model {method.name} is a network in this process's memory. {advice}")
         check_sendable(f"model {method.name}", method, advice)
     for case in {type(case): case for case in cases}.values():  # one of a kind: phantoms are large
-        check_sendable(f"case {case.case}", case, advice)
+        check_sendable(f"case {case.name}", case, advice)
 
 
 def _jobs(
@@ -210,8 +210,8 @@ def _jobs(
     for name, model, target in file.finished:
         finished_of[name].add((model, target))
     for case in cases:
-        finished = finished_of[case.case]
-        names = file.targets_of(case.case, asked)
+        finished = finished_of[case.name]
+        names = file.targets_of(case.name, asked)
         left = [
             method
             for method in methods
@@ -231,7 +231,7 @@ def _finished_targets(message: Any, job: CaseJob, file: ResultsFile) -> Iterator
         ]
     else:
         found = [message] if isinstance(message, Segmented) else []
-    yield from (one for one in found if (job.case.case, one.model, one.target) not in file.finished)
+    yield from (one for one in found if (job.case.name, one.model, one.target) not in file.finished)
 
 
 def _in_order(
@@ -239,7 +239,7 @@ def _in_order(
     file: ResultsFile,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows as one process without interruption makes them; those of other cases and models behind, as they stood."""
-    places = {case.case: place for place, case in enumerate(cases)}
+    places = {case.name: place for place, case in enumerate(cases)}
     targets: dict[str, list[str]] = {}
     for row in rows:
         names = targets.setdefault(row["case"], list(file.targets_of(row["case"], asked) or ()))

@@ -164,13 +164,13 @@ def evaluate_interactive(
         kept = stack.enter_context(Kept(None if output is None else Path(output), settings, COLUMNS, WORDS, WHOLE))
         for case in tqdm(list(cohort), desc="cases", disable=not progress):
             case = PhantomInMemory(case) if isinstance(case, PhantomCase) else case
-            click_file = _click_file(case.case, clicks)
+            click_file = _click_file(case.name, clicks)
             table = kept.table(case, click_file)
             if table is None:
                 try:
                     scan = TumourScan.of(case)
                     given = _clicks_of(scan, clicks, click_file, seed)
-                    facts = {"case": case.case, "patient": case.patient, "objects": objects, "version": __version__}
+                    facts = {"case": case.name, "patient": case.patient, "objects": objects, "version": __version__}
                     table = pd.concat(
                         interactive_steps(method.open(scan.pet), given, scan.truth, objects).assign(
                             **facts, model=method.name, weights=method.weights or ""
@@ -178,7 +178,7 @@ def evaluate_interactive(
                         for method in methods
                     )[list(COLUMNS)]
                 except SegAnyPETError as error:
-                    warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
+                    warnings.warn(f"case {case.name} is left out: {error}", stacklevel=2)
                     continue
                 kept.add(case, table, click_file)
             tables.append(table)
@@ -225,7 +225,7 @@ def _clicks_of(scan: TumourScan, folder: str | os.PathLike | None, path: Path | 
     if folder is None:
         return simulate_autopet_clicks(scan.truth, scan.pet, STEPS, seed)
     if path is None:
-        names = " nor ".join(f"{scan.case}{suffix}" for suffix in CLICK_FILES)
+        names = " nor ".join(f"{scan.name}{suffix}" for suffix in CLICK_FILES)
         raise CohortError(f"{folder} holds neither {names}; without a folder, clicks are simulated.")
     return read_autopet_clicks(path, scan.pet)
 

@@ -64,11 +64,11 @@ class Kept:
 
     def table(self, case: Any, *more: Path | None) -> "pandas.DataFrame | None":
         """The case's rows if they were measured on the very files that it has now, and on `more` files or folders."""
-        return self.tables.get(case.case) if self.files.get(case.case) == _identity(case, more) else None
+        return self.tables.get(case.name) if self.files.get(case.name) == _identity(case, more) else None
 
     def has_page(self, case: Any, page: Path) -> bool:
         """Whether a page about the case's rows is still as it was when they were added."""
-        return case.case in self.pages and self.pages[case.case] == _files(page)
+        return case.name in self.pages and self.pages[case.name] == _files(page)
 
     def add(self, case: Any, table: "pandas.DataFrame", *more: Path | None, page: Path | None = None) -> None:
         """Keep the rows of a case. A death between the two files costs this case's measurement, no more.
@@ -83,15 +83,15 @@ class Kept:
 
         if self.path is None:
             return
-        self.files.pop(case.case, None)
-        self.pages.pop(case.case, None)
+        self.files.pop(case.name, None)
+        self.pages.pop(case.name, None)
         self._write_notes()
-        self.tables[case.case] = table
+        self.tables[case.name] = table
         with replace_atomically(self.path) as temporary:
             pandas.concat(self.tables.values(), ignore_index=True).to_csv(temporary, index=False)
-        self.files[case.case] = _identity(case, more)
+        self.files[case.name] = _identity(case, more)
         if _files(page):
-            self.pages[case.case] = _files(page)
+            self.pages[case.name] = _files(page)
         self._write_notes()
 
     def _write_notes(self) -> None:

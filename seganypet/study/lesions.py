@@ -119,15 +119,15 @@ def analyse_tumours(
     cases = [PhantomInMemory(case) if isinstance(case, PhantomCase) else case for case in cohort]
     if reports is not None:
         make_folder(reports)
-        if found := unsafe_name(case.case for case in cases):
+        if found := unsafe_name(case.name for case in cases):
             raise SegAnyPETError(f"case {found[0]!r} cannot have a page of that name: {found[1]}. Rename it.")
     tables = []
     with ExitStack() as stack:
         stack.callback(forget_networks)
         kept = stack.enter_context(Kept(None if output is None else Path(output), settings, COLUMNS, WORDS, WHOLE))
         for case in tqdm(cases, desc="cases", disable=not progress):
-            page = None if reports is None else Path(reports) / f"{case.case}.html"
-            organs = organs_of_case(case.case, totalsegmentator)
+            page = None if reports is None else Path(reports) / f"{case.name}.html"
+            organs = organs_of_case(case.name, totalsegmentator)
             table = kept.table(case, organs)
             if table is None or (page is not None and _deserves_page(table) and not kept.has_page(case, page)):
                 try:
@@ -135,9 +135,9 @@ def analyse_tumours(
                     rows = [*without_clicks(scan, thresholds)]
                     rows += with_clicks(scan, methods, promptings, dialogue, at_once, min_volume_ml, page)
                 except SegAnyPETError as error:
-                    warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
+                    warnings.warn(f"case {case.name} is left out: {error}", stacklevel=2)
                     continue
-                facts = {"case": case.case, "patient": case.patient, "version": __version__}
+                facts = {"case": case.name, "patient": case.patient, "version": __version__}
                 table = pd.DataFrame([facts | row for row in rows], columns=list(COLUMNS))
                 kept.add(case, table, organs, page=page)
             tables.append(table)
@@ -188,9 +188,9 @@ def with_clicks(
             if is_best and hasattr(session, "model") and page is not None and session.objects:
                 notes = [f"A simulated user, who knew the truth, clicked each lesion {dialogue.clicks} times."]
                 try:
-                    write_report(page, session, title=scan.case, truth=scan.truth, notes=notes)
+                    write_report(page, session, title=scan.name, truth=scan.truth, notes=notes)
                 except SegAnyPETError as error:
-                    warnings.warn(f"case {scan.case} has no page: {error}", stacklevel=2)
+                    warnings.warn(f"case {scan.name} has no page: {error}", stacklevel=2)
                 page = None
 
 

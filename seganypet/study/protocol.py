@@ -133,7 +133,7 @@ def segment_case(job: CaseJob) -> Iterator[Segmented | CaseDone]:
         pet = job.case.load_pet()
         for target, truth in job.case.targets(pet, job.targets):
             names.append(target)
-            stream = job.dialogue.seed, zlib.crc32(f"{job.case.case}/{target}".encode())
+            stream = job.dialogue.seed, zlib.crc32(f"{job.case.name}/{target}".encode())
             for method in job.methods:
                 if (method.name, target) not in job.finished:
                     try:

@@ -63,7 +63,7 @@ def quantify_cohort(
                 try:
                     table = quantify_case(case, rule=rule, peak=peak)
                 except SegAnyPETError as error:
-                    warnings.warn(f"case {case.case} is left out: {error}", stacklevel=2)
+                    warnings.warn(f"case {case.name} is left out: {error}", stacklevel=2)
                     continue
                 kept.add(case, table)
             tables.append(table)
@@ -94,12 +94,12 @@ def quantify_case(
     if case.lesions is not None:
         lesions = lesion_instances(case.load_lesions(pet))
         if lesions.max() > np.iinfo(np.int16).max:
-            raise SegAnyPETError(f"case {case.case}: {lesions.max()} separate lesions; is {case.lesions} a mask?")
+            raise SegAnyPETError(f"case {case.name}: {lesions.max()} separate lesions; is {case.lesions} a mask?")
         names = {number: lesion_name(number) for number in range(1, int(lesions.max()) + 1)}
         if names:
             tables.append(quantify(pet, lesions, names=names, rule=rule, peak=peak).assign(kind="lesion"))
         tables.append(quantify(pet, {"lesions": lesions > 0}, rule=rule, peak=peak).assign(kind="lesions"))
     if not tables:
-        raise SegAnyPETError(f"case {case.case}: neither organs nor lesions are drawn, so there is nothing to measure.")
-    table = pandas.concat(tables, ignore_index=True).assign(case=case.case, patient=case.patient)
+        raise SegAnyPETError(f"case {case.name}: neither organs nor lesions are drawn, so there is nothing to measure.")
+    table = pandas.concat(tables, ignore_index=True).assign(case=case.name, patient=case.patient)
     return table[list(COLUMNS)]

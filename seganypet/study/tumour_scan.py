@@ -23,11 +23,11 @@ class PhantomInMemory:
     phantom: PhantomCase
 
     @property
-    def case(self) -> str:
+    def name(self) -> str:
         """Name by domain, seed and kind of lesions."""
         return f"phantom_{self.phantom.domain}_{self.phantom.seed}_{self.phantom.pet.metadata['lesion_kind']}"
 
-    patient = case
+    patient = name
 
     @property
     def pet(self) -> Volume:
@@ -48,13 +48,13 @@ class TumourScan:
     """One case, read.
 
     Attributes:
-        case: Its name.
+        name: Name of the case.
         pet: In SUVbw.
         truth: All lesions, bool, shape of the scan.
         physiology: Organs that are hot in health, bool, shape of the scan; None if nobody drew any, or none is in view.
     """
 
-    case: str
+    name: str
     pet: Volume
     truth: np.ndarray
     physiology: np.ndarray | None
@@ -74,7 +74,7 @@ class TumourScan:
         """
         pet = case.load_pet()
         organs = _hot_organs(case, pet, totalsegmentator)
-        return cls(case.case, pet, case.load_lesions(pet) > 0, organs if organs is not None and organs.any() else None)
+        return cls(case.name, pet, case.load_lesions(pet) > 0, organs if organs is not None and organs.any() else None)
 
 
 def organs_of_case(case: str, totalsegmentator: str | os.PathLike | None) -> Path | None:
@@ -88,10 +88,10 @@ def _hot_organs(
     case: Case | PhantomInMemory, pet: Volume, totalsegmentator: str | os.PathLike | None
 ) -> np.ndarray | None:
     if totalsegmentator is not None:
-        path = organs_of_case(case.case, totalsegmentator)
+        path = organs_of_case(case.name, totalsegmentator)
         if path is None:
             raise CohortError(
-                f"{totalsegmentator} holds neither a folder {case.case} nor {case.case}.nii.gz. Run TotalSegmentator "
+                f"{totalsegmentator} holds neither a folder {case.name} nor {case.name}.nii.gz. Run TotalSegmentator "
                 "on the CT of this case, or leave its output out: hot organs are then those of the case's own labels."
             )
         return physiological_mask(*read_totalsegmentator(path, pet, HOT_STRUCTURES))

@@ -118,8 +118,8 @@ def window_items(data: DataConfig, size: int, spacing_mm: float) -> Iterator[Ite
     if data.cohort:
         for case in Cohort.from_csv(data.cohort).filter(split="train"):
             if case.organs is None:
-                raise SegAnyPETError(f"case {case.case} of {data.cohort}: no organs to learn; fill that column.")
-            facts = {"kind": "cohort", "cohort": data.cohort, "case": case.case, "targets": data.targets}
+                raise SegAnyPETError(f"case {case.name} of {data.cohort}: no organs to learn; fill that column.")
+            facts = {"kind": "cohort", "cohort": data.cohort, "case": case.name, "targets": data.targets}
             for draw in draws:
                 yield common | facts | {"trusted": case.quality != "LQ", "index": draw}
         return

@@ -70,8 +70,8 @@ class AnnotationWidget(ipywidgets.VBox):
     def _go_on(self) -> None:
         """Open the next case that is not done and can be opened; say what is wrong with those that cannot."""
         annotation, problems = self.annotation, []
-        names = [case.case for case in annotation.cohort]
-        after = 0 if annotation.case is None else names.index(annotation.case.case) + 1
+        names = [case.name for case in annotation.cohort]
+        after = 0 if annotation.case is None else names.index(annotation.case.name) + 1
         for name in names[after:] + names[:after]:
             if name in annotation.remaining:
                 try:
@@ -122,7 +122,7 @@ class AnnotationWidget(ipywidgets.VBox):
         annotation = self.annotation
         done = len(annotation.cohort) - len(annotation.remaining)
         return (
-            f"<b>{_text(case.case)}</b> &middot; {done} of {len(annotation.cohort)} done &middot; "
+            f"<b>{_text(case.name)}</b> &middot; {done} of {len(annotation.cohort)} done &middot; "
             f"{_text(annotation.annotator)}, {annotation.quality} &middot; started from: {_text(annotation.proposal)}"
         )
 

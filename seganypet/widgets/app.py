@@ -55,7 +55,7 @@ class App(ipywidgets.VBox):
         self.view: ClickWidget | None = None
         self._opened = ""  # what the page says of the open scan
         self.upload = UploadWidget(self._receive, limit_mb)
-        self.case = ipywidgets.Dropdown(description="Sample", options=[case.case for case in cohort])
+        self.case = ipywidgets.Dropdown(description="Sample", options=[case.name for case in cohort])
         self.network = ipywidgets.Dropdown(
             description="Network", options=NETWORKS, tooltip="used for the scan that you open next"
         )

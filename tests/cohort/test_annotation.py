@@ -113,7 +113,7 @@ def dice(one, other):
 def test_the_model_proposes_each_wanted_target_that_is_labelled_and_present(start):
     annotation = start()
     session = annotation.open()
-    assert annotation.case.case == "a" and session.volume.source.endswith("a.nii.gz")
+    assert annotation.case.name == "a" and session.volume.source.endswith("a.nii.gz")
     assert session.objects == ("liver", "spleen", "lesion_01")
     assert annotation.proposal == "model: liver, spleen, lesion_01"
     for name, centre in zip(session.objects, BALLS_IJK, strict=True):
@@ -412,18 +412,18 @@ def test_cases_go_by_in_order_until_all_are_done(start):
     annotation = start()
     assert annotation.remaining == ("a", "b", "c")
     annotation.next()
-    assert annotation.next().objects == () and annotation.case.case == "b"  # a is skipped, not done
+    assert annotation.next().objects == () and annotation.case.name == "b"  # a is skipped, not done
     annotation.session.select("liver")
     annotation.session.click(ijk=LIVER)
     annotation.finish()
-    assert annotation.next().objects == ("lesion_01",) and annotation.case.case == "c"
+    assert annotation.next().objects == ("lesion_01",) and annotation.case.name == "c"
     annotation.finish()
     assert annotation.remaining == ("a",)
     assert annotation.progress["state"].tolist() == ["open", "done", "done"]
     again = start()
     assert again.progress.equals(annotation.progress)
     again.next()
-    assert again.case.case == "a"
+    assert again.case.name == "a"
     again.finish()
     with pytest.raises(AnnotationError, match="all 3 cases are done; reopen"):
         again.next()
@@ -431,7 +431,7 @@ def test_cases_go_by_in_order_until_all_are_done(start):
         again.finish()
     with pytest.raises(CohortError, match="no case 'z'"):
         again.open("z")
-    assert [case.case for case in Cohort.from_csv(again.folder / "cohort.csv")] == ["a", "b", "c"]
+    assert [case.name for case in Cohort.from_csv(again.folder / "cohort.csv")] == ["a", "b", "c"]
     rows = rows_of(again.folder / "annotations.csv")
     seen = [[row[key] for key in ("case", "annotator", "quality", "clicks", "proposed_clicks")] for row in rows]
     assert seen == [["a", "Junior", "LQ", "0", "3"], ["b", "Junior", "LQ", "1", "0"], ["c", "Junior", "LQ", "0", "1"]]
@@ -503,7 +503,7 @@ def test_a_part_of_the_cohort_may_be_done_on_its_own(start, cohort):
         while annotation.remaining:
             annotation.open()
             annotation.finish()
-    assert {case.case for case in Cohort.from_csv(annotation.folder / "cohort.csv")} == {"a", "b", "c"}
+    assert {case.name for case in Cohort.from_csv(annotation.folder / "cohort.csv")} == {"a", "b", "c"}
     assert [row["case"] for row in rows_of(annotation.folder / "annotations.csv")] == ["a", "b", "c"]
 
 
@@ -582,18 +582,18 @@ def test_a_second_notebook_on_the_same_case_does_not_overwrite_the_first(start):
 )
 def test_names_that_are_no_folder_are_refused_before_anything_is_written(start, cohort, name):
     with pytest.raises(AnnotationError, match="cannot have a folder of that name.*Rename it in the cohort table"):
-        start(Cohort([cohort["a"], replace(cohort["b"], case=name)]))
+        start(Cohort([cohort["a"], replace(cohort["b"], name=name)]))
     assert not start().folder.exists()
 
 
 def test_names_that_differ_in_capitals_only_are_refused_and_usual_ones_are_not(start, cohort):
     with pytest.raises(AnnotationError, match="'A' cannot have .*differs in capitals only"):
-        start(Cohort([cohort["a"], replace(cohort["b"], case="A")]))
+        start(Cohort([cohort["a"], replace(cohort["b"], name="A")]))
     for name in ("PETCT_0a_03-23-2003-NA-PET-CT Ganzkörper (KM) 1.5", "fdg_0a1b_2004"):
-        annotation = start(Cohort([replace(cohort["b"], case=name)]))
+        annotation = start(Cohort([replace(cohort["b"], name=name)]))
         annotation.open()
         annotation.finish()
-        assert name in {case.case for case in Cohort.from_csv(annotation.folder / "cohort.csv")}
+        assert name in {case.name for case in Cohort.from_csv(annotation.folder / "cohort.csv")}
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def table(folder: Path, *rows: str, header: str = HEADER) -> Path:
 
 def test_table_gives_cases_in_order_with_files_beside_it(folder, pet):
     cohort = Cohort.from_csv(table(folder, ROW, "b,p2,scans/pet.nii.gz,Bq/mL,,,,,,,"))
-    assert len(cohort) == 2 and [case.case for case in cohort] == ["a", "b"]
+    assert len(cohort) == 2 and [case.name for case in cohort] == ["a", "b"]
     assert cohort["b"] == Case("b", "p2", folder / "scans" / "pet.nii.gz", "Bq/mL")
     assert cohort["b"].load_pet().unit == "Bq/mL"
     assert np.array_equal(cohort["a"].load_pet().data, pet.data)
@@ -62,7 +62,7 @@ def test_table_survives_writing_and_reading_from_another_folder(folder):
     assert "../scans/pet.nii.gz" in (folder / "elsewhere" / "copy.csv").read_text()
     again = Cohort.from_csv(folder / "elsewhere" / "copy.csv")
     for old, new in zip(cohort, again, strict=True):
-        assert (old.case, old.quality, old.split, old.tracer) == (new.case, new.quality, new.split, new.tracer)
+        assert (old.name, old.quality, old.split, old.tracer) == (new.name, new.quality, new.split, new.tracer)
         assert old.pet.samefile(new.pet)
 
 
@@ -242,9 +242,9 @@ def test_split_keeps_patients_together_and_repeats_with_the_seed():
     assert [len(group) for group in patients.values()] == [7, 1, 2]
     assert not (patients["train"] & patients["test"] or patients["train"] & patients["val"])
     again = Cohort(reversed(list(many()))).split_by_patient(3, {"train": 0.7, "val": 0.1, "test": 0.2})
-    assert {case.case: case.split for case in cohort} == {case.case: case.split for case in again}
+    assert {case.name: case.split for case in cohort} == {case.name: case.split for case in again}
     other = many().split_by_patient(4, {"train": 0.7, "val": 0.1, "test": 0.2})
-    assert {case.case: case.split for case in cohort} != {case.case: case.split for case in other}
+    assert {case.name: case.split for case in cohort} != {case.name: case.split for case in other}
 
 
 def test_impossible_splits_are_refused():
@@ -275,7 +275,7 @@ def test_every_incomplete_study_is_named_at_once(tmp_path, pet):
 
 def test_phantoms_are_a_cohort_of_files_that_are_made_once(tmp_path, monkeypatch):
     cohort = Cohort.from_phantoms(2, seed=9000, folder=tmp_path, progress=False)
-    assert [case.case for case in cohort] == ["phantom_internal_9000", "phantom_internal_9001"]
+    assert [case.name for case in cohort] == ["phantom_internal_9000", "phantom_internal_9001"]
     assert cohort.validate(progress=False).empty
     names = [name for name, mask in cohort["phantom_internal_9000"].targets(only=["liver", "lesion_01"]) if mask.any()]
     assert names == ["liver", "lesion_01"]
@@ -284,7 +284,7 @@ def test_phantoms_are_a_cohort_of_files_that_are_made_once(tmp_path, monkeypatch
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")} == written
     # Without lesions: other phantoms, beside the first. By another version: made again.
     (healthy,) = Cohort.from_phantoms(1, seed=9000, folder=tmp_path, lesions=False, progress=False)
-    assert healthy.case == "phantom_internal_9000_healthy"
+    assert healthy.name == "phantom_internal_9000_healthy"
     assert not dict(healthy.targets(only=["lesions"]))["lesions"].any()
     assert cohort["phantom_internal_9000"].load_lesions(cohort["phantom_internal_9000"].load_pet()).any()
     made = healthy.pet.stat().st_mtime_ns
@@ -399,7 +399,7 @@ def test_files_that_macos_leaves_behind_are_passed_over(tmp_path, pet):
     (study / "._SUV.nii.gz").write_bytes(b"x")
     (tmp_path / "autopet" / ".trash" / "1").mkdir(parents=True)
     (tmp_path / "autopet" / ".trash" / "1" / "SUV.nii.gz").write_bytes(b"x")
-    assert [case.case for case in Cohort.from_autopet(tmp_path / "autopet")] == [case.case for case in cohort]
+    assert [case.name for case in Cohort.from_autopet(tmp_path / "autopet")] == [case.name for case in cohort]
     (tmp_path / "organs").mkdir()
     save_mask(tmp_path / "organs" / "PETCT_0a1b.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
     (tmp_path / "organs" / "._PETCT_0a1b.nii.gz").write_bytes(b"x")

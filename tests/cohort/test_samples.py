@@ -311,4 +311,4 @@ def test_the_phantoms_of_data_samples_are_written(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(samples, "SAMPLES", samples.SAMPLES[1:2])
     samples.write_samples(tmp_path)
     cohort = sap.Cohort.from_csv(tmp_path / "cohort.csv")
-    assert [case.case for case in cohort] == ["phantom_internal_9005"]
+    assert [case.name for case in cohort] == ["phantom_internal_9005"]

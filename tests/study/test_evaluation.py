@@ -250,7 +250,7 @@ def test_phantoms_and_a_network_go_through():
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_case_is_opened(tmp_path):
     class Unopened:
-        case = patient = "one"
+        name = patient = "one"
 
         def load_pet(self):
             raise AssertionError("opened")

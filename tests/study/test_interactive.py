@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY, oblique
 from evaluation_cases import SHAPE
 from test_lesion_clicks import VOXEL_ML, CubesByName
-from test_tumours import cohort  # noqa: F401  (a fixture)
+from test_lesions import cohort  # noqa: F401  (a fixture)
 from threshold_network import ThresholdNetwork
 
 import seganypet as sap

@@ -163,7 +163,7 @@ def test_a_page_that_another_network_made_is_written_anew(cohort, tmp_path):
 
 def test_names_that_lie_elsewhere_have_no_page_and_a_page_that_fails_costs_no_rows(cohort, tmp_path):
     for name in ("../escaped", "PETCT_1/study"):
-        renamed = sap.Cohort([replace(cohort["sick"], case=name)])
+        renamed = sap.Cohort([replace(cohort["sick"], name=name)])
         with pytest.raises(SegAnyPETError, match=f"case '{name}' cannot have a page of that name.*Rename it"):
             analysed(renamed, tmp_path, reports=tmp_path / "pages")
         assert set(analyse_tumours(renamed, MODELS, clicks=1, progress=False)["case"]) == {name}
@@ -175,7 +175,7 @@ def test_names_that_lie_elsewhere_have_no_page_and_a_page_that_fails_costs_no_ro
 
 def test_a_name_that_is_not_utf8_is_refused(cohort):
     with pytest.raises(SegAnyPETError, match=r"case 'M\\udcfcller': .*not UTF-8.*rename"):
-        replace(cohort["sick"], case="M\udcfcller")
+        replace(cohort["sick"], name="M\udcfcller")
 
 
 def test_totalsegmentator_output_is_found_by_case_and_its_absence_is_said(cohort, tmp_path):
@@ -221,7 +221,7 @@ def test_a_phantom_knows_all_its_hot_organs():
     scan = TumourScan.of(PhantomInMemory(phantom))
     hot = {name for label, name in phantom.anatomy_names.items() if scan.physiology[phantom.anatomy == label].any()}
     assert {"bladder", "myocardium", "kidney_left_cortex"} <= hot and not {"liver", "marrow", "fat"} & hot
-    assert scan.case == "phantom_internal_402_disseminated"
+    assert scan.name == "phantom_internal_402_disseminated"
 
 
 def test_single_lesions_are_looked_at_closely_but_never_more_coarsely_than_the_network_does(cohort):

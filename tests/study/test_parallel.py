@@ -104,7 +104,7 @@ def test_what_cannot_be_sent_is_refused_with_the_way_out(cases, network):
         evaluate(cases, load_model(network), 1, processes=2, **OPTIONS)
 
     class Local:
-        case = patient = "x"
+        name = patient = "x"
 
     with pytest.raises(SegAnyPETError, match="case x cannot be sent"):
         evaluate([Local()], CubeSession, 1, processes=2, **OPTIONS)

@@ -35,7 +35,7 @@ def cohort(tmp_path: Path) -> Cohort:
         "a", "p1", tmp_path / "pet.nii.gz", "SUVbw", organs=tmp_path / "organs.nii.gz", organ_convention="seganypet",
         lesions=tmp_path / "lesions.nii.gz",
     )  # fmt: skip
-    return Cohort([case, replace(case, case="b", patient="p2", organs=None)])
+    return Cohort([case, replace(case, name="b", patient="p2", organs=None)])
 
 
 def values(table: pd.DataFrame, quantity: str) -> dict:
@@ -73,9 +73,9 @@ def test_a_cohort_is_its_cases_below_each_other(cohort):
 def test_cases_that_cannot_be_measured_are_named_and_left_out(cohort):
     a, b = cohort
     cases = [
-        replace(a, case="bq", patient="p3", pet_unit="Bq/mL"),
-        replace(a, case="bare", patient="p4", organs=None, lesions=None),
-        replace(a, case="gone", patient="p5", pet=Path("none.nii.gz")),
+        replace(a, name="bq", patient="p3", pet_unit="Bq/mL"),
+        replace(a, name="bare", patient="p4", organs=None, lesions=None),
+        replace(a, name="gone", patient="p5", pet=Path("none.nii.gz")),
         b,
     ]
     with warnings.catch_warnings(record=True) as said:
@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_where_it_stopped(cohort, tmp_path, monkeypatch):
     output = tmp_path / "table.csv"
     first = quantify_cohort(Cohort([cohort["a"]]), output=output, progress=False)
     asked = []
-    monkeypatch.setattr(Case, "load_pet", lambda case, load=Case.load_pet: (asked.append(case.case), load(case))[1])
+    monkeypatch.setattr(Case, "load_pet", lambda case, load=Case.load_pet: (asked.append(case.name), load(case))[1])
     both = quantify_cohort(cohort, output=output, progress=False)
     assert asked == ["b"]
     assert len(both) == len(first) + len(both[both["case"] == "b"])
@@ -122,7 +122,7 @@ def test_other_cases_in_the_file_stay_and_are_not_returned(cohort, tmp_path):
 
 @pytest.mark.parametrize("name", ["NA", "nan", "None", "007", "1e5", "a, b"])
 def test_any_name_survives_the_file(cohort, tmp_path, name):
-    odd = Cohort([replace(cohort["b"], case=name, patient=name)])
+    odd = Cohort([replace(cohort["b"], name=name, patient=name)])
     first = quantify_cohort(odd, output=tmp_path / "table.csv", progress=False)
     again = quantify_cohort(odd, output=tmp_path / "table.csv", progress=False)
     pd.testing.assert_frame_equal(first, again, check_dtype=False)

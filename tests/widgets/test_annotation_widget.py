@@ -98,11 +98,11 @@ def test_a_case_that_could_not_be_saved_or_shown_is_not_finished_unseen(cohort, 
         patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         widget._skip.click()
     assert "No space left" in widget._message.value
-    assert widget.annotation.case.case == "a" and "<b>a</b>" in widget._heading.value  # still the case on the page
+    assert widget.annotation.case.name == "a" and "<b>a</b>" in widget._heading.value  # still the case on the page
     with monkeypatch.context() as patch:
         patch.setattr("seganypet.widgets.annotate.ClickWidget", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
         widget._skip.click()
-    assert widget.annotation.case.case == "c" and "<b>c</b>" in widget._heading.value and widget._finish.disabled
+    assert widget.annotation.case.name == "c" and "<b>c</b>" in widget._heading.value and widget._finish.disabled
     assert widget.annotation.remaining == ("a", "c")
 
 

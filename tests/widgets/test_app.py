@@ -244,7 +244,7 @@ def test_open_case_brings_its_ct_and_closes_what_was_open(page):
 def test_the_button_shows_errors_and_the_method_raises_them(page, tmp_path):
     with pytest.raises(CohortError, match="no case 'nobody'"):
         page.open_case("nobody")
-    missing = replace(page.cohort[CASE], case="missing", pet=tmp_path / "missing.nii.gz")
+    missing = replace(page.cohort[CASE], name="missing", pet=tmp_path / "missing.nii.gz")
     page = App(Cohort([missing]))
     page.button.click()
     assert page.upload.error == f"{missing.pet} does not exist; expected a NIfTI file."
