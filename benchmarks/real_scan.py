@@ -61,7 +61,7 @@ def report(model: Sam3D, volume: sap.Volume) -> pd.DataFrame:
             "centre_x_mm": round(float(centre_mm[0]), 1),
         })  # fmt: skip
     table = pd.DataFrame(rows)
-    print(f"\n{model.name}, trained {model.facts.get('step', '?')} steps\n\n{table.to_string(index=False)}")
+    print(f"\n{model.name}, trained {model.metadata.get('step', '?')} steps\n\n{table.to_string(index=False)}")
 
     print("\nOverlap, as a share of the smaller of two masks:")
     for (one, a), (other, b) in combinations(session.masks.items(), 2):

@@ -68,7 +68,7 @@ def real(folder: Path, output: Path) -> None:
     cases = [Sarcoma(folder / "sts" / name) for name in STS]
     networks = {name: partial(opened, name) for name in ("tiny-base", "tiny-organs")}
     # Looking from afar first was chosen on STS_002 to _005.
-    networks["tiny-base, 6 then 3 mm"] = partial(opened, "tiny-base", spacing_mm=6.0, finest_mm=3.0)
+    networks["tiny-base, 6 then 3 mm"] = partial(opened, "tiny-base", spacing_mm=6.0, min_spacing_mm=3.0)
     results = sap.evaluate(cases, networks, clicks=5, baselines=RULES)
     results = pd.concat([results, best_thresholds(cases)], ignore_index=True)
     shown = results.loc[results["click"].isin([1, 3, 5]), ["case", "model", "click", "dsc"]]

@@ -608,7 +608,7 @@ for strategy, run_config in configs.items():
 # A trained network remembers how it was made.
 
 # %%
-facts = trained["cpcl"].facts
+facts = trained["cpcl"].metadata
 print(f"cpcl: {facts['step']} steps; mean DSC of the doubtful labels to the truth: {facts['doubtful_dsc']:.2f}")
 print("files:", ", ".join(sorted(path.name for path in runs.iterdir() if path.is_file())))
 

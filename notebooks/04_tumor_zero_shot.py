@@ -148,11 +148,11 @@ _ = axes[1].legend(loc="lower right")
 #
 # The second obstacle is size. The embedded 3D networks look at 64 voxels of 4 mm and draw [logits](glossary.md#logits)
 # of 8 mm: in such a picture, 1 mL is a voxel or two. So a session may use a finer window (`spacing_mm`), and look twice
-# (`finest_mm`): what turns out to be small is embedded again, in a window that fits it. Every lesion of this scan gets
-# the same number of clicks, from afar and closely. **Which lesions will gain most?**
+# (`min_spacing_mm`): what turns out to be small is embedded again, in a window that fits it. Every lesion of this scan
+# gets the same number of clicks, from afar and closely. **Which lesions will gain most?**
 
 # %%
-# For networks with windows of 4 mm, `open_closely` is Session(network, pet, spacing_mm=2.0, finest_mm=1.5).
+# For networks with windows of 4 mm, `open_closely` is Session(network, pet, spacing_mm=2.0, min_spacing_mm=1.5).
 sessions = {"from afar": sap.Session(network, pet), "closely": open_closely(network, pet)}
 dialogues = pd.concat([
     pd.DataFrame(prompt_one_by_one(session, truth, Dialogue(clicks))).assign(look=name)

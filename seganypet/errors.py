@@ -1,4 +1,8 @@
-"""Errors of this package: each says what arrived, what is needed, and what to do next."""
+"""Errors of this package: each says what arrived, what was expected, and what to do next."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 
 class SegAnyPETError(ValueError):
@@ -47,3 +51,29 @@ class AnnotationError(SegAnyPETError):
 
 class SampleError(SegAnyPETError):
     """A public sample that is unknown, cannot be fetched, or is not what it should be."""
+
+
+def renamed_keywords(**new_names: str) -> Callable[[Callable], Callable]:
+    """Decorator: refuse keyword arguments by their former names, in words that give those of today.
+
+    >>> @renamed_keywords(size="side")
+    ... def area(side): return side**2
+    >>> area(size=3)
+    Traceback (most recent call last):
+    seganypet.errors.SegAnyPETError: area: the argument size is now called side; pass side=3.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            for old, new in new_names.items():
+                if old in kwargs:
+                    name = function.__qualname__.removesuffix(".__init__")
+                    raise SegAnyPETError(
+                        f"{name}: the argument {old} is now called {new}; pass {new}={kwargs[old]!r}."
+                    )
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate

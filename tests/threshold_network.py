@@ -11,11 +11,13 @@ from seganypet.model.config import ModelConfig
 
 
 class ThresholdNetwork(torch.nn.Module):
-    """Answers the calls that a session makes of `Sam3D`.
+    """Meets `PromptableNetwork`.
 
     Its mask is made of the connected parts of the window above SUV 2.7 that hold a foreground click, without
     those that hold a background click. It counts its calls, and fails at the next one if told to.
     """
+
+    accepts = frozenset({"click", "mask"})
 
     def __init__(self, size: int = 32, spacing_mm: float = 8.0):
         super().__init__()

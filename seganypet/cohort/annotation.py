@@ -49,7 +49,7 @@ from seganypet.errors import AnnotationError, SegAnyPETError
 from seganypet.model.sam3d import Sam3D
 from seganypet.organs import ORGANS
 from seganypet.pet.volume import Volume, save_mask
-from seganypet.prompting.prompts import Journal
+from seganypet.prompting.prompts import read_prompt, write_prompt
 from seganypet.prompting.session import Session
 from seganypet.prompting.simulate import first_click
 from seganypet.prompting.stopwatch import Stopwatch
@@ -202,7 +202,7 @@ class Annotation:
             session.select(progress.active if progress else session.active)
         else:
             session, proposal = self._propose(case, pet)
-            progress, proposed = None, _places(session.journal())
+            progress, proposed = None, [write_prompt(prompt) for _, prompt in session.journal().prompts]
         try:
             journal.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -260,8 +260,8 @@ class Annotation:
             )
         self.stopwatch.tick()
         journal = session.journal()
-        # Told apart by their places, because the annotator may have renamed an object.
-        own = Counter(map(tuple, _places(journal))) - Counter(map(tuple, self._progress.proposed))
+        # Compared without the names of their objects, because the annotator may have renamed one.
+        own = Counter(prompt for _, prompt in journal.prompts) - Counter(map(read_prompt, self._progress.proposed))
         self._write_progress(
             replace(
                 self._progress,
@@ -350,10 +350,6 @@ class Annotation:
         if progress:
             self._saved[name] = progress
         return progress
-
-
-def _places(journal: Journal) -> list[list]:
-    return [[*click.ijk, click.foreground] for _, click in journal.clicks]
 
 
 def _is_done(progress: CaseProgress | None) -> bool:

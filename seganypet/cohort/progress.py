@@ -8,6 +8,7 @@ import numpy as np
 
 from seganypet import __version__
 from seganypet.errors import AnnotationError
+from seganypet.prompting.prompts import read_prompt
 
 PROGRESS, CLICKS = "progress.json", "clicks.json"
 
@@ -20,8 +21,8 @@ class CaseProgress:
         annotator: Who works on it.
         quality: Of the labels that come of it, "LQ" or "HQ".
         proposal: What the annotator started from, in words.
-        proposed: Clicks of the proposal, each [i, j, k, foreground].
-        active: The object that the next click belongs to, which the journal does not know.
+        proposed: Prompts of the proposal, as `write_prompt` writes them.
+        active: The object that the next prompt belongs to, which the journal does not know.
         state: "open" or "done".
         minutes: Active time of the annotator.
         clicks: The annotator's own in the journal; neither the proposal's nor what was undone.
@@ -47,8 +48,13 @@ class CaseProgress:
                 raise ValueError("fields missing, unknown or of another type")
             if content["state"] not in ("open", "done") or not 0 <= content["minutes"] < np.inf:
                 raise ValueError(f"state {content['state']!r}, minutes {content['minutes']}")
-            if not all(isinstance(click, list) and len(click) == 4 for click in content["proposed"]):
-                raise ValueError("a proposed click is not [i, j, k, foreground]")
+            # Until version 0.1 only clicks were proposed, each as [i, j, k, foreground].
+            content["proposed"] = [
+                {"ijk": one[:3], "foreground": one[3]} if isinstance(one, list) and len(one) == 4 else one
+                for one in content["proposed"]
+            ]
+            for one in content["proposed"]:
+                read_prompt(one)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, AttributeError, RecursionError) as error:

@@ -16,25 +16,23 @@ from safetensors.torch import save_file
 from seganypet._files import replace_atomically
 from seganypet.errors import CheckpointError
 from seganypet.model.config import ModelConfig
-from seganypet.model.hub import HUB, HUB_2D, SAM_FILES, download
+from seganypet.model.hub import NETWORKS, SAM_FILES, locate
 from seganypet.model.sam2d import Sam2D, transformers
 from seganypet.model.sam3d import Sam3D
 
-EMBEDDED, EMBEDDED_2D = ("tiny-base", "tiny", "tiny-organs"), ("tiny-2d", "tiny-2d-organs")
-WEIGHTS = Path(__file__).parents[1] / "weights"
 FORMAT, FORMAT_2D = "seganypet-weights-1", "seganypet-weights-2d-1"
+METADATA = "facts"  # the key of these formats
 
 
 def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cpu") -> Sam3D | Sam2D:
     """Open a network, ready for inference.
 
     Args:
-        name_or_path: Those in `EMBEDDED` and, of 2D networks, in `EMBEDDED_2D` come with the package; those in `HUB`
-            and `HUB_2D` are downloaded from the Hugging Face hub into its cache; anything else is a path:
-            `.safetensors` written by `save_model` or `save_sam`, a `.pth` in the layout of the SegAnyPET and SAM-Med3D
-            releases, whose shape is read from its keys, or a folder with a 2D SAM as transformers saves it:
-            config.json and model.safetensors.
-        device: Where the weights shall live.
+        name_or_path: A name in `hub.NETWORKS`, whose weights come with the package or are downloaded from the Hugging
+            Face hub into its cache; or a path: `.safetensors` written by `save_model` or `save_sam`, a `.pth` in the
+            layout of the SegAnyPET and SAM-Med3D releases, whose shape is read from its keys, or a folder with a 2D
+            SAM as transformers saves it: config.json and model.safetensors.
+        device: Device of the weights.
 
     Returns:
         A 3D network, for `Session`, or a 2D one, for `SliceSession`.
@@ -44,17 +42,16 @@ def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cp
         SegAnyPETError: A 2D network, and the extra `slices` is not installed.
     """
     name = str(name_or_path)
-    if name in EMBEDDED + EMBEDDED_2D:
-        path = WEIGHTS / f"{name}.safetensors"
-    elif name in HUB or name in HUB_2D:
-        path = download(name)
+    if name in NETWORKS:
+        path = locate(name)
     else:
         path = Path(name_or_path)
         name = path.name if path.is_dir() else path.stem
         if not path.exists():
+            names = {size: [one for one, source in NETWORKS.items() if source.dimensions == size] for size in (3, 2)}
             raise CheckpointError(
-                f"{name_or_path}: neither a file nor a known model. Known are {', '.join((*EMBEDDED, *HUB))}, and in "
-                f"2D {', '.join((*EMBEDDED_2D, *HUB_2D))}."
+                f"{name_or_path}: neither a file nor a known model. Known are {', '.join(names[3])}, and in 2D "
+                f"{', '.join(names[2])}."
             )
     if not path.exists():
         raise CheckpointError(f"{path} is missing here; install seganypet again, or train it (see its card).")
@@ -63,31 +60,31 @@ def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cp
     return model.eval().requires_grad_(False).to(device)
 
 
-def save_model(path: str | os.PathLike, model: Sam3D, name: str, facts: dict[str, Any] | None = None) -> None:
+def save_model(path: str | os.PathLike, model: Sam3D, name: str, metadata: dict[str, Any] | None = None) -> None:
     """Write weights as float16 with all that is needed to use them again: shape, window, intensities.
 
     Args:
-        path: Ends in `.safetensors`; complete or absent, also after a crash.
-        model: The network.
-        name: Its name.
-        facts: What else a reader should know, e.g. how it was trained; must fit into JSON.
+        path: File that ends in `.safetensors`; complete or absent, also after a crash.
+        model: Network to save.
+        name: Name of the network.
+        metadata: Further information for a reader, such as how it was trained; must fit into JSON.
 
     Raises:
-        CheckpointError: Other suffix.
+        CheckpointError: Another suffix.
     """
     if Path(path).suffix != ".safetensors":
         raise CheckpointError(f"{path}: weights are written as .safetensors; give the file that suffix.")
-    header = {"format": FORMAT, "name": name, "config": asdict(model.config), "facts": facts or {}}
+    header = {"format": FORMAT, "name": name, "config": asdict(model.config), METADATA: metadata or {}}
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     with replace_atomically(path) as temporary:
         save_file(weights, temporary, metadata={"seganypet": json.dumps(header)})
 
 
-def save_sam(path: str | os.PathLike, model: Sam2D, facts: dict[str, Any] | None = None) -> None:
+def save_sam(path: str | os.PathLike, model: Sam2D, metadata: dict[str, Any] | None = None) -> None:
     """As `save_model`, for a 2D network, whose shape is written as transformers' configuration."""
     if Path(path).suffix != ".safetensors":
         raise CheckpointError(f"{path}: weights are written as .safetensors; give the file that suffix.")
-    header = {"format": FORMAT_2D, "name": model.name, "config": model.sam.config.to_dict(), "facts": facts or {}}
+    header = {"format": FORMAT_2D, "name": model.name, "config": model.sam.config.to_dict(), METADATA: metadata or {}}
     weights = {key: value.half().clone() for key, value in model.sam.state_dict().items()}
     with replace_atomically(path) as temporary:
         save_file(weights, temporary, metadata={"seganypet": json.dumps(header)})
@@ -146,11 +143,11 @@ def config_from_weights(weights: dict[str, torch.Tensor], source: str) -> ModelC
 
 
 def _open_file(path: Path) -> Sam3D | Sam2D:
-    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     if path.suffix == ".safetensors":
-        weights, metadata = _read_safetensors(path)
-        if "seganypet" in metadata:
-            config, facts = _read_header(path, metadata["seganypet"])
+        weights, headers = _read_safetensors(path)
+        if "seganypet" in headers:
+            config, metadata = _read_header(path, headers["seganypet"])
         else:
             config = config_from_weights(weights, str(path))
     elif path.suffix in (".pth", ".pt"):
@@ -164,7 +161,7 @@ def _open_file(path: Path) -> Sam3D | Sam2D:
         model = Sam3D(config)
         _check_weights(weights, model.state_dict(), str(path))
         model.load_state_dict({key: value.float() for key, value in weights.items()})
-    model.facts = facts
+    model.metadata = metadata
     return model
 
 
@@ -209,7 +206,7 @@ def _sam(config: dict[str, Any], weights: dict[str, torch.Tensor], source: Path)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata."""
+    """Tensors, and the text headers of the file."""
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
@@ -218,7 +215,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 
 def _read_header(path: Path, header: str) -> tuple[ModelConfig | dict[str, Any], dict[str, Any]]:
-    """Shape and facts of a network that was written here; that of a 2D one as transformers' configuration."""
+    """Shape and metadata of a network that was written here; the shape of a 2D one is transformers' configuration."""
     try:
         content = json.loads(header)
         if content["format"] not in (FORMAT, FORMAT_2D):
@@ -226,7 +223,7 @@ def _read_header(path: Path, header: str) -> tuple[ModelConfig | dict[str, Any],
                 f"format {content['format']!r}, this version reads {FORMAT!r} and {FORMAT_2D!r}; update seganypet"
             )
         config = dict(content["config"])
-        return config if content["format"] == FORMAT_2D else ModelConfig(**config), content["facts"]
+        return config if content["format"] == FORMAT_2D else ModelConfig(**config), content[METADATA]
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{path}: its header does not describe a network that this version knows ({error}); "

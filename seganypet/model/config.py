@@ -1,6 +1,6 @@
 """The numbers that make one network of the SegAnyPET / SAM-Med3D family differ from another."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from seganypet.errors import CheckpointError
@@ -108,6 +108,4 @@ RELEASED = ModelConfig(
     intensity="zscore_positive",
 )
 
-PAPER = ModelConfig(**{**RELEASED.__dict__, "encoder_depth": 16, "global_blocks": (3, 7, 11, 15)})
-
-PRESETS = {"tiny": TINY, "released": RELEASED, "paper": PAPER}
+PAPER = replace(RELEASED, encoder_depth=16, global_blocks=(3, 7, 11, 15))

@@ -1,40 +1,68 @@
-"""Networks that others published on the Hugging Face hub: their names here, and their files in its cache."""
+"""Networks that are known by name: those that come with the package, and those on the Hugging Face hub.
+
+A network gets a name by one line in `NETWORKS`.
+"""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from seganypet.errors import CheckpointError
 
-# name -> repository, file
-HUB = {
-    "seganypet-v1": ("YichiZhang98/SegAnyPET", "seganypet_v1.pth"),
-    "seganypet-v2": ("YichiZhang98/SegAnyPET", "seganypet_v2.pth"),
-    "seganypet-lesion": ("YichiZhang98/SegAnyPET", "seganypet_lesion.pth"),
-    "sam-med3d": ("blueyo0/SAM-Med3D", "sam_med3d.pth"),
-    "sam-med3d-turbo": ("blueyo0/SAM-Med3D", "sam_med3d_turbo.pth"),
-}
-# 2D: name -> repository, which holds `SAM_FILES`
-HUB_2D = {
-    "sam-vit-b": "facebook/sam-vit-base",
-    "sam-vit-l": "facebook/sam-vit-large",
-    "sam-vit-h": "facebook/sam-vit-huge",
-    "medsam-vit-b": "wanglab/medsam-vit-base",
-}
-SAM_FILES = ("config.json", "model.safetensors")
+WEIGHTS = Path(__file__).parents[1] / "weights"
+SAM_FILES = ("config.json", "model.safetensors")  # a 2D SAM, as transformers saves it
 
 
-def download(name: str) -> Path:
-    """Path of a network's file, or, of a 2D one, of the folder of its files; fetched if the cache lacks any.
+class Source(NamedTuple):
+    """Where the files of a network are.
+
+    Attributes:
+        dimensions: 3, or 2 for a network that works slice by slice.
+        repository: Repository on the Hugging Face hub; None: the file comes with the package.
+        files: Files in that repository.
+    """
+
+    dimensions: int
+    repository: str | None = None
+    files: tuple[str, ...] = ()
+
+
+NETWORKS = {
+    "tiny-base": Source(3),
+    "tiny": Source(3),
+    "tiny-organs": Source(3),
+    "tiny-2d": Source(2),
+    "tiny-2d-organs": Source(2),
+    "seganypet-v1": Source(3, "YichiZhang98/SegAnyPET", ("seganypet_v1.pth",)),
+    "seganypet-v2": Source(3, "YichiZhang98/SegAnyPET", ("seganypet_v2.pth",)),
+    "seganypet-lesion": Source(3, "YichiZhang98/SegAnyPET", ("seganypet_lesion.pth",)),
+    "sam-med3d": Source(3, "blueyo0/SAM-Med3D", ("sam_med3d.pth",)),
+    "sam-med3d-turbo": Source(3, "blueyo0/SAM-Med3D", ("sam_med3d_turbo.pth",)),
+    "sam-vit-b": Source(2, "facebook/sam-vit-base", SAM_FILES),
+    "sam-vit-l": Source(2, "facebook/sam-vit-large", SAM_FILES),
+    "sam-vit-h": Source(2, "facebook/sam-vit-huge", SAM_FILES),
+    "medsam-vit-b": Source(2, "wanglab/medsam-vit-base", SAM_FILES),
+}
+EMBEDDED = tuple(name for name, source in NETWORKS.items() if source.repository is None)
+
+
+def locate(name: str) -> Path:
+    """Path of a named network's file, or of the folder of its files; downloaded if the hub's cache lacks any.
 
     Raises:
-        CheckpointError: It cannot be downloaded; says how to get it by hand.
+        CheckpointError: It cannot be downloaded; the message says how to get it by hand.
     """
-    if name in HUB:
-        repository, file = HUB[name]
-        by_hand = f"get the file on another machine and open it by path: load_model({file!r})"
-        return _fetch(name, repository, (file,), by_hand)[0]
-    repository = HUB_2D[name]
-    by_hand = "get these files on another machine, put them into one folder and open that by path: "
-    return _fetch(name, repository, SAM_FILES, by_hand + f"load_model({repository.split('/')[1]!r})")[0].parent
+    source = NETWORKS[name]
+    if source.repository is None:
+        return WEIGHTS / f"{name}.safetensors"
+    if len(source.files) == 1:
+        by_hand = f"get the file on another machine and open it by path: load_model({source.files[0]!r})"
+        return _fetch(name, source.repository, source.files, by_hand)[0]
+    folder = source.repository.split("/")[1]
+    by_hand = (
+        "get these files on another machine, put them into one folder and open that by path: "
+        f"load_model({folder!r})"
+    )
+    return _fetch(name, source.repository, source.files, by_hand)[0].parent
 
 
 def _fetch(name: str, repository: str, files: tuple[str, ...], by_hand: str) -> list[Path]:

@@ -48,7 +48,7 @@ class MaskDecoder(nn.Module):
             image: The embedded window.
             prompt: The encoded clicks and previous mask.
             positions: Position encoding of the image tokens, (1, C, g, g, g).
-            multimask: Three masks for an ambiguous click instead of the single one.
+            multimask: Return the three masks for an ambiguous click instead of the single one.
 
         Returns:
             Logits (B, M, 4g, 4g, 4g) and predicted IoU (B, M), M = 3 if `multimask` else 1.
@@ -74,7 +74,7 @@ class MaskDecoder(nn.Module):
 
 
 class FuseFine(nn.Module):
-    """Adds what the stem and the dense prompt know on a finer grid, and lets neighbours talk.
+    """Adds what the stem and the dense prompt know on a finer grid, and mixes neighbouring voxels.
 
     Shape: (B, C, n, n, n) and finer features of the same n -> (B, C, n, n, n).
     """
@@ -92,10 +92,10 @@ class FuseFine(nn.Module):
 class TwoWayTransformer(nn.Module):
     """Two blocks of tokens attending to the image and the image attending to tokens."""
 
-    def __init__(self, dim: int, mlp_dim: int, depth: int = 2):
+    def __init__(self, dim: int, mlp_dim: int):
         super().__init__()
         # The very first block has no content yet beside the positions, so it skips adding them.
-        self.layers = nn.ModuleList(TwoWayBlock(dim, mlp_dim, first=index == 0) for index in range(depth))
+        self.layers = nn.ModuleList(TwoWayBlock(dim, mlp_dim, first=first) for first in (True, False))
         self.final_attn_token_to_image = CrossAttention(dim, downsample=2)
         self.norm_final_attn = nn.LayerNorm(dim)
 
@@ -103,11 +103,11 @@ class TwoWayTransformer(nn.Module):
         """(B, C, g, g, g), (1, C, g, g, g), (B, T, C) -> tokens (B, T, C), image (B, C, g, g, g)."""
         shape = image.shape[2:]
         keys = image.flatten(2).transpose(1, 2)  # (B, N, C)
-        key_places = positions.flatten(2).transpose(1, 2)
+        key_pe = positions.flatten(2).transpose(1, 2)
         tokens = prompts
         for layer in self.layers:
-            tokens, keys = layer(tokens, keys, prompts, key_places)
-        tokens = tokens + self.final_attn_token_to_image(tokens + prompts, keys + key_places, keys)
+            tokens, keys = layer(tokens, keys, prompts, key_pe)
+        tokens = tokens + self.final_attn_token_to_image(tokens + prompts, keys + key_pe, keys)
         return self.norm_final_attn(tokens), keys.transpose(1, 2).unflatten(2, shape)
 
 
@@ -126,16 +126,16 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = CrossAttention(dim, downsample=2)
         self.norm4 = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor, keys: Tensor, token_places: Tensor, key_places: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, keys: Tensor, token_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
-            placed = tokens + token_places
+            placed = tokens + token_pe
             tokens = tokens + self.self_attn(placed, placed, tokens)
         tokens = self.norm1(tokens)
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_places, keys + key_places, keys))
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, keys + key_pe, keys))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        keys = self.norm4(keys + self.cross_attn_image_to_token(keys + key_places, tokens + token_places, tokens))
+        keys = self.norm4(keys + self.cross_attn_image_to_token(keys + key_pe, tokens + token_pe, tokens))
         return tokens, keys
 
 

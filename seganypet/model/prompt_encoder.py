@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from seganypet.model.config import ModelConfig
 from seganypet.model.layers import ChannelNorm
 
+CLICK_SIGMA = 2.0  # standard deviation of a drawn click, in voxels of the window
+
 
 class PromptEmbedding(NamedTuple):
     """Encoded prompts.
@@ -27,7 +29,7 @@ class PromptEmbedding(NamedTuple):
 
 
 class PromptEncoder(nn.Module):
-    """Clicks by Fourier features of their place, masks by convolutions.
+    """Clicks by Fourier features of their position, masks by convolutions.
 
     Source: supplement B.1; SAM-Med3D's `prompt_encoder`, whose parameter names these are.
     """
@@ -55,7 +57,7 @@ class PromptEncoder(nn.Module):
 
         Args:
             points_ijk: Clicks in voxels of the window, (B, P, 3); P may be 0.
-            labels: 1 foreground, 0 background, -1 no click (padding), (B, P).
+            labels: 1 foreground, 0 background, (B, P).
             previous_logits: Low-resolution logits of the click before, (B, 1, 4g, 4g, 4g); zeros on a first
                 click. None: no dense prompt at all.
         """
@@ -83,17 +85,15 @@ class PromptEncoder(nn.Module):
     def _encode_points(self, points_ijk: Tensor, labels: Tensor) -> Tensor:
         if points_ijk.shape[1] == 0:
             return points_ijk.new_zeros(len(points_ijk), 0, self.config.prompt_dim)
-        places = self.pe_layer((points_ijk + 0.5) / self.config.window_size)  # (B, P, C)
-        labels = labels[..., None]
+        positions = self.pe_layer((points_ijk + 0.5) / self.config.window_size)  # (B, P, C)
         background, foreground = (embedding.weight for embedding in self.point_embeddings)
-        clicks = places + torch.where(labels == 1, foreground, background)
-        clicks = torch.where(labels < 0, self.not_a_point_embed.weight, clicks)
+        clicks = positions + torch.where(labels[..., None] == 1, foreground, background)
         last = self.not_a_point_embed.weight.expand(len(clicks), 1, -1)
         return torch.cat([clicks, last], dim=1)  # (B, P + 1, C)
 
 
 class FourierPositions(nn.Module):
-    """Random Fourier features [sin, cos, sin] of a place in the unit cube, (..., 3) -> (..., C)."""
+    """Random Fourier features [sin, cos, sin] of a position in the unit cube, (..., 3) -> (..., C)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -104,19 +104,18 @@ class FourierPositions(nn.Module):
         """Frequencies, (3, C / 3); the long name is the released checkpoints'."""
         return self.positional_encoding_gaussian_matrix
 
-    def forward(self, places: Tensor) -> Tensor:
-        phase = 2 * math.pi * ((2 * places - 1).to(self.matrix) @ self.matrix)
+    def forward(self, positions: Tensor) -> Tensor:
+        phase = 2 * math.pi * ((2 * positions - 1).to(self.matrix) @ self.matrix)
         return torch.cat([phase.sin(), phase.cos(), phase.sin()], dim=-1)
 
 
-def draw_clicks(points_ijk: Tensor, labels: Tensor, config: ModelConfig, radius: float = 2.0) -> Tensor:
-    """Clicks as soft balls on the grid of the low-resolution logits.
+def draw_clicks(points_ijk: Tensor, labels: Tensor, config: ModelConfig) -> Tensor:
+    """Clicks as soft balls, Gaussians of `CLICK_SIGMA`, on the grid of the low-resolution logits.
 
     Args:
-        points_ijk: (B, P, 3), in voxels of the window.
-        labels: 1 foreground, 0 background, -1 nothing, (B, P).
-        config: Gives window and logits size.
-        radius: Standard deviation of a ball, in voxels of the window.
+        points_ijk: Clicks in voxels of the window, (B, P, 3).
+        labels: 1 foreground, 0 background, (B, P).
+        config: Shape of the network, for the sizes of window and logits.
 
     Returns:
         (B, 2, 4g, 4g, 4g): channel 0 foreground clicks, channel 1 background; 1 at a click, 0 far away.
@@ -125,7 +124,7 @@ def draw_clicks(points_ijk: Tensor, labels: Tensor, config: ModelConfig, radius:
     step = config.window_size / size
     centres = (torch.arange(size, device=points_ijk.device, dtype=points_ijk.dtype) + 0.5) * step - 0.5
     # A Gaussian in 3D is the product of three in 1D: (B, P, 3, size).
-    along = torch.exp(-0.5 * ((centres - points_ijk[..., None]) / radius) ** 2)
+    along = torch.exp(-0.5 * ((centres - points_ijk[..., None]) / CLICK_SIGMA) ** 2)
     shape = (len(points_ijk), 0, size, size, size)
     maps = []
     for label in (1, 0):

@@ -28,16 +28,21 @@ class Sam2D(nn.Module):
 
     Args:
         sam: A `transformers.SamModel`.
-        name: Its name.
+        name: Name in journals and tables.
 
     Attributes:
+        metadata: How it was trained, as its file tells.
+        accepts: Kinds of prompts that it takes: clicks, and the low-resolution mask of the step before.
         image_size: Side of the square that the network sees, in pixels.
         logits_size: Side of its low-resolution logits.
     """
 
+    accepts = frozenset({"click", "mask"})
+
     def __init__(self, sam: nn.Module, name: str = "sam"):
         super().__init__()
-        self.sam, self.name, self.facts = sam, name, {}
+        self.sam, self.name = sam, name
+        self.metadata: dict[str, Any] = {}
         self.image_size: int = sam.config.vision_config.image_size
         self.logits_size: int = 4 * sam.config.vision_config.image_size // sam.config.vision_config.patch_size
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
@@ -47,8 +52,8 @@ class Sam2D(nn.Module):
         """Rows and columns of the network's square that a slice fills.
 
         Args:
-            shape: Of the slice, (rows, columns).
-            pixel_mm: Height and width of its pixels; only their ratio counts.
+            shape: Rows and columns of the slice.
+            pixel_mm: Height and width of its pixels, in mm; only their ratio counts.
         """
         height, width = (pixels * mm for pixels, mm in zip(shape, pixel_mm, strict=True))
         scale = self.image_size / max(height, width)
@@ -70,15 +75,15 @@ class Sam2D(nn.Module):
         colour = (grey - self.mean) / self.sd  # (N, 3, rows, columns)
         return F.pad(colour, (0, self.image_size - columns, 0, self.image_size - rows))
 
-    def points(self, places: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    def points(self, positions: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float] = (1.0, 1.0)) -> Tensor:
         """Clicks (x, y) in pixels of a slice as the network takes them, in its own pixels; shape (..., 2) in and out.
 
         The centre of a pixel goes to where `pixels` draws it. The release multiplies by the scale alone, which shifts a
         click in an enlarged slice by up to half a pixel.
         """
         rows, columns = self.frame(shape, pixel_mm)
-        scale = torch.tensor([columns / shape[1], rows / shape[0]], device=places.device)
-        return (places + 0.5) * scale - 0.5
+        scale = torch.tensor([columns / shape[1], rows / shape[0]], device=positions.device)
+        return (positions + 0.5) * scale - 0.5
 
     def embed(self, pixels: Tensor) -> Tensor:
         """(N, 3, image_size, image_size) -> (N, C, g, g)."""
@@ -91,19 +96,19 @@ class Sam2D(nn.Module):
         """The three masks that the network proposes for each slice.
 
         Args:
-            embedding: (N, C, g, g).
+            embedding: What `embed` returned, (N, C, g, g).
             points: All clicks so far, (x, y) in network pixels, (N, P, 2).
-            labels: 1 this, 0 not this, (N, P).
-            logits: Of the mask that was chosen after the click before, (N, 1, m, m); None at the first click.
+            labels: 1 foreground, 0 background, (N, P).
+            logits: Logits of the mask that was chosen after the click before, (N, 1, m, m); None at the first click.
 
         Returns:
             Logits (N, 3, m, m) and their predicted IoU (N, 3).
         """
-        answer = self.sam(
+        output = self.sam(
             image_embeddings=embedding, input_points=points[:, None], input_labels=labels[:, None].long(),
             input_masks=logits, multimask_output=True,
         )  # fmt: skip
-        return answer.pred_masks[:, 0], answer.iou_scores[:, 0]
+        return output.pred_masks[:, 0], output.iou_scores[:, 0]
 
     def upscale(self, logits: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float] = (1.0, 1.0)) -> Tensor:
         """Low-resolution logits (N, m, m) on the slice's own pixels, (N, rows, columns)."""
@@ -131,7 +136,7 @@ def small_sam(image_size: int, patch_size: int, dim: int, depth: int, prompt_dim
         hidden_size=prompt_dim, mlp_dim=4 * prompt_dim, num_attention_heads=4, iou_head_hidden_dim=prompt_dim
     )
     sam = hf.SamModel(hf.SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder))
-    # transformers leaves weights near 0 and frequencies of places too high, as pretrained ones replace them; from
+    # transformers leaves weights near 0 and frequencies of positions too high, as pretrained ones replace them; from
     # these nothing is learned. So: PyTorch's own random weights, and SAM's frequencies.
     for module in sam.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):

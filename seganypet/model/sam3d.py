@@ -1,4 +1,4 @@
-"""The whole network: window -> embedding -> clicks -> logits."""
+"""The whole network: window -> embedding -> prompts -> logits."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,14 +15,22 @@ class Sam3D(nn.Module):
     The image encoder is the slow part and sees no prompt; prompt encoder and mask decoder are quick. So
     `embed` once, then `decode` at every click.
 
+    Attributes:
+        config: Shape of the network and of its window.
+        name: Name in journals and tables.
+        metadata: How it was trained, as its file tells.
+        accepts: Kinds of prompts that it takes: clicks, and the low-resolution mask of the step before.
+
     Source: supplement B.1, Fig. 3; SAM-Med3D, whose parameter names these are.
     """
+
+    accepts = frozenset({"click", "mask"})
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.name = "untrained"
-        self.facts: dict[str, object] = {}  # how it was trained, as its file tells
+        self.metadata: dict[str, object] = {}
         self.image_encoder = ImageEncoder(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
@@ -45,10 +53,10 @@ class Sam3D(nn.Module):
         Args:
             embedding: What `embed` returned.
             points_ijk: All clicks so far, in voxels of the window, (B, P, 3).
-            labels: 1 foreground, 0 background, -1 padding, (B, P).
+            labels: 1 foreground, 0 background, (B, P).
             previous_logits: Logits that this returned at the click before, (B, 1, 4g, 4g, 4g); zeros on the
-                first; None for a network that shall get no dense prompt.
-            multimask: Three masks for an ambiguous click instead of one.
+                first; None: no dense prompt.
+            multimask: Return the three masks for an ambiguous click instead of one.
 
         Returns:
             Low-resolution logits (B, M, 4g, 4g, 4g), unthresholded, and predicted IoU (B, M).

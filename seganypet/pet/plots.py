@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-    from seganypet.prompting.prompts import Click
+    from seganypet.prompting.prompts import Prompt
 
 # What is drawn over a picture: name, colour, voxels along the axes of `to_ras`.
 Outline = tuple[str, str, np.ndarray]
@@ -68,7 +68,7 @@ def show_slices(
     mask: Masks | None = None,
     *,
     at_ijk: tuple[int, int, int] | None = None,
-    clicks: Sequence[Click] = (),
+    clicks: Sequence[Prompt] = (),
     axes: Sequence[Axes] | None = None,
     vmax: float | None = None,
     field_mm: float | None = None,
@@ -79,7 +79,8 @@ def show_slices(
         volume: Any grid.
         mask: As for `show_mip`.
         at_ijk: The voxel. None: the last click, else the middle of the mask, else of the volume.
-        clicks: Marked in the slices that they lie in: disc for foreground, cross for background.
+        clicks: Clicks, or prompts of other kinds. Their marks are drawn in the slices that they lie in: a disc for a
+            foreground voxel, a cross for a background one, a line for several that are joined.
         axes: Three axes to draw in; a new figure, with a colour bar, if None.
         vmax: As for `show_mip`.
         field_mm: Width and height of what is shown around the voxel; None: everything.
@@ -93,7 +94,7 @@ def show_slices(
     """
     outlines = outlines_of(mask, volume)
     if at_ijk is None and clicks:
-        at_ijk = clicks[-1].ijk
+        at_ijk = clicks[-1].centre_ijk
     if at_ijk is not None:
         at_ras = ijk_to_ras(at_ijk, volume)
     elif outlines:
@@ -101,7 +102,11 @@ def show_slices(
         at_ras = tuple(int(np.median(indices)) for indices in np.nonzero(inside))
     else:
         at_ras = tuple(size // 2 for size in to_ras(volume.data, volume).shape)
-    clicks_ras = [(ijk_to_ras(click.ijk, volume), click.foreground) for click in clicks]
+    marks = [
+        (np.array([ijk_to_ras(ijk, volume) for ijk in mark.path_ijk]), mark.foreground)
+        for prompt in clicks
+        for mark in prompt.marks
+    ]
     spacing = np.array(ras_spacing(volume))
     own_figure = axes is None
     if own_figure:
@@ -111,11 +116,12 @@ def show_slices(
         cut = [(name, colour, voxels.take(at_ras[through], axis=through)) for name, colour, voxels in outlines]
         middle_mm = [(at_ras[axis] + 0.5) * spacing[axis] for axis in (across, up)]
         _draw(view, data, cut, volume, ax, vmax, None if field_mm is None else (*middle_mm, field_mm))
-        for click_ras, foreground in clicks_ras:
-            if click_ras[through] == at_ras[through]:
-                place = [(click_ras[axis] + 0.5) * spacing[axis] for axis in (across, up)]
-                marker, colour = ("o", "#56B4E9") if foreground else ("X", "#E69F00")
-                ax.plot(*place, marker, color=colour, markeredgecolor="black", markersize=8)
+        for path_ras, foreground in marks:
+            path_mm = ((path_ras + 0.5) * spacing)[path_ras[:, through] == at_ras[through]]
+            marker, colour = ("o", "#56B4E9") if foreground else ("X", "#E69F00")
+            if len(path_mm):
+                style = {"marker": marker, "markeredgecolor": "black", "markersize": 8} if len(path_mm) == 1 else {}
+                ax.plot(*path_mm[:, [across, up]].T, color=colour, **style)
         ax.set_title(view)
     _legend(axes[0], outlines)
     if own_figure:

@@ -21,7 +21,6 @@ from scipy import ndimage
 from seganypet._files import replace_atomically
 from seganypet.errors import ClickError, GeometryError
 from seganypet.pet.volume import Volume
-from seganypet.prompting.base import ClickSession
 from seganypet.prompting.prompts import click_at
 from seganypet.regions import CONNECTED_6, CONNECTED_26, bounding_box, deepest_voxel
 
@@ -89,12 +88,6 @@ def write_autopet_clicks(path: str | os.PathLike, clicks: AutoPETClicks, form: s
     }  # fmt: skip
     with replace_atomically(path) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
-
-
-def clicks_of_session(session: ClickSession) -> AutoPETClicks:
-    """All clicks of a session, on whatever object: foreground ones as tumor, the others as background."""
-    said = [(click.foreground, click.ijk) for name in session.objects for click in session.clicks_of(name)]
-    return AutoPETClicks(*(tuple(ijk for foreground, ijk in said if foreground is kind) for kind in (True, False)))
 
 
 def simulate_autopet_clicks(truth: np.ndarray, volume: Volume, count: int = 10, seed: int = 0) -> AutoPETClicks:

@@ -1,8 +1,8 @@
-"""What every way of turning clicks into masks shares: objects, undo, redo, saving, and the journal."""
+"""What every way of turning prompts into masks shares: objects, undo, redo, saving, and the journal."""
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from seganypet.errors import ClickError, JournalError
 from seganypet.pet.volume import Volume, save_mask
-from seganypet.prompting.prompts import Click, Journal, click_at, describe_volume
+from seganypet.prompting.prompts import Click, Journal, Prompt, click_at, describe_volume
 
 MAX_OBJECTS = 255  # labels of a uint8 map
 
@@ -21,28 +21,31 @@ class State:
     """Everything that undo must bring back. Never changed, only replaced.
 
     Attributes:
-        clicks: Pairs (object name, Click), oldest first.
-        answers: For every object that was clicked, what the method made of its clicks; its mask follows from it.
-        active: Name of the object that the next click belongs to.
+        prompts: Pairs (object name, prompt), oldest first.
+        predictions: For every object, what the method made of its prompts; its mask follows from it.
+        active: Name of the object that the next prompt belongs to.
         changed: Name of the object that the step to this state changed.
     """
 
-    clicks: tuple[tuple[str, Click], ...] = ()
-    answers: Mapping[str, Any] = field(default_factory=dict)
+    prompts: tuple[tuple[str, Prompt], ...] = ()
+    predictions: Mapping[str, Any] = field(default_factory=dict)
     active: str = "object 1"
     changed: str = "object 1"
 
 
-class ClickSession(ABC):
-    """Clicks on the objects of one volume.
+class PromptSession(ABC):
+    """Prompts on the objects of one volume.
 
-    A method of segmentation says in `_answer` what it makes of an object's clicks, in `_mask_on_grid` which voxels
-    that means, and in `_maker` and `_settings` what a journal must hold so that both can be repeated.
+    A method of segmentation says in `_predict` what it makes of an object's prompts, in `_mask_on_grid` which voxels
+    that means, and in `_provenance` and `_settings` what a journal must hold so that both can be repeated.
 
     Attributes:
-        volume: What is segmented.
+        volume: The volume that is segmented.
+        accepts: Kinds of prompts that it takes.
         watchers: Functions without arguments, called after every change; a widget redraws by them.
     """
+
+    accepts: frozenset[str] = frozenset({Click.kind})
 
     def __init__(self, volume: Volume):
         self.volume = volume
@@ -52,40 +55,50 @@ class ClickSession(ABC):
         self._future: list[State] = []
 
     @abstractmethod
-    def _answer(self, clicks: tuple[Click, ...], previous: Any) -> Any:
-        """What the method makes of the active object's clicks, the newest last.
+    def _predict(self, prompts: tuple[Prompt, ...], previous: Any) -> Any:
+        """What the method makes of the active object's prompts.
 
         Args:
-            clicks: All of them.
-            previous: The answer before the newest one; None if that is the first.
+            prompts: All prompts on the object, the newest last.
+            previous: The prediction before the newest prompt; None if that is the first.
         """
 
     @abstractmethod
-    def _mask_on_grid(self, answer: Any) -> np.ndarray:
-        """The mask of an answer: bool, shape of the volume, the caller's own."""
+    def _mask_on_grid(self, prediction: Any) -> np.ndarray:
+        """The mask of a prediction: bool, shape of the volume, the caller's own."""
 
     @abstractmethod
-    def _maker(self) -> Mapping[str, Any]:
+    def _provenance(self) -> Mapping[str, Any]:
         """What drew the masks: a name for people, and whatever must be equal for masks to be equal."""
 
     def _settings(self) -> Mapping[str, Any]:
         """Arguments of the constructor that change masks."""
         return {}
 
+    @classmethod
+    def _settings_of(cls, journal: Journal) -> dict[str, Any]:
+        """The settings in a journal, by their names of today."""
+        return dict(journal.settings)
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Prompts on the active object, oldest first."""
+        return self.prompts_of(self.active)
+
     @property
     def clicks(self) -> tuple[Click, ...]:
-        """Clicks on the active object, oldest first."""
+        """Those prompts on the active object that are clicks, oldest first."""
         return self.clicks_of(self.active)
 
     @property
     def active(self) -> str:
-        """Name of the object that the next click belongs to."""
+        """Name of the object that the next prompt belongs to."""
         return self._state.active
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """Names of all objects that were clicked, in the order of their first clicks."""
-        return tuple(self._state.answers)
+        """Names of all objects that were clicked, in the order of their first prompts."""
+        return tuple(self._state.predictions)
 
     @property
     def mask(self) -> np.ndarray:
@@ -115,15 +128,19 @@ class ClickSession(ABC):
         """True if `redo` has something to make again."""
         return bool(self._future)
 
+    def prompts_of(self, name: str) -> tuple[Prompt, ...]:
+        """Prompts on one object, oldest first."""
+        return tuple(prompt for owner, prompt in self._state.prompts if owner == name)
+
     def clicks_of(self, name: str) -> tuple[Click, ...]:
-        """Clicks on one object, oldest first."""
-        return tuple(click for owner, click in self._state.clicks if owner == name)
+        """Those prompts on one object that are clicks, oldest first."""
+        return tuple(prompt for prompt in self.prompts_of(name) if isinstance(prompt, Click))
 
     def mask_of(self, name: str) -> np.ndarray:
         """Mask of one object, bool, shape of the volume; empty if it was never clicked."""
-        if name not in self._state.answers:
+        if name not in self._state.predictions:
             return np.zeros(self.volume.shape, bool)
-        return self._mask_on_grid(self._state.answers[name])
+        return self._mask_on_grid(self._state.predictions[name])
 
     def select(self, name: str) -> None:
         """Make an object the active one; it comes into being with its first click.
@@ -144,28 +161,34 @@ class ClickSession(ABC):
         states = (self._state, *self._past, *self._future)
         if old not in self.objects and old != self.active:
             raise ClickError(f"no object {old!r} to rename; there are {', '.join(self.objects) or 'none yet'}.")
-        if new != old and (new in self.objects or any(new in state.answers for state in states)):
+        if new != old and (new in self.objects or any(new in state.predictions for state in states)):
             raise ClickError(f"cannot rename {old!r}: another object is, or before an undo was, named {new!r}.")
         self._state, *others = [_renamed(state, old, new) for state in states]
         self._past, self._future = others[: len(self._past)], others[len(self._past) :]
         self._changed()
 
-    def click(self, ijk=None, mm=None, foreground: bool = True) -> np.ndarray:
+    def click(
+        self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True
+    ) -> np.ndarray:
         """Click once and get the new mask of the active object.
 
         Args:
-            ijk: The voxel clicked; or
-            mm: the place in RAS+ millimetres.
-            foreground: False to say "not this".
+            ijk: Voxel that is clicked; or
+            mm: Position in RAS+ millimetres.
+            foreground: False: "this does not belong to the object".
 
         Returns:
             Mask on the volume's grid, bool, shape (I, J, K).
 
         Raises:
-            ClickError: Not one place, or outside the volume; a first click that is not foreground. The session
-                is then as it was before.
+            ClickError: Not one position, or outside the volume; a first click that is not foreground. The session is
+                then as it was before.
         """
-        self._click(click_at(self.volume, ijk, mm, foreground))
+        return self.add(click_at(self.volume, ijk, mm, foreground))
+
+    def add(self, prompt: Prompt) -> np.ndarray:
+        """Give a prompt of any kind in `accepts`, and get the new mask of the active object; as `click`."""
+        self._add(prompt)
         self._changed()
         return self.mask
 
@@ -198,7 +221,7 @@ class ClickSession(ABC):
         return self.mask
 
     def remove(self, name: str) -> None:
-        """Forget one object and its clicks; undo brings it back.
+        """Forget one object and its prompts; undo brings it back.
 
         Raises:
             ClickError: There is no such object.
@@ -207,8 +230,8 @@ class ClickSession(ABC):
             raise ClickError(f"no object {name!r} to remove; there are {', '.join(self.objects) or 'none yet'}.")
         self._step(
             State(
-                tuple((owner, click) for owner, click in self._state.clicks if owner != name),
-                {owner: answer for owner, answer in self._state.answers.items() if owner != name},
+                tuple((owner, prompt) for owner, prompt in self._state.prompts if owner != name),
+                {owner: prediction for owner, prediction in self._state.predictions.items() if owner != name},
                 self.active,
                 changed=name,
             )
@@ -216,7 +239,7 @@ class ClickSession(ABC):
         self._changed()
 
     def reset(self) -> None:
-        """Forget all objects and clicks; undo brings them back. The next click is on the active object, as before."""
+        """Forget all objects and prompts; undo brings them back. The active object stays active."""
         self._reset()
         self._changed()
 
@@ -232,45 +255,46 @@ class ClickSession(ABC):
         save_mask(path, self.labels, self.volume)
 
     def journal(self) -> Journal:
-        """All clicks so far, with what is needed to repeat them."""
-        volume, maker = self._described
-        return Journal(volume=volume, model=maker, settings=self._settings(), clicks=self._state.clicks)
+        """All prompts so far, with what is needed to repeat them."""
+        volume, model = self._described
+        return Journal(volume=volume, model=model, settings=self._settings(), prompts=self._state.prompts)
 
     def save_journal(self, path: str | os.PathLike) -> None:
         """Write the journal as JSON."""
         self.journal().save(path)
 
     def load_journal(self, path: str | os.PathLike) -> None:
-        """Put a journal's clicks in the place of all clicks so far; undo goes back through both.
+        """Replace all prompts so far by those of a journal; undo goes back through both.
 
         Raises:
             JournalError: Damaged, of another volume, or made by another method or with other settings. The session
                 is then as it was before.
         """
         journal = Journal.load(path)
-        volume, maker = self._described
+        volume, model = self._described
         if journal.volume.get("fingerprint") != volume["fingerprint"]:
             raise JournalError(
                 f"{path}: made on {journal.volume.get('source')} of shape {journal.volume.get('shape')}, which is not "
                 f"{self.volume.source} of shape {self.volume.shape}: their fingerprints differ. Load the volume it was "
                 "made on."
             )
-        if any(journal.model.get(key) != value for key, value in maker.items() if key != "name"):
+        if any(journal.model.get(key) != value for key, value in model.items() if key != "name"):
             raise JournalError(
                 f"{path}: made with {journal.model.get('name')} and other weights or rules than those of "
-                f"{maker['name']}; with these the masks would differ. Load what it was made with."
+                f"{model['name']}; with these the masks would differ. Load what it was made with."
             )
-        if dict(journal.settings) != dict(self._settings()):
+        settings = self._settings_of(journal)
+        if settings != dict(self._settings()):
             raise JournalError(
-                f"{path}: made with settings {dict(journal.settings)}, this session has {dict(self._settings())}; the "
-                "masks would differ. Open a session with those settings."
+                f"{path}: made with settings {settings}, this session has {dict(self._settings())}; the masks would "
+                "differ. Open a session with those settings."
             )
         before = self._state, list(self._past), list(self._future)
         try:
             self._reset()
-            for name, click in journal.clicks:
+            for name, prompt in journal.prompts:
                 self._state = replace(self._state, active=_checked_name(name))
-                self._click(click_at(self.volume, click.ijk, foreground=click.foreground))
+                self._add(prompt)
         except BaseException as error:  # also a full memory, or an impatient user: no half of a journal stays
             self._state, self._past, self._future = before
             if isinstance(error, ClickError):
@@ -281,21 +305,28 @@ class ClickSession(ABC):
     @cached_property
     def _described(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         # Hashing a volume takes longer than a click.
-        return describe_volume(self.volume), self._maker()
+        return describe_volume(self.volume), self._provenance()
 
-    def _click(self, click: Click) -> None:
-        name = self.active
-        previous = self._state.answers.get(name)
+    def _checked(self, prompt: Prompt) -> Prompt:
+        if not isinstance(prompt, Prompt) or prompt.kind not in self.accepts:
+            kind = repr(prompt.kind) if isinstance(prompt, Prompt) else type(prompt).__name__
+            known = ", ".join(sorted(self.accepts))
+            raise ClickError(f"a session of {self._provenance()['name']} takes prompts of kind {known}; got {kind}.")
+        return prompt.checked(self.volume)
+
+    def _add(self, prompt: Prompt) -> None:
+        prompt, name = self._checked(prompt), self.active
+        previous = self._state.predictions.get(name)
         if previous is None and len(self.objects) == MAX_OBJECTS:
             raise ClickError(f"{name}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one.")
-        if previous is None and not click.foreground:
-            raise ClickError(f"{name}: the first click says what the object is, so it must be foreground.")
-        answer = self._answer((*self.clicks, click), previous)
-        clicks = (*self._state.clicks, (name, click))
-        self._step(State(clicks, {**self._state.answers, name: answer}, name, changed=name))
+        if previous is None and not prompt.foreground:
+            raise ClickError(f"{name}: the first {prompt.kind} says what the object is, so it must be foreground.")
+        prediction = self._predict((*self.prompts, prompt), previous)
+        prompts = (*self._state.prompts, (name, prompt))
+        self._step(State(prompts, {**self._state.predictions, name: prediction}, name, changed=name))
 
     def _reset(self) -> None:
-        if self._state.clicks:
+        if self._state.prompts:
             self._step(State(active=self.active, changed=self.active))
 
     def _step(self, state: State) -> None:
@@ -327,8 +358,8 @@ def _checked_name(name: str) -> str:
 
 def _renamed(state: State, old: str, new: str) -> State:
     return State(
-        tuple((new if owner == old else owner, click) for owner, click in state.clicks),
-        {new if owner == old else owner: answer for owner, answer in state.answers.items()},
+        tuple((new if owner == old else owner, prompt) for owner, prompt in state.prompts),
+        {new if owner == old else owner: prediction for owner, prediction in state.predictions.items()},
         new if state.active == old else state.active,
         new if state.changed == old else state.changed,
     )

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from seganypet.errors import UnitError
 from seganypet.pet.volume import Volume
-from seganypet.prompting.base import ClickSession
-from seganypet.prompting.prompts import Click
+from seganypet.prompting.base import PromptSession
+from seganypet.prompting.prompts import Prompt, Voxel, signed_voxels
 from seganypet.regions import CONNECTED_26
 
 RANDOM_WALKER = "random_walker"  # its name among the baselines
@@ -21,14 +21,15 @@ RANDOM_WALKER = "random_walker"  # its name among the baselines
 BETA = 200.0  # weight of a step is exp(-BETA d^2), d the difference of log(1 + SUV)
 SMOOTHING_MM = 3.0  # sigma of a Gaussian, against noise
 SIMILAR = 0.2  # of log(1 + SUV): what looks as the click does
-ODD_SHARE = 0.05  # of the voxels of a ball that may look otherwise
+ODD_FRACTION = 0.05  # of the voxels of a ball that may look otherwise
 SEED_MM = (6.0, 40.0)  # radius of that ball, least and most
-SEED_PART = 0.9  # of the ball, so that a seed keeps off the edge
+SEED_FRACTION = 0.9  # of the ball, so that a seed keeps off the edge
 MARGIN_MM, MARGIN_RADII = 25.0, 3.0  # the box reaches that far beyond the clicks
 VOXEL_MM = 4.0
 MAX_VOXELS = 100_000  # of the box; above, its voxels grow
 
 Box = tuple[slice, slice, slice]
+Point = tuple[Voxel, bool]  # and whether it is foreground
 
 
 class Walked(NamedTuple):
@@ -38,7 +39,7 @@ class Walked(NamedTuple):
     mask: np.ndarray
 
 
-class RandomWalkerSession(ClickSession):
+class RandomWalkerSession(PromptSession):
     """Random walker segmentation behind the calls of a model's session.
 
     A walker that starts at a voxel and steps more readily between voxels of like intensity reaches some seed first. A
@@ -74,32 +75,33 @@ class RandomWalkerSession(ClickSession):
         super().__init__(volume)
         self._radii: dict[tuple[int, int, int], float] = {}
 
-    def _answer(self, clicks: tuple[Click, ...], previous: Walked | None) -> Walked:
-        reach_mm = MARGIN_MM + MARGIN_RADII * max(self._radius_mm(click.ijk) for click in clicks if click.foreground)
-        places = [click.ijk for click in clicks]
-        box = self._box(places, reach_mm)
-        mask = self._walk(clicks, box)
+    def _predict(self, prompts: tuple[Prompt, ...], previous: Walked | None) -> Walked:
+        points = signed_voxels(prompts)
+        voxels = [ijk for ijk, _ in points]
+        reach_mm = MARGIN_MM + MARGIN_RADII * max(self._radius_mm(ijk) for ijk, foreground in points if foreground)
+        box = self._box(voxels, reach_mm)
+        mask = self._walk(points, box)
         if self._nears_face(mask, box):
-            box = self._box(places, 2 * reach_mm)
-            mask = self._walk(clicks, box)
+            box = self._box(voxels, 2 * reach_mm)
+            mask = self._walk(points, box)
         return Walked(box, mask)
 
-    def _mask_on_grid(self, answer: Walked) -> np.ndarray:
+    def _mask_on_grid(self, prediction: Walked) -> np.ndarray:
         mask = np.zeros(self.volume.shape, bool)
-        mask[answer.box] = answer.mask
+        mask[prediction.box] = prediction.mask
         return mask
 
-    def _maker(self) -> dict[str, str]:
+    def _provenance(self) -> dict[str, str]:
         return {"name": "random walker", "rule": RANDOM_WALKER}
 
-    def _walk(self, clicks: Sequence[Click], box: Box) -> np.ndarray:
+    def _walk(self, points: Sequence[Point], box: Box) -> np.ndarray:
         """The mask inside a box, bool, shape of the box."""
         from skimage.segmentation import random_walker
 
         values = self._contrast(box)
         factors = self._factors(values.shape)
         coarse = _averaged(values, factors)  # (I, J, K) -> (I / fi, J / fj, K / fk)
-        seeds = self._seeds(clicks, box, coarse, factors)
+        seeds = self._seeds(points, box, coarse, factors)
         if not (seeds == 2).any():  # a volume of a few voxels, all of them near the click
             return np.ones(values.shape, bool)
         spacing = factors * self.volume.spacing
@@ -112,14 +114,14 @@ class RandomWalkerSession(ClickSession):
                 return_full_prob=True,
             )  # fmt: skip
         # A coarse voxel c covers voxels f c to f c + f - 1, so its centre is f c + (f - 1) / 2.
-        share = ndimage.affine_transform(
+        probability = ndimage.affine_transform(
             positive, 1 / factors, (1 - factors) / (2 * factors), values.shape, order=1, mode="nearest"
         )
-        pieces, _ = ndimage.label(share >= 0.5, CONNECTED_26)
-        held = {int(pieces[tuple(_within(click.ijk, box))]) for click in clicks if click.foreground} - {0}
+        pieces, _ = ndimage.label(probability >= 0.5, CONNECTED_26)
+        held = {int(pieces[tuple(_within(ijk, box))]) for ijk, foreground in points if foreground} - {0}
         return np.isin(pieces, list(held))
 
-    def _seeds(self, clicks: Sequence[Click], box: Box, coarse: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    def _seeds(self, points: Sequence[Point], box: Box, coarse: np.ndarray, factors: np.ndarray) -> np.ndarray:
         """1 where the object is, 2 where it is not, 0 where the walker decides; shape of `coarse`."""
         seeds = np.zeros(coarse.shape, np.int32)
         whole = all(part == slice(0, size) for part, size in zip(box, self.volume.shape, strict=True))
@@ -129,26 +131,25 @@ class RandomWalkerSession(ClickSession):
                 faces[0] = 2
             if whole or part.stop < size:
                 faces[-1] = 2
-        for click in clicks:
-            centre = _within(click.ijk, box) // factors
+        for ijk, foreground in points:
+            centre = _within(ijk, box) // factors
             near_mm = _distance_mm(coarse.shape, centre, self.volume.affine[:3, :3] * factors)
             similar = np.abs(coarse - coarse[tuple(centre)]) <= SIMILAR
-            mark = 1 if click.foreground else 2
-            seeds[(near_mm <= self._seed_mm(click, clicks)) & similar] = mark
-        for click in clicks:  # two in one coarse voxel: the newer wins
-            seeds[tuple(_within(click.ijk, box) // factors)] = 1 if click.foreground else 2
+            seeds[(near_mm <= self._seed_mm(ijk, foreground, points)) & similar] = 1 if foreground else 2
+        for ijk, foreground in points:  # two in one coarse voxel: the newer wins
+            seeds[tuple(_within(ijk, box) // factors)] = 1 if foreground else 2
         return seeds
 
-    def _seed_mm(self, click: Click, clicks: Sequence[Click]) -> float:
-        """Radius of a click's seed: it goes no farther than half way to a click of the other sign."""
+    def _seed_mm(self, ijk: Voxel, foreground: bool, points: Sequence[Point]) -> float:
+        """Radius of a point's seed: it goes no farther than half way to a point of the other sign."""
         apart_mm = [
-            np.linalg.norm(self.volume.to_mm(click.ijk) - self.volume.to_mm(other.ijk))
-            for other in clicks
-            if other.foreground != click.foreground
+            np.linalg.norm(self.volume.to_mm(ijk) - self.volume.to_mm(other))
+            for other, sign in points
+            if sign != foreground
         ]
-        return min([SEED_PART * self._radius_mm(click.ijk), *(0.5 * mm for mm in apart_mm)])
+        return min([SEED_FRACTION * self._radius_mm(ijk), *(0.5 * mm for mm in apart_mm)])
 
-    def _radius_mm(self, ijk: tuple[int, int, int]) -> float:
+    def _radius_mm(self, ijk: Voxel) -> float:
         """Radius of the largest ball around a voxel that looks alike nearly everywhere, within SEED_MM."""
         if ijk not in self._radii:
             box = self._box([ijk], SEED_MM[1])
@@ -156,7 +157,7 @@ class RandomWalkerSession(ClickSession):
             distance_mm = _distance_mm(values.shape, centre, self.volume.affine[:3, :3]).ravel()
             order = np.argsort(distance_mm, kind="stable")
             odd = (np.abs(values - values[tuple(centre)]) > SIMILAR).ravel()[order]
-            too_odd = np.flatnonzero(np.cumsum(odd) > ODD_SHARE * np.arange(1, odd.size + 1))
+            too_odd = np.flatnonzero(np.cumsum(odd) > ODD_FRACTION * np.arange(1, odd.size + 1))
             radius_mm = float(distance_mm[order][max(too_odd[0] - 1, 0)]) if too_odd.size else SEED_MM[1]
             self._radii[ijk] = float(np.clip(radius_mm, *SEED_MM))
         return self._radii[ijk]
@@ -166,12 +167,12 @@ class RandomWalkerSession(ClickSession):
         smooth = ndimage.gaussian_filter(self.volume.data[box], SMOOTHING_MM / np.array(self.volume.spacing))
         return np.log1p(np.maximum(smooth, 0)).astype(float)
 
-    def _box(self, places: Sequence[tuple[int, int, int]], reach_mm: float) -> Box:
-        """All voxels within `reach_mm` of some place, and those between; cut off by the volume."""
+    def _box(self, voxels: Sequence[Voxel], reach_mm: float) -> Box:
+        """All voxels within `reach_mm` of one of some voxels, and those between; cut off by the volume."""
         per_mm = np.linalg.norm(np.linalg.inv(self.volume.affine[:3, :3]), axis=1)
         reach = np.ceil(reach_mm * per_mm).astype(int)
-        low = np.maximum(np.min(places, axis=0) - reach, 0)
-        high = np.minimum(np.max(places, axis=0) + reach + 1, self.volume.shape)
+        low = np.maximum(np.min(voxels, axis=0) - reach, 0)
+        high = np.minimum(np.max(voxels, axis=0) + reach + 1, self.volume.shape)
         return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
     def _factors(self, shape: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Clicking with a 2D network, slice by slice, as SAM and MedSAM segment volumes.
+"""Clicking on a 2D network, slice by slice, as SAM and MedSAM segment volumes.
 
     volume -> slices as a radiologist sees them, 8 bit -> embeddings       once for each slice that is needed
     clicks in a slice, its logits so far -> three masks -> the best one     at every click
@@ -6,7 +6,6 @@
 A click acts on its own slice and on no other. Source: supplement B.3 and Fig. 4 (a).
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,18 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seganypet.errors import ClickError, JournalError, SegAnyPETError
-from seganypet.model.checkpoints import weights_sha256
-from seganypet.model.sam2d import EIGHT_BIT, Sam2D, best_of
+from seganypet.errors import ClickError, renamed_keywords
+from seganypet.model.base import SliceNetwork
+from seganypet.model.sam2d import EIGHT_BIT, best_of
 from seganypet.pet.views import VIEWS, ijk_to_ras, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
-from seganypet.prompting.base import MAX_OBJECTS, ClickSession, State
-from seganypet.prompting.prompts import Click, Journal, click_at
+from seganypet.prompting.base import MAX_OBJECTS, State
+from seganypet.prompting.networks import NetworkSession
+from seganypet.prompting.prompts import Prompt, signed_voxels
 
-WHITE_PERCENTILE = 99.5  # of a volume in Bq/mL, which has no usual window
+WHITE_PERCENTILE = 99.5  # of a volume in Bq/mL, which has no usual range
 
 
-class Place(NamedTuple):
+class SlicePosition(NamedTuple):
     """A voxel in the stack of `slices_of`."""
 
     index: int
@@ -38,71 +38,74 @@ class Place(NamedTuple):
     column: int
 
 
+SlicePoints = tuple[tuple[SlicePosition, bool], ...]  # oldest first, and whether they are foreground
+
+
 @dataclass(frozen=True, eq=False)
-class SliceAnswer:
-    """What the network said about one slice of an object.
+class SlicePrediction:
+    """Prediction of the network for one slice of an object.
 
     Attributes:
-        clicks: Those in this slice, oldest first, and whether they are foreground.
-        logits: Of the chosen mask, low resolution, (m, m) float16 on the CPU; fed back at the next click.
-        mask: The same on the slice's own pixels, (rows, columns) bool.
+        points: Points in this slice.
+        logits: Low-resolution logits of the chosen mask, (m, m) float16 on the CPU; fed back at the next click.
+        mask: The same mask on the slice's own pixels, (rows, columns) bool.
     """
 
-    clicks: tuple[tuple[Place, bool], ...]
+    points: SlicePoints
     logits: Tensor
     mask: np.ndarray
 
 
-class SliceSession(ClickSession):
-    """One volume, one 2D network, and the clicks so far.
+class SliceSession(NetworkSession):
+    """One volume, one 2D network, and the prompts so far.
 
     In the slice of a click, all clicks of the active object go in, with the logits of the mask that was chosen there
     before; of the three masks that the network proposes, the one with the highest predicted IoU is chosen. The first
     click of an object in each slice must be foreground: a slice without one is empty, and nothing can be taken away.
 
     Args:
-        model: From `load_model`; runs on whatever device it is on.
-        volume: What to segment.
-        axis: How it is cut: "axial", "coronal" or "sagittal". Pixels that are not square are made so by scaling.
-        batch: Slices that go through the network together.
-        window: Intensities that become 0 and 255, in the volume's unit. None: SUVbw 0 to 7, HU -160 to 240, Bq/mL 0
-            to the 99.5th percentile of the volume.
-        cache_mb: Bound of the embeddings kept on the model's device, in MiB; the one not used for longest goes first.
+        model: Network that meets `SliceNetwork`, such as `load_model("tiny-2d")` returns, on any device.
+        volume: Volume to segment.
+        axis: Direction of the slices: "axial", "coronal" or "sagittal". Pixels that are not square are made so by
+            scaling.
+        batch: Number of slices that go through the network together.
+        intensity_range: Intensities that become 0 and 255, in the volume's unit. None: SUVbw 0 to 7, HU -160 to 240,
+            Bq/mL 0 to the 99.5th percentile of the volume.
+        cache_mb: Upper bound of the embeddings kept on the model's device, in MiB; the least recently used go first.
             A slice takes 2 MiB with SAM ViT-B to ViT-H, in float16.
 
     Attributes:
         seconds_embedding, seconds_decoding: Time spent so far on embeddings, and on clicks after that.
 
     Raises:
-        SegAnyPETError: These are not a 2D network and a volume.
-        ClickError: `axis`, `batch`, `window` or `cache_mb` make no sense.
+        SegAnyPETError: These are not such a network and a volume; the message lists what is missing.
+        ClickError: `axis`, `batch`, `intensity_range` or `cache_mb` make no sense.
     """
 
+    network = SliceNetwork
+    renamed_settings = {"window": "intensity_range"}
+
+    @renamed_keywords(**renamed_settings)
     def __init__(
         self,
-        model: Sam2D,
+        model: SliceNetwork,
         volume: Volume,
         *,
         axis: str = "axial",
         batch: int = 8,
-        window: Sequence[float] | None = None,
+        intensity_range: Sequence[float] | None = None,
         cache_mb: float = 1024,
     ):
-        if not isinstance(model, Sam2D) or not isinstance(volume, Volume):
-            raise SegAnyPETError(
-                "SliceSession(model, volume) needs a 2D network, such as load_model('tiny-2d'), and a volume; got "
-                f"{type(model).__name__} and {type(volume).__name__}. 3D networks go into Session."
-            )
+        super().__init__(model, volume)
         if axis not in VIEWS:
             raise ClickError(f"axis={axis!r}; expected one of {', '.join(VIEWS)}.")
         if not (isinstance(batch, int) and batch > 0 and isinstance(cache_mb, Real) and cache_mb > 0):
             raise ClickError(f"batch={batch!r}, cache_mb={cache_mb!r}; expected a whole number and a size above 0.")
-        super().__init__(volume)
-        self.model, self.axis, self.batch, self.cache_mb = model, axis, batch, cache_mb
-        self.window = usual_eight_bit(volume) if window is None else _checked_window(window)
-        self.device = next(model.parameters()).device
+        self.axis, self.batch, self.cache_mb = axis, batch, cache_mb
+        given = intensity_range is not None
+        self.intensity_range = _checked_range(intensity_range) if given else usual_intensity_range(volume)
         self.seconds_embedding = self.seconds_decoding = 0.0
-        self._slices = slices_of(to_eight_bit(volume.data, self.window), volume, axis)  # (n, rows, columns)
+        self._slices = slices_of(to_eight_bit(volume.data, self.intensity_range), volume, axis)  # (n, rows, columns)
         spacing, view = ras_spacing(volume), VIEWS[axis]
         self._pixel_mm = spacing[view.up], spacing[view.across]
         self._embeddings: dict[int, Tensor] = {}  # the one used last at the end
@@ -112,20 +115,20 @@ class SliceSession(ClickSession):
         """Number of slices along the axis."""
         return len(self._slices)
 
-    def place_of(self, ijk: Sequence[int]) -> Place:
+    def position_of(self, ijk: Sequence[int]) -> SlicePosition:
         """Slice, row and column of a voxel of the volume; ClickError if it lies outside."""
         view, ras = VIEWS[self.axis], ijk_to_ras(ijk, self.volume)
         rows, columns = self._slices.shape[1:]
-        return Place(ras[view.through], rows - 1 - ras[view.up], columns - 1 - ras[view.across])
+        return SlicePosition(ras[view.through], rows - 1 - ras[view.up], columns - 1 - ras[view.across])
 
-    def click_slices(self, clicks: Sequence[Click]) -> np.ndarray:
+    def click_slices(self, clicks: Sequence[Prompt]) -> np.ndarray:
         """One click in each of many slices, decoded in batches, as one step for undo.
 
         The mask is that of the same clicks one by one, up to rounding: a batch adds in another order, so a pixel may
         differ whose logit is all but 0. The journal holds the clicks one by one.
 
         Args:
-            clicks: On the active object, in any order, no two in one slice.
+            clicks: Prompts on the active object, in any order, no two in one slice.
 
         Returns:
             Mask of the active object on the volume's grid, bool, shape (I, J, K).
@@ -134,9 +137,10 @@ class SliceSession(ClickSession):
             ClickError: No click, two in one slice, one outside the volume, or the first one of a slice is not
                 foreground. The session is then as it was before.
         """
-        new = tuple(click_at(self.volume, click.ijk, foreground=click.foreground) for click in clicks)
-        count = len({self.place_of(click.ijk).index for click in new})
-        if not new or count < len(new):
+        new = tuple(self._checked(click) for click in clicks)
+        slices = [{self.position_of(voxel).index for voxel in click.voxels} for click in new]
+        count = len(set().union(*slices))
+        if not new or count < sum(map(len, slices)):
             raise ClickError(
                 f"{len(new)} clicks in {count} {self.axis} slices; expected at least one, and one a slice. Give "
                 "further clicks of a slice in another call, because each builds on the mask before."
@@ -144,9 +148,9 @@ class SliceSession(ClickSession):
         name, state = self.active, self._state
         if name not in self.objects and len(self.objects) == MAX_OBJECTS:
             raise ClickError(f"{name}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one.")
-        answer = self._draw(new, state.answers.get(name))
-        made = (*state.clicks, *((name, click) for click in new))
-        self._step(State(made, {**state.answers, name: answer}, name, changed=name))
+        prediction = self._predict_slices(new, state.predictions.get(name))
+        prompts = (*state.prompts, *((name, click) for click in new))
+        self._step(State(prompts, {**state.predictions, name: prediction}, name, changed=name))
         self._changed()
         return self.mask
 
@@ -179,85 +183,74 @@ class SliceSession(ClickSession):
         """Logits of one object, float32, shape of the volume; 0 in slices that were not clicked."""
         logits = np.zeros(self.volume.shape, np.float32)
         stack = slices_of(logits, self.volume, self.axis)
-        for index, answer in self._state.answers.get(name, {}).items():
-            stack[index] = self._upscaled(answer.logits[None])[0].numpy()
+        for index, prediction in self._state.predictions.get(name, {}).items():
+            stack[index] = self._upscaled(prediction.logits[None])[0].numpy()
         return logits
 
-    @classmethod
-    def replay(cls, model: Sam2D, volume: Volume, path: str | os.PathLike) -> "SliceSession":
-        """Open a session and make the clicks of a journal again, one by one.
+    def _predict(
+        self, prompts: tuple[Prompt, ...], previous: Mapping[int, SlicePrediction] | None
+    ) -> Mapping[int, SlicePrediction]:
+        return self._predict_slices(prompts[-1:], previous)
 
-        Raises:
-            JournalError: Damaged, or of another volume or another network.
-        """
-        try:
-            session = cls(model, volume, **Journal.load(path).settings)
-        except (ClickError, TypeError) as error:
-            raise JournalError(
-                f"{path}: cannot be repeated ({error}); was it made slice by slice, or edited?"
-            ) from error
-        session.load_journal(path)
-        return session
-
-    def _answer(
-        self, clicks: tuple[Click, ...], previous: Mapping[int, SliceAnswer] | None
-    ) -> Mapping[int, SliceAnswer]:
-        return self._draw(clicks[-1:], previous)
-
-    def _mask_on_grid(self, answer: Mapping[int, SliceAnswer]) -> np.ndarray:
+    def _mask_on_grid(self, prediction: Mapping[int, SlicePrediction]) -> np.ndarray:
         mask = np.zeros(self.volume.shape, bool)
         stack = slices_of(mask, self.volume, self.axis)
-        for index, one in answer.items():
+        for index, one in prediction.items():
             stack[index] = one.mask
         return mask
 
-    def _maker(self) -> dict[str, str]:
-        return {"name": self.model.name, "kind": "slices", "weights_sha256": weights_sha256(self.model)}
+    def _provenance(self) -> dict[str, str]:
+        return super()._provenance() | {"kind": "slices"}
 
     def _settings(self) -> dict[str, Any]:
-        return {"axis": self.axis, "window": list(self.window)}
+        return {"axis": self.axis, "intensity_range": list(self.intensity_range)}
 
-    def _draw(self, new: tuple[Click, ...], previous: Mapping[int, SliceAnswer] | None) -> Mapping[int, SliceAnswer]:
-        """The answers of all slices of the active object after new clicks, at most one a slice."""
-        answers = dict(previous or {})
-        clicks: dict[int, tuple[tuple[Place, bool], ...]] = {}
-        by_count = defaultdict(list)  # a padded prompt is another prompt, so only equal numbers of clicks share a batch
-        for click in new:
-            place = self.place_of(click.ijk)
-            known = answers[place.index].clicks if place.index in answers else ()
-            if not known and not click.foreground:
+    def _predict_slices(
+        self, new: tuple[Prompt, ...], previous: Mapping[int, SlicePrediction] | None
+    ) -> Mapping[int, SlicePrediction]:
+        """The predictions for all slices of the active object after new prompts, at most one a slice."""
+        predictions = dict(previous or {})
+        points: dict[int, SlicePoints] = {}
+        for voxel, foreground in signed_voxels(new):
+            position = self.position_of(voxel)
+            known = predictions[position.index].points if position.index in predictions else ()
+            known = points.get(position.index, known)
+            if not known and not foreground:
                 raise ClickError(
-                    f"{self.active}: ijk={click.ijk} is its first click in {self.axis} slice {place.index}, so it must "
+                    f"{self.active}: ijk={voxel} is its first click in {self.axis} slice {position.index}, so it must "
                     "be foreground. A slice that was not clicked is empty already."
                 )
-            clicks[place.index] = (*known, (place, click.foreground))
-            by_count[len(known)].append(place.index)
-        for indices in by_count.values():
+            points[position.index] = (*known, (position, foreground))
+        # A padded prompt is another prompt, so only slices of equally many points, all new or none, share a batch.
+        alike = defaultdict(list)
+        for index, inside in points.items():
+            alike[len(inside), index in predictions].append(index)
+        for indices in alike.values():
             for part in _parts(indices, self.batch):
-                answers |= self._decode({index: clicks[index] for index in part}, answers)
-        return answers
+                predictions |= self._decode({index: points[index] for index in part}, predictions)
+        return predictions
 
     @torch.inference_mode()
     def _decode(
-        self, clicks: Mapping[int, tuple[tuple[Place, bool], ...]], previous: Mapping[int, SliceAnswer]
-    ) -> dict[int, SliceAnswer]:
-        """The network's new opinion on at most `batch` slices, equally many clicks in each."""
-        self.embed_slices(clicks)
+        self, given: Mapping[int, SlicePoints], previous: Mapping[int, SlicePrediction]
+    ) -> dict[int, SlicePrediction]:
+        """The network's new predictions for at most `batch` slices, equally many points in each."""
+        self.embed_slices(given)
         with self._timed("seconds_decoding"):
-            embedding = torch.stack([self._embeddings[index] for index in clicks]).float()  # (N, C, g, g)
-            places = torch.tensor([[(place.column, place.row) for place, _ in inside] for inside in clicks.values()])
-            points = self.model.points(places, self._slices.shape[1:], self._pixel_mm)  # (N, P, 2)
-            labels = torch.tensor([[int(foreground) for _, foreground in inside] for inside in clicks.values()])
-            known = [previous[index].logits for index in clicks if index in previous]  # of all, or of none
+            embedding = torch.stack([self._embeddings[index] for index in given]).float()  # (N, C, g, g)
+            positions = torch.tensor([[(at.column, at.row) for at, _ in points] for points in given.values()])
+            positions = self.model.points(positions, self._slices.shape[1:], self._pixel_mm)  # (N, P, 2)
+            labels = torch.tensor([[int(foreground) for _, foreground in points] for points in given.values()])
+            known = [previous[index].logits for index in given if index in previous]  # of all, or of none
             logits = torch.stack(known)[:, None].float().to(self.device) if known else None  # (N, 1, m, m)
-            proposed, iou = self.model.decode(embedding, points.to(self.device), labels.to(self.device), logits)
+            proposed, iou = self.model.decode(embedding, positions.to(self.device), labels.to(self.device), logits)
             chosen = best_of(proposed, iou).half()  # (N, m, m)
             masks = (self._upscaled(chosen) > 0).cpu().numpy()  # (N, rows, columns)
             chosen = chosen.cpu()
         # Copies: an undo keeps one slice, not the batch that it was in.
         return {
-            index: SliceAnswer(clicks[index], chosen[place].clone(), masks[place].copy())
-            for place, index in enumerate(clicks)
+            index: SlicePrediction(given[index], chosen[number].clone(), masks[number].copy())
+            for number, index in enumerate(given)
         }
 
     def _upscaled(self, logits: Tensor) -> Tensor:
@@ -288,7 +281,7 @@ def slices_of(data: np.ndarray, volume: Volume, axis: str = "axial") -> np.ndarr
     return stack.transpose(0, 2, 1)[:, ::-1, ::-1]
 
 
-def usual_eight_bit(volume: Volume) -> tuple[float, float]:
+def usual_intensity_range(volume: Volume) -> tuple[float, float]:
     """Intensities that become 0 and 255 where nobody says otherwise, in the volume's unit."""
     if volume.unit in EIGHT_BIT:
         return EIGHT_BIT[volume.unit]
@@ -296,21 +289,21 @@ def usual_eight_bit(volume: Volume) -> tuple[float, float]:
     return 0.0, white if white > 0 else 1.0
 
 
-def to_eight_bit(data: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Intensities as uint8: the window's ends become 0 and 255.
+def to_eight_bit(data: np.ndarray, intensity_range: tuple[float, float]) -> np.ndarray:
+    """Intensities as uint8: the ends of the range become 0 and 255.
 
     >>> to_eight_bit(np.array([-1.0, 3.5, 7.0, 9.0]), (0.0, 7.0)).tolist()
     [0, 128, 255, 255]
     """
-    low, high = window
+    low, high = intensity_range
     return np.clip((data - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
 
 
-def _checked_window(window: Any) -> tuple[float, float]:
-    numbers = isinstance(window, (list, tuple)) and len(window) == 2 and all(isinstance(one, Real) for one in window)
-    if not numbers or not np.isfinite(window).all() or window[0] >= window[1]:
-        raise ClickError(f"window={window!r}; expected two intensities, the first one lower, or None.")
-    return float(window[0]), float(window[1])
+def _checked_range(given: Any) -> tuple[float, float]:
+    numbers = isinstance(given, (list, tuple)) and len(given) == 2 and all(isinstance(one, Real) for one in given)
+    if not numbers or not np.isfinite(given).all() or given[0] >= given[1]:
+        raise ClickError(f"intensity_range={given!r}; expected two intensities, the first one lower, or None.")
+    return float(given[0]), float(given[1])
 
 
 def _parts(indices: list[int], size: int) -> list[list[int]]:

@@ -13,8 +13,8 @@ from scipy import ndimage
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
 from seganypet.metrics import dice
 from seganypet.pet.volume import Volume
-from seganypet.prompting.base import ClickSession
-from seganypet.prompting.prompts import Click
+from seganypet.prompting.base import PromptSession
+from seganypet.prompting.prompts import Prompt, signed_voxels
 from seganypet.prompting.random_walker import RANDOM_WALKER, RandomWalkerSession
 from seganypet.regions import CONNECTED_26, bounding_box
 
@@ -33,7 +33,7 @@ class Region(NamedTuple):
     mask: np.ndarray
 
 
-class ThresholdSession(ClickSession):
+class ThresholdSession(PromptSession):
     """Threshold growing behind the calls of a model's session.
 
     Rules, by name:
@@ -78,15 +78,16 @@ class ThresholdSession(ClickSession):
         self._flood = _Flood(self._data)
         self._regions: dict[tuple[int, int, int], Region] = {}
 
-    def _answer(self, clicks: tuple[Click, ...], previous: tuple[Click, ...] | None) -> tuple[Click, ...]:
-        if clicks[-1].foreground:
-            self._region(clicks[-1].ijk)  # what can fail fails here, before the click counts
-        return clicks  # a mask follows from clicks alone
+    def _predict(self, prompts: tuple[Prompt, ...], previous: tuple[Prompt, ...] | None) -> tuple[Prompt, ...]:
+        for ijk, foreground in signed_voxels(prompts[-1:]):
+            if foreground:
+                self._region(ijk)  # what can fail fails here, before the prompt counts
+        return prompts  # a mask follows from prompts alone
 
-    def _mask_on_grid(self, answer: tuple[Click, ...]) -> np.ndarray:
+    def _mask_on_grid(self, prediction: tuple[Prompt, ...]) -> np.ndarray:
         mask = np.zeros(self.volume.shape, bool)
-        positives = [click.ijk for click in answer if click.foreground]
-        negatives = [click.ijk for click in answer if not click.foreground]
+        positives = [ijk for ijk, foreground in signed_voxels(prediction) if foreground]
+        negatives = [ijk for ijk, foreground in signed_voxels(prediction) if not foreground]
         regions = [self._region(ijk) for ijk in positives]
         for region in regions:
             mask[region.box] |= region.mask
@@ -94,7 +95,7 @@ class ThresholdSession(ClickSession):
             self._cut(mask, positives, negatives, [region.start for region in regions])
         return mask
 
-    def _maker(self) -> dict[str, str]:
+    def _provenance(self) -> dict[str, str]:
         return {"name": f"threshold {self.rule}", "rule": self.rule}
 
     def _region(self, ijk: tuple[int, int, int]) -> Region:
@@ -141,7 +142,7 @@ class ThresholdSession(ClickSession):
         return i[:, None, None] + j[:, None] + k > a @ metric @ a - b @ metric @ b
 
 
-def baseline_session(volume: Volume, rule: str) -> ClickSession:
+def baseline_session(volume: Volume, rule: str) -> PromptSession:
     """A session of any classical baseline by name: "random_walker", or a rule of `ThresholdSession`.
 
     Raises:

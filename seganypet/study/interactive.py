@@ -22,7 +22,7 @@ from seganypet.errors import CohortError, GeometryError, SegAnyPETError
 from seganypet.metrics import auc, bootstrap_interval, lesion_scores
 from seganypet.phantom import PhantomCase
 from seganypet.prompting.autopet_clicks import AutoPETClicks, read_autopet_clicks, simulate_autopet_clicks
-from seganypet.prompting.base import ClickSession
+from seganypet.prompting.base import PromptSession
 from seganypet.study.kept import Kept
 from seganypet.study.methods import forget_networks, named_models, open_closely, open_session, resolve_methods
 from seganypet.study.tumour_scan import PhantomInMemory, TumourScan
@@ -58,7 +58,7 @@ class InteractiveScores(NamedTuple):
 
 
 def interactive_steps(
-    session: ClickSession, clicks: AutoPETClicks, truth: np.ndarray, objects: str = "each", steps: int = STEPS
+    session: PromptSession, clicks: AutoPETClicks, truth: np.ndarray, objects: str = "each", steps: int = STEPS
 ) -> "pd.DataFrame":
     """Give the clicks one after the other, and measure what is segmented after each.
 
@@ -207,7 +207,7 @@ def summarise_interactive(table: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def _begin_or_refine(session: ClickSession, ijk: tuple[int, int, int], objects: str) -> None:
+def _begin_or_refine(session: PromptSession, ijk: tuple[int, int, int], objects: str) -> None:
     inside = [name for name in session.objects if session.mask_of(name)[ijk]]
     if objects == "one":
         session.select(ONE)

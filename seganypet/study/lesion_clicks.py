@@ -16,7 +16,7 @@ import numpy as np
 from seganypet.cohort.labels import lesion_instances, lesion_name
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import lesion_scores, tumour_burden
-from seganypet.prompting.base import MAX_OBJECTS, ClickSession
+from seganypet.prompting.base import MAX_OBJECTS, PromptSession
 from seganypet.study.protocol import Dialogue, rounds
 
 ALL = "all"  # in the column `lesion`: the scores of all lesions together
@@ -25,7 +25,7 @@ CLOSELY = ", closely"  # in windows finer than the network's own, see `open_clos
 PROMPTINGS_3D = (ALL_AT_ONCE, ALL_AT_ONCE + CLOSELY, ONE_BY_ONE, ONE_BY_ONE + CLOSELY)
 
 
-def prompt_all_at_once(session: ClickSession, truth: np.ndarray, dialogue: Dialogue) -> Iterator[dict[str, Any]]:
+def prompt_all_at_once(session: PromptSession, truth: np.ndarray, dialogue: Dialogue) -> Iterator[dict[str, Any]]:
     """All lesions as one object, which a simulated user clicks and corrects.
 
     Args:
@@ -47,7 +47,7 @@ def prompt_all_at_once(session: ClickSession, truth: np.ndarray, dialogue: Dialo
 
 
 def prompt_one_by_one(
-    session: ClickSession, truth: np.ndarray, dialogue: Dialogue, min_volume_ml: float = 0.0
+    session: PromptSession, truth: np.ndarray, dialogue: Dialogue, min_volume_ml: float = 0.0
 ) -> Iterator[dict[str, Any]]:
     """Each lesion as an object of its own, named "lesion_01", ... from the largest; then their union, round by round.
 

@@ -20,7 +20,7 @@ from seganypet.errors import SegAnyPETError
 from seganypet.metrics import lesion_scores
 from seganypet.pet.physiology import without_physiology
 from seganypet.phantom import PhantomCase
-from seganypet.prompting.base import ClickSession
+from seganypet.prompting.base import PromptSession
 from seganypet.prompting.suggest import hot_mask
 from seganypet.study.kept import Kept
 from seganypet.study.lesion_clicks import (
@@ -194,7 +194,7 @@ def with_clicks(
                 page = None
 
 
-def _suitable(method: Method, session: ClickSession, promptings: Sequence[str]) -> list[str]:
+def _suitable(method: Method, session: PromptSession, promptings: Sequence[str]) -> list[str]:
     """How a method is clicked: rules one by one; closely unless its own windows are as fine, or a factory's."""
     if hasattr(session, "click_slices"):
         return [PER_SLICE]
@@ -211,11 +211,11 @@ def _deserves_page(table: "pd.DataFrame") -> bool:
     return bool(clicked.any())
 
 
-def trained_on(session: ClickSession) -> str:
+def trained_on(session: PromptSession) -> str:
     """What lesions the network behind a session learned from: "none", "simulated", "unknown"; "" without network."""
     if not hasattr(session, "model"):
         return ""
-    training = getattr(session.model, "facts", {}).get("training")
+    training = getattr(session.model, "metadata", {}).get("training")
     if training is None:
         return "unknown"
     return "simulated" if training.get("data", training).get("lesions", True) else "none"

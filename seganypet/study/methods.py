@@ -10,7 +10,8 @@ import numpy as np
 
 from seganypet.errors import SegAnyPETError
 from seganypet.pet.volume import Volume
-from seganypet.prompting.base import ClickSession
+from seganypet.prompting import networks
+from seganypet.prompting.base import PromptSession
 from seganypet.prompting.thresholds import baseline_session
 
 # Voxel sizes of windows on single lesions, at the first look and at most at the second: chosen with tiny-base on the
@@ -101,22 +102,17 @@ def forget_networks() -> None:
 
 
 def open_session(model: Any, volume: Volume) -> Any:
-    """A session of a network on a volume: slice by slice if it is a 2D network."""
-    from seganypet.model.sam2d import Sam2D  # needs torch, which baselines do not
-    from seganypet.prompting.session import Session
-    from seganypet.prompting.slicewise import SliceSession
-
-    return (SliceSession if isinstance(model, Sam2D) else Session)(model, volume)
+    """A session of a network on a volume, with the session's own settings."""
+    return networks.open_session(model, volume)
 
 
 def open_closely(model: Any, volume: Volume) -> Any:
     """As `open_session`, for single lesions: windows finer than organs need, and finer yet where a lesion is small."""
-    from seganypet.model.sam2d import Sam2D
-    from seganypet.prompting.session import Session
+    from seganypet.prompting.session import Session  # imports torch, which thresholds do not need
 
-    if isinstance(model, Sam2D):
+    if not Session.serves(model):
         return open_session(model, volume)
-    return Session(model, volume, spacing_mm=min(model.config.spacing_mm, LESION_MM), finest_mm=FINEST_MM)
+    return Session(model, volume, spacing_mm=min(model.config.spacing_mm, LESION_MM), min_spacing_mm=FINEST_MM)
 
 
 def can_look_closer(model: Any) -> bool:
@@ -161,7 +157,7 @@ def is_rule(name: str) -> bool:
 _ONE_VOXEL = Volume(np.ones((1, 1, 1), np.float32), np.eye(4), "SUVbw", source="one voxel")
 
 
-def _threshold_session(rule: str, volume: Volume) -> ClickSession:
+def _threshold_session(rule: str, volume: Volume) -> PromptSession:
     return baseline_session(volume, rule)
 
 

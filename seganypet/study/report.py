@@ -20,7 +20,7 @@ from seganypet.metrics import lesion_scores
 from seganypet.pet.plots import show_mip, show_slices
 from seganypet.pet.quantification import quantify
 from seganypet.pet.volume import Volume
-from seganypet.prompting.base import ClickSession
+from seganypet.prompting.base import PromptSession
 from seganypet.regions import bounding_box
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ dl { font-size: .85rem; } dt { font-weight: 600; } dd { margin: 0 0 .3rem 1.2rem
 
 def write_report(
     path: str | os.PathLike,
-    session: ClickSession,
+    session: PromptSession,
     *,
     title: str | None = None,
     notes: Sequence[str] = (),
@@ -134,7 +134,7 @@ def _overview(volume: Volume, everything: np.ndarray, objects: int, truth: np.nd
     )
 
 
-def _quantities(session: ClickSession, tables: Sequence["pandas.DataFrame"]) -> str:
+def _quantities(session: PromptSession, tables: Sequence["pandas.DataFrame"]) -> str:
     """The SUV table, one row for each object, and sums of what can be summed."""
     import pandas
 
@@ -145,17 +145,17 @@ def _quantities(session: ClickSession, tables: Sequence["pandas.DataFrame"]) -> 
     facts = measured.drop_duplicates("quantity").set_index("quantity")
     names = list(facts.index)
     rows = [
-        [name, len(session.clicks_of(name)), *(_number(wide.loc[name, one], one) for one in names)] for name in objects
+        [name, len(session.prompts_of(name)), *(_number(wide.loc[name, one], one) for one in names)] for name in objects
     ]
     sums = [_number(wide[one].sum(), one) if one in DIGITS else "" for one in names]
     heads = ["object", "clicks", *(f"{one} ({facts.loc[one, 'unit']})" for one in names)]
-    total = ["sum", sum(len(session.clicks_of(name)) for name in objects), *sums]
+    total = ["sum", sum(len(session.prompts_of(name)) for name in objects), *sums]
     meanings = "".join(f"<dt>{escape(one)}</dt><dd>{escape(facts.loc[one, 'definition'])}</dd>" for one in names)
     table = _table("Each object as drawn. Objects that overlap are counted twice in a sum.", heads, rows, total)
     return f"<h2>Quantities</h2>{table}<dl>{meanings}</dl>"
 
 
-def _pictures(session: ClickSession, largest: Sequence[str]) -> str:
+def _pictures(session: PromptSession, largest: Sequence[str]) -> str:
     """Slices through the largest objects."""
     from matplotlib.figure import Figure
 
@@ -163,12 +163,12 @@ def _pictures(session: ClickSession, largest: Sequence[str]) -> str:
     for name in largest[:MAX_PICTURES]:
         mask = session.mask_of(name)
         axes = Figure(figsize=(9, 3.6), layout="constrained").subplots(1, 3)
-        clicks, spacing = session.clicks_of(name), session.volume.spacing
+        prompts, spacing = session.prompts_of(name), session.volume.spacing
         extents_mm = [
             (part.stop - part.start) * size for part, size in zip(bounding_box(mask), spacing, strict=True)
         ]
         field_mm = max(NARROWEST_MM, 2 * max(extents_mm))
-        show_slices(session.volume, mask, clicks=clicks, at_ijk=clicks[0].ijk, axes=axes, field_mm=field_mm)
+        show_slices(session.volume, mask, clicks=prompts, at_ijk=prompts[0].centre_ijk, axes=axes, field_mm=field_mm)
         figures.append(
             _figure(axes, f"Axial, coronal and sagittal slices through {name}", f"{name}, at its first click")
         )
@@ -177,22 +177,22 @@ def _pictures(session: ClickSession, largest: Sequence[str]) -> str:
     return "<h2>Slices</h2>" + "".join(figures) + rest
 
 
-def _clicks(session: ClickSession) -> str:
+def _clicks(session: PromptSession) -> str:
     rows = [
         [
             name,
-            "this" if click.foreground else "not this",
-            *click.ijk,
-            *(f"{mm:.1f}" for mm in session.volume.to_mm(click.ijk)),
+            "this" if prompt.foreground else "not this",
+            *prompt.centre_ijk,
+            *(f"{mm:.1f}" for mm in session.volume.to_mm(prompt.centre_ijk)),
         ]
         for name in session.objects
-        for click in session.clicks_of(name)
+        for prompt in session.prompts_of(name)
     ]
     heads = ["object", "said", "i", "j", "k", "x (mm)", "y (mm)", "z (mm)"]
     return "<h2>Clicks</h2>" + _table("In voxels, and in RAS+ millimetres.", heads, rows)
 
 
-def _origin(session: ClickSession) -> str:
+def _origin(session: PromptSession) -> str:
     """What made the masks."""
     journal = session.journal()
     facts = {"scan": journal.volume["source"], "SHA-256 of the scan": journal.volume["fingerprint"]}

@@ -9,7 +9,7 @@ import ipywidgets
 from seganypet.cohort.annotation import Annotation
 from seganypet.cohort.case import Case
 from seganypet.errors import SegAnyPETError
-from seganypet.prompting.base import ClickSession
+from seganypet.prompting.base import PromptSession
 from seganypet.widgets.click import ClickWidget
 
 
@@ -85,7 +85,7 @@ class AnnotationWidget(ipywidgets.VBox):
 
     # ---- what is shown
 
-    def _show(self, session: ClickSession) -> None:
+    def _show(self, session: PromptSession) -> None:
         # Whatever fails here: page and annotation are on the same case, and nobody finishes a case unseen.
         case = self.annotation.case
         self._close_view()

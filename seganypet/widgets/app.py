@@ -1,7 +1,7 @@
 """The app: pick a sample case or upload a scan, then click. notebooks/app.py is all of its page.
 
-Whatever the page can do is a method here, so a script opens the same scans without a browser. Each page has a kernel
-and so an `App` of its own; nothing is shared between them. `python -m seganypet.widgets.serve` serves it.
+Each page has a kernel and so an `App` of its own; nothing is shared between them. `python -m seganypet.widgets.serve`
+serves it.
 """
 
 import gzip
@@ -24,8 +24,8 @@ from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.model.checkpoints import load_model
 from seganypet.pet.volume import UNITS, Volume, check_unit, load_volume
-from seganypet.prompting.session import Session
-from seganypet.widgets.click import ClickWidget
+from seganypet.prompting.networks import open_session
+from seganypet.widgets.click import STATIC, ClickWidget
 
 NETWORKS = {
     "tiny: liver, kidneys, heart, spleen": "tiny",
@@ -78,22 +78,6 @@ class App(ipywidgets.VBox):
             self.case.value = name
             return self._show(name, case.load_pet(), case.load_ct() if case.ct is not None else None)
 
-    def open_file(self, path: str | os.PathLike, unit: str) -> ClickWidget:
-        """Open a NIfTI file, as if it had been uploaded.
-
-        Args:
-            path: A `.nii` or `.nii.gz` file, no larger than what may be uploaded.
-            unit: Of its voxels: "SUVbw", or else the error says why it cannot be used.
-
-        Raises:
-            SegAnyPETError: Too large, unreadable, or not PET in SUVbw. What was open stays open.
-        """
-        path = Path(path)
-        if path.is_file():
-            self.upload.check_size(path.name, path.stat().st_size)
-        with self._opening(path.name):
-            return self._show(path.name, _load(path, unit, str(path)))
-
     def close(self) -> None:
         """Forget an unfinished upload and vanish from the page."""
         self.upload.close()
@@ -114,7 +98,7 @@ class App(ipywidgets.VBox):
 
     def _show(self, name: str, pet: Volume, ct: Volume | None = None) -> ClickWidget:
         network = load_model(self.network.value)
-        view = ClickWidget(Session(network, pet), ct=ct, output_dir=self.output_dir)
+        view = ClickWidget(open_session(network, pet), ct=ct, output_dir=self.output_dir)
         before, self.view = self.view, view
         self.children = (self._choice, self.upload, view)
         if before is not None:
@@ -168,8 +152,8 @@ class UploadWidget(anywidget.AnyWidget):
         error, status: What the page says beneath.
     """
 
-    _esm = Path(__file__).with_name("static") / "upload.js"
-    _css = Path(__file__).with_name("static") / "click.css"
+    _esm = (STATIC / "upload.js").read_text(encoding="utf-8")  # text, as in ClickWidget
+    _css = (STATIC / "click.css").read_text(encoding="utf-8")
 
     limit = traitlets.Int().tag(sync=True)
     piece = traitlets.Int(PIECE_BYTES).tag(sync=True)
@@ -181,7 +165,7 @@ class UploadWidget(anywidget.AnyWidget):
         self._receive = receive
         self._current: _Upload | None = None
         super().__init__(limit=round(limit_mb * 1e6))
-        self.on_msg(self._obey)
+        self.on_msg(self._on_message)
 
     def check_size(self, name: str, size: int) -> None:
         """Raise VolumeError if a file of so many bytes may not be opened here."""
@@ -207,15 +191,15 @@ class UploadWidget(anywidget.AnyWidget):
             self.error = f"{type(error).__name__}: {error}"
             raise
 
-    def _obey(self, _widget: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
-        answer = {"failed": True}
+    def _on_message(self, _widget: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
+        reply = {"failed": True}
         with self.showing_errors():
             try:
-                answer = self._answer(content, buffers)
+                reply = self._reply(content, buffers)
             finally:
-                self.send({"ticket": content.get("ticket"), **answer})
+                self.send({"ticket": content.get("ticket"), **reply})
 
-    def _answer(self, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> dict[str, Any]:
+    def _reply(self, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> dict[str, Any]:
         step, ticket = content.get("upload"), content.get("ticket")
         if step == "begin":
             self._forget()

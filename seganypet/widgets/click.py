@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -20,88 +20,90 @@ import numpy as np
 import traitlets
 
 from seganypet._files import make_folder
-from seganypet.errors import ClickError, SegAnyPETError
+from seganypet.errors import ClickError, SegAnyPETError, renamed_keywords
 from seganypet.pet.plots import usual_window
 from seganypet.pet.quantification import quantify
 from seganypet.pet.views import COLOURS, ijk_to_ras, ras_axes, ras_spacing, ras_to_ijk, to_ras
 from seganypet.pet.volume import Volume
-from seganypet.prompting.base import ClickSession
-from seganypet.prompting.prompts import Click
+from seganypet.prompting.base import PromptSession
+from seganypet.prompting.prompts import Prompt, read_prompt
 from seganypet.prompting.stopwatch import Stopwatch
-from seganypet.widgets.encoding import coded, ct_on_grid, doubt, packed
+from seganypet.widgets.encoding import coded, ct_on_grid, drawn_marks, entropy_map, packed
 from seganypet.widgets.export import JOURNAL_FILE, MASK_FILE, TABLE_FILE, picture, write
 from seganypet.widgets.messages import read_command
 
-CALLS = (
-    "volume", "click", "undo", "redo", "reset", "select", "rename", "remove", "active", "objects", "clicks",
-    "clicks_of", "mask_of", "can_undo", "can_redo", "save", "save_journal", "load_journal", "watchers",
-)  # fmt: skip
+STATIC = Path(__file__).with_name("static")
+SCRIPTS = ("pixels.js", "slices.js", "controls.js", "click.js")  # one module for the browser, joined in this order
 
 
 class ClickWidget(anywidget.AnyWidget):
     """Axial, coronal and sagittal slices of a session's volume; a click on them is a click of the session.
 
     Args:
-        session: Any session: of a network, of a threshold, slice by slice.
-        ct: The same patient's CT in HU, on whatever grid; adds a slider that blends it in.
-        output_dir: Where `save` writes mask, journal and table; without it the browser offers downloads only.
-        window: Intensities drawn lightest and darkest, in the volume's unit. None: SUV 0 to 7, HU -160 to 240.
-        stopwatch: That of an earlier sitting, to go on with.
+        session: Session of any kind: of a network, of a threshold, slice by slice.
+        ct: CT of the same patient in HU, on any grid; adds a slider that blends it in.
+        output_dir: Folder for the mask, journal and table that `save` writes; without it the browser offers downloads
+            only.
+        intensity_range: Intensities drawn lightest and darkest, in the volume's unit. None: SUV 0 to 7, HU -160 to 240.
+        stopwatch: Stopwatch of an earlier sitting, to continue.
 
     Attributes:
-        session: What is looked at.
-        window, opacity, blend, zoom, tool: What the sliders and buttons say; set them and the browser follows.
+        session: Session that is shown.
+        intensity_range, opacity, blend, zoom, tool: Values of the sliders and buttons; set them and the browser
+            follows.
         stopwatch: Seconds of work so far, without long pauses.
 
     Raises:
-        SegAnyPETError: `session` has not the calls of a session.
+        SegAnyPETError: `session` is not a session.
         UnitError: `ct` is not in HU.
         GeometryError: The CT does not overlap the volume.
     """
 
-    _esm = Path(__file__).with_name("static") / "click.js"
-    _css = Path(__file__).with_name("static") / "click.css"
+    # Text, not paths: anywidget would watch the files, and keep every widget alive for ever.
+    _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    _css = (STATIC / "click.css").read_text(encoding="utf-8")
 
     scan = traitlets.Dict().tag(sync=True)
     cursor = traitlets.List(traitlets.Int()).tag(sync=True, echo_update=False)  # in RAS order, see `look_at`
-    window = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
+    intensity_range = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
     opacity = traitlets.Float(0.35, min=0, max=1).tag(sync=True, echo_update=False)
     blend = traitlets.Float(0.0, min=0, max=1).tag(sync=True, echo_update=False)
     zoom = traitlets.Float(1.0, min=1, max=10).tag(sync=True, echo_update=False)
     tool = traitlets.Enum(["foreground", "background", "look"], "foreground").tag(sync=True, echo_update=False)
     objects = traitlets.List().tag(sync=True)
     active = traitlets.Unicode().tag(sync=True)
-    clicks = traitlets.List().tag(sync=True)
+    marks = traitlets.List().tag(sync=True)
     table = traitlets.List().tag(sync=True)
     uncertainty = traitlets.Dict().tag(sync=True)
-    able = traitlets.Dict().tag(sync=True)
+    enabled = traitlets.Dict().tag(sync=True)
     effort = traitlets.Dict().tag(sync=True)
     status = traitlets.Unicode().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
-    answered = traitlets.Int(0).tag(sync=True)  # messages of the browser that were dealt with
+    acknowledged = traitlets.Int(0).tag(sync=True)  # messages of the browser that were dealt with
 
+    @renamed_keywords(window="intensity_range")
     def __init__(
         self,
-        session: ClickSession,
+        session: PromptSession,
         *,
         ct: Volume | None = None,
         output_dir: str | os.PathLike | None = None,
-        window: tuple[float, float] | None = None,
+        intensity_range: tuple[float, float] | None = None,
         stopwatch: Stopwatch | None = None,
     ):
-        if missing := [call for call in CALLS if not hasattr(session, call)]:
+        if not isinstance(session, PromptSession):
             raise SegAnyPETError(
-                f"ClickWidget needs a session, such as Session(model, volume); {type(session).__name__} has no "
-                f"{', '.join(missing)}. A new kind of session derives from ClickSession, which has all but the mask."
+                f"ClickWidget needs a session, such as Session(model, volume); got {type(session).__name__}. A new "
+                "kind of session derives from PromptSession, which has all but the mask."
             )
         volume = session.volume
         ct_layer = None if ct is None else coded(ct_on_grid(ct, volume))
         self.session = session
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.stopwatch = stopwatch or Stopwatch()
-        self._obeying = False
+        self._from_browser = False
         self._looks: dict[str, dict[str, Any]] = {}
-        self._drawn: dict[str, tuple[tuple[Click, ...], dict[str, Any]]] = {}
+        self._drawn: dict[str, tuple[tuple[Prompt, ...], dict[str, Any]]] = {}
         self._versions = count()
         super().__init__(
             scan={
@@ -113,26 +115,34 @@ class ClickWidget(anywidget.AnyWidget):
                 "ct": ct_layer,
             },
             cursor=[size // 2 for size in to_ras(volume.data, volume).shape],
-            window=list(usual_window(volume.data, volume.unit) if window is None else window),
+            intensity_range=list(
+                usual_window(volume.data, volume.unit) if intensity_range is None else intensity_range
+            ),
         )
         session.watchers.insert(0, self.refresh)  # before those that save: a click is seen, whatever a disk does
-        self.on_msg(self._obey)
-        if session.clicks:
-            self.look_at(session.clicks[-1].ijk)
+        self.on_msg(self._on_message)
+        if session.prompts:
+            self.look_at(session.prompts[-1].centre_ijk)
         self.refresh()
 
-    @traitlets.validate("window")
-    def _check_window(self, proposal: Any) -> list[float]:
-        window = proposal["value"]
-        if len(window) != 2 or not np.isfinite(window).all() or window[0] >= window[1]:
-            raise SegAnyPETError(f"window={window}; expected two intensities, the first one lower.")
-        return window
+    @traitlets.validate("intensity_range")
+    def _check_intensity_range(self, proposal: Any) -> list[float]:
+        given = proposal["value"]
+        if len(given) != 2 or not np.isfinite(given).all() or given[0] >= given[1]:
+            raise SegAnyPETError(f"intensity_range={given}; expected two intensities, the first one lower.")
+        return given
 
     # ---- what the mouse can do
 
-    def click(self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True):
+    def click(
+        self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True
+    ) -> np.ndarray:
         """Click as `session.click` does, move the crosshair there, and get the new mask."""
-        return self._click(ijk=ijk, mm=mm, foreground=foreground)
+        return self._timed(self.session.click, ijk, mm, foreground)
+
+    def prompt(self, prompt: Prompt) -> np.ndarray:
+        """Give a prompt of any kind, as `session.add` does, and get the new mask."""
+        return self._timed(self.session.add, prompt)
 
     def look_at(self, ijk: Sequence[int]) -> None:
         """Move the crosshair to a voxel of the volume; ClickError if it lies outside."""
@@ -146,12 +156,12 @@ class ClickWidget(anywidget.AnyWidget):
     def undo(self) -> None:
         """Take back the last click, removal or reset."""
         self.session.undo()
-        self.status = f"undone; clicks on {self.session.active}: {len(self.session.clicks)}"
+        self.status = f"undone; clicks on {self.session.active}: {len(self.session.prompts)}"
 
     def redo(self) -> None:
-        """Make again what was undone last."""
+        """Redo what was undone last."""
         self.session.redo()
-        self.status = f"made again; clicks on {self.session.active}: {len(self.session.clicks)}"
+        self.status = f"redone; clicks on {self.session.active}: {len(self.session.prompts)}"
 
     def reset(self) -> None:
         """Forget all objects; undo brings them back."""
@@ -198,7 +208,7 @@ class ClickWidget(anywidget.AnyWidget):
         self.refresh()
 
     def show_uncertainty(self, shown: bool = True) -> None:
-        """Lay over the slices where the network hesitates: the entropy of the sigmoid of its logits, at most 1 bit."""
+        """Overlay the uncertainty of the network: the entropy of the sigmoid of its logits, at most 1 bit."""
         if shown and not hasattr(self.session, "logits_of"):
             raise SegAnyPETError(f"a {type(self.session).__name__} has no logits, so no uncertainty can be shown.")
         self.uncertainty = {"shown": bool(shown)}
@@ -239,11 +249,11 @@ class ClickWidget(anywidget.AnyWidget):
         self.status = f"{path.name}: {len(content) / 1e6:.2g} MB handed to the browser"
 
     def load_journal(self, path: str | os.PathLike) -> None:
-        """Make a journal's clicks in the place of those so far, as `session.load_journal` does; look at the last."""
+        """Replace the prompts so far by those of a journal, as `session.load_journal` does; look at the last."""
         self.session.load_journal(path)
-        if self.session.clicks:
-            self.look_at(self.session.clicks[-1].ijk)
-        self.status = f"clicks repeated: {len(self.session.journal().clicks)}"
+        if self.session.prompts:
+            self.look_at(self.session.prompts[-1].centre_ijk)
+        self.status = f"clicks repeated: {len(self.session.journal().prompts)}"
 
     # ---- what is shown
 
@@ -258,20 +268,17 @@ class ClickWidget(anywidget.AnyWidget):
         with self.hold_sync():
             self.active = session.active
             self.objects = [{"name": name, **self._look(name), **self._mask(name)} for name in names]
-            self.clicks = [
-                {"ras": list(ijk_to_ras(click.ijk, session.volume)), "foreground": click.foreground}
-                for name in names
-                if not self._look(name)["hidden"]
-                for click in session.clicks_of(name)
-            ]
+            shown = [name for name in names if not self._look(name)["hidden"]]
+            prompts = [prompt for name in shown for prompt in session.prompts_of(name)]
+            self.marks = drawn_marks(prompts, session.volume)
             self.effort = {
-                "clicks": len(session.clicks),
-                "total": sum(len(session.clicks_of(name)) for name in names),
+                "clicks": len(session.prompts),
+                "total": sum(len(session.prompts_of(name)) for name in names),
                 "seconds": self.stopwatch.seconds,
             }
-            if self.effort["total"] > total_before and session.clicks:
-                self._follow(session.clicks[-1])
-            self.able = {
+            if self.effort["total"] > total_before and session.prompts:
+                self._follow(session.prompts[-1])
+            self.enabled = {
                 "undo": session.can_undo,
                 "redo": session.can_redo,
                 "save": self.output_dir is not None,
@@ -282,21 +289,21 @@ class ClickWidget(anywidget.AnyWidget):
         # Slower, and not in the way of the mask, which the browser draws meanwhile.
         self.table = self._numbers()
         if self.uncertainty.get("shown"):  # of the active object
-            self.uncertainty = {"shown": True, **doubt(session.logits_of(session.active), session.volume)}
+            self.uncertainty = {"shown": True, **entropy_map(session.logits_of(session.active), session.volume)}
 
-    def _follow(self, click: Click) -> None:
-        """Show a new click, whoever made it; the browser moved its own crosshair itself, and may have moved on."""
-        if not self._obeying:
-            self.look_at(click.ijk)
-        name, sign = self.session.active, "+" if click.foreground else "\u2212"
+    def _follow(self, prompt: Prompt) -> None:
+        """Show a new prompt, whoever gave it; the browser moved its own crosshair itself, and may have moved on."""
+        if not self._from_browser:
+            self.look_at(prompt.centre_ijk)
+        name, sign = self.session.active, "+" if prompt.foreground else "\u2212"
         empty = "" if any(drawn["name"] == name and drawn["ml"] for drawn in self.objects) else ": an empty mask"
-        self.status = f"{sign} {name} at voxel {click.ijk}{empty}"
+        self.status = f"{sign} {name} at voxel {prompt.centre_ijk}{empty}"
 
     def _keep_looks(self, names: list[str]) -> None:
         """An object that was renamed, here or in code, keeps its colour."""
         before = [drawn["name"] for drawn in self.objects]
         gone, come = ([name for name in one if name not in other] for one, other in ((before, names), (names, before)))
-        if len(gone) == len(come) == 1 and self._drawn[gone[0]][0] == self.session.clicks_of(come[0]):
+        if len(gone) == len(come) == 1 and self._drawn[gone[0]][0] == self.session.prompts_of(come[0]):
             self._looks[come[0]] = self._looks.pop(gone[0])
 
     def close(self) -> None:
@@ -311,12 +318,12 @@ class ClickWidget(anywidget.AnyWidget):
         """The live view, and for pages without one a picture of it as it is now."""
         data, metadata = super()._repr_mimebundle_(**arguments)
         shown = [name for name in self.session.objects if not self._look(name)["hidden"]]
-        return {**data, "image/png": picture(self.session, shown, self.cursor_ijk, self.window[1])}, metadata
+        return {**data, "image/png": picture(self.session, shown, self.cursor_ijk, self.intensity_range[1])}, metadata
 
-    def _click(self, **place: Any) -> np.ndarray:
+    def _timed(self, act: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
         self._look(self.session.active)["hidden"] = False  # who clicks wants to see what it does
         started = perf_counter()
-        mask = self.session.click(**place)
+        mask = act(*arguments)
         self.status += f", {1000 * (self._refreshed - started):.0f} ms"  # what comes after is drawing and measuring
         return mask
 
@@ -328,11 +335,11 @@ class ClickWidget(anywidget.AnyWidget):
 
     def _mask(self, name: str) -> dict[str, Any]:
         """An object's mask as the browser wants it: one bit a voxel, inside its box."""
-        clicks = self.session.clicks_of(name)
+        prompts = self.session.prompts_of(name)
         known = self._drawn.get(name)
-        if known is None or known[0] != clicks:
+        if known is None or known[0] != prompts:
             mask = packed(self.session.mask_of(name), self.session.volume)
-            known = self._drawn[name] = (clicks, {**mask, "version": next(self._versions)})
+            known = self._drawn[name] = (prompts, {**mask, "version": next(self._versions)})
         return known[1]
 
     @property
@@ -355,29 +362,29 @@ class ClickWidget(anywidget.AnyWidget):
 
     # ---- what the browser says
 
-    def _obey(self, _widget: Any, content: Mapping[str, Any], _buffers: Any) -> None:
+    def _on_message(self, _widget: Any, content: Mapping[str, Any], _buffers: Any) -> None:
         """Do what a message says. Whatever goes wrong is shown in the widget; what nobody foresaw is also raised."""
-        said, self._obeying = "", True
+        problem, self._from_browser = "", True
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
                 self._call(content)
-            said = "\n".join(f"Note: {warning.message}" for warning in caught)
+            problem = "\n".join(f"Note: {warning.message}" for warning in caught)
         except SegAnyPETError as error:
-            said = str(error)
+            problem = str(error)
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
+            problem = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._obeying = False
+            self._from_browser = False
             with self.hold_sync():
-                self.error = said
-                self.answered += 1
+                self.error = problem
+                self.acknowledged += 1
 
     def _call(self, content: Mapping[str, Any]) -> None:
         call, fields = read_command(content)
-        if call == "click":
-            self._click(ijk=ras_to_ijk(fields["ras"], self.session.volume), foreground=fields["foreground"])
+        if call == "prompt":
+            self.prompt(read_prompt(fields["prompt"]))
         elif call == "load_text":
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / JOURNAL_FILE

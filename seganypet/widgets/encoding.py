@@ -1,5 +1,6 @@
-"""What a browser gets to draw: voxels, masks and doubt as bytes, in RAS order, the first axis running fastest."""
+"""What a browser gets to draw: voxels, masks and entropy as bytes, in RAS order, the first axis running fastest."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,13 @@ from seganypet.errors import GeometryError, SegAnyPETError, UnitError
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.views import ijk_to_ras, to_ras
 from seganypet.pet.volume import Volume
+from seganypet.prompting.prompts import Prompt
 from seganypet.prompting.window import extent_mm
 from seganypet.regions import bounding_box
 
 HOTTEST_SUV = 30.0  # above it bladders and brains look alike; 8 bits are better spent below
 HU_RANGE = (-1000.0, 1000.0)
-SURE_LOGIT = 4.5  # beyond it the entropy is below a tenth of a bit, which is not drawn
+MAX_UNCERTAIN_LOGIT = 4.5  # beyond it the entropy is below a tenth of a bit, which is not drawn
 
 
 def coded(volume: Volume) -> dict[str, Any]:
@@ -66,22 +68,31 @@ def packed(mask: np.ndarray, volume: Volume) -> dict[str, Any]:
     return {**boxed, "ml": float(np.count_nonzero(mask[box]) * volume.voxel_volume_ml)}
 
 
-def doubt(logits: np.ndarray, volume: Volume) -> dict[str, Any]:
-    """Where a network hesitates: entropy of the sigmoid of its logits, 255 for one bit, inside a box.
+def entropy_map(logits: np.ndarray, volume: Volume) -> dict[str, Any]:
+    """Uncertainty of a network: entropy of the sigmoid of its logits, 255 for one bit, inside a box.
 
     Args:
-        logits: Shape of the volume; exactly 0 where no window looked.
-        volume: Gives the grid.
+        logits: Logits on the volume's grid, float; exactly 0 outside all windows.
+        volume: Volume of that grid.
 
     Returns:
-        box and voxels as `packed`, or nothing if the network is sure everywhere.
+        box and voxels as `packed`, or nothing if the network is certain everywhere.
     """
-    box = bounding_box((np.abs(logits) < SURE_LOGIT) & (logits != 0))
+    box = bounding_box((np.abs(logits) < MAX_UNCERTAIN_LOGIT) & (logits != 0))
     if box is None:
         return {}
     p = 1 / (1 + np.exp(-logits[box].astype(np.float64)))
     bits = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
     return _boxed(np.where(logits[box] == 0, 0, np.rint(255 * bits)).astype(np.uint8), box, volume)
+
+
+def drawn_marks(prompts: Iterable[Prompt], volume: Volume) -> list[dict[str, Any]]:
+    """What the browser draws of prompts: paths of voxels in RAS order, and their signs."""
+    return [
+        {"path": [list(ijk_to_ras(ijk, volume)) for ijk in mark.path_ijk], "foreground": mark.foreground}
+        for prompt in prompts
+        for mark in prompt.marks
+    ]
 
 
 def _boxed(part: np.ndarray, box: tuple[slice, slice, slice], volume: Volume) -> dict[str, Any]:

@@ -8,18 +8,18 @@ from seganypet._files import replace_atomically
 from seganypet.errors import ClickError
 from seganypet.pet.plots import show_slices
 from seganypet.pet.quantification import quantify
-from seganypet.prompting.base import ClickSession
+from seganypet.prompting.base import PromptSession
 
 MASK_FILE, JOURNAL_FILE, TABLE_FILE = "mask.nii.gz", "clicks.json", "table.csv"
 
 
-def write(session: ClickSession, path: Path) -> None:
+def write(session: PromptSession, path: Path) -> None:
     """Write the mask, the journal or the table of all objects, as the file's name says; whole or not at all.
 
     Raises:
         ClickError: Nothing was clicked yet.
         UnitError: A table of a volume that is not in SUVbw.
-        SegAnyPETError: The place cannot be written.
+        SegAnyPETError: The file cannot be written.
     """
     if not session.objects:
         raise ClickError(f"nothing to write to {path.name}: no object was clicked yet.")
@@ -33,13 +33,13 @@ def write(session: ClickSession, path: Path) -> None:
             table.to_csv(temporary, index=False)
 
 
-def picture(session: ClickSession, shown: Sequence[str], at_ijk: tuple[int, int, int], vmax: float) -> bytes:
-    """PNG of the slices through a voxel, with the masks and clicks of some objects."""
+def picture(session: PromptSession, shown: Sequence[str], at_ijk: tuple[int, int, int], vmax: float) -> bytes:
+    """PNG of the slices through a voxel, with the masks and prompts of some objects."""
     import matplotlib.pyplot as plt
 
     masks = {name: session.mask_of(name) for name in shown}
-    clicks = [click for name in shown for click in session.clicks_of(name)]
-    axes = show_slices(session.volume, masks or None, at_ijk=at_ijk, clicks=clicks, vmax=vmax)
+    prompts = [prompt for name in shown for prompt in session.prompts_of(name)]
+    axes = show_slices(session.volume, masks or None, at_ijk=at_ijk, clicks=prompts, vmax=vmax)
     content = BytesIO()
     axes[0].figure.savefig(content, format="png", dpi=80)
     plt.close(axes[0].figure)

@@ -1,4 +1,4 @@
-"""What a browser may ask of a ClickWidget: these calls with these fields, and nothing else. No paths among them."""
+"""What a browser may ask of a ClickWidget: these calls with these fields, and nothing else. No paths are among them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from seganypet.errors import SegAnyPETError
 
 COMMANDS: dict[str, dict[str, type]] = {
-    "click": {"ras": list, "foreground": bool},
+    "prompt": {"prompt": dict},  # its fields as `write_prompt` writes them
     "undo": {},
     "redo": {},
     "reset": {},
@@ -30,6 +30,4 @@ def read_command(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     kinds = COMMANDS.get(call) if isinstance(call, str) else None
     if kinds is None or {name: type(value) for name, value in fields.items()} != kinds:
         raise SegAnyPETError(f"the browser asked for {call!r} with {fields}, which ClickWidget cannot do.")
-    if call == "click" and [type(index) for index in fields["ras"]] != [int, int, int]:
-        raise SegAnyPETError(f"a click at {fields['ras']}; expected three whole numbers.")
     return call, fields

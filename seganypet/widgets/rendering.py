@@ -85,7 +85,7 @@ class RotatingMip(anywidget.AnyWidget):
         GeometryError: If a mask has another shape.
     """
 
-    _esm = Path(__file__).with_name("static") / "rotate.js"
+    _esm = (Path(__file__).with_name("static") / "rotate.js").read_text(encoding="utf-8")  # text, as in ClickWidget
 
     scene = traitlets.Dict().tag(sync=True)
     angle = traitlets.Int(0, min=0, max=359).tag(sync=True)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from seganypet.errors import CheckpointError
 from seganypet.model.checkpoints import config_from_weights, load_model, save_model, save_sam, weights_sha256
 from seganypet.model.config import PAPER, RELEASED, ModelConfig
-from seganypet.model.hub import HUB, HUB_2D, SAM_FILES
+from seganypet.model.hub import NETWORKS, SAM_FILES
 from seganypet.model.sam2d import Sam2D, small_sam
 from seganypet.model.sam3d import Sam3D
 
@@ -50,7 +50,7 @@ def same_weights(model, weights):
 
 def test_a_released_training_checkpoint_opens_and_gives_the_reference_logits(expected):
     model = load_model(RELEASED_FILE)
-    assert (model.name, model.facts, model.training) == ("mini_training_checkpoint", {}, False)
+    assert (model.name, model.metadata, model.training) == ("mini_training_checkpoint", {}, False)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     torch.testing.assert_close(
         logits_of(model, expected).double(), expected["three_mixed.low_res_logits"], rtol=0, atol=2e-4
@@ -95,7 +95,7 @@ def test_a_saved_network_comes_back_with_its_config_and_facts(tmp_path):
     facts = {"steps": 12, "data": "shapes"}
     save_model(path, model, "small", facts)
     again = load_model(path)
-    assert again.config == SMALL and again.facts == facts
+    assert again.config == SMALL and again.metadata == facts
     assert same_weights(again, {key: value.half().float() for key, value in model.state_dict().items()})
     assert list(tmp_path.iterdir()) == [path]
     # Rounded to float16 once, the weights stay what they are, and so does their hash.
@@ -195,9 +195,9 @@ def in_cache(folder: Path, repository: str, files: dict[str, Path]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", HUB)
+@pytest.mark.parametrize("name", [name for name, source in NETWORKS.items() if len(source.files) == 1])
 def test_a_downloaded_model_opens_by_name_without_a_network(tmp_path, monkeypatch, capsys, name):
-    repository, file = HUB[name]
+    _, repository, (file,) = NETWORKS[name]
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(in_cache(tmp_path, repository, {file: RELEASED_FILE})))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     model = load_model(name)
@@ -273,7 +273,7 @@ def test_a_saved_2d_network_comes_back_with_its_shape_and_facts(tmp_path, sam):
     path = tmp_path / "small.safetensors"
     save_sam(path, sam, {"steps": 12})
     again = load_model(path)
-    assert isinstance(again, Sam2D) and (again.name, again.facts, again.training) == ("small", {"steps": 12}, False)
+    assert isinstance(again, Sam2D) and (again.name, again.metadata, again.training) == ("small", {"steps": 12}, False)
     assert (again.image_size, again.logits_size) == (64, 32)
     assert same_weights(again, {key: value.half().float() for key, value in sam.state_dict().items()})
     assert not any(parameter.requires_grad for parameter in again.parameters())
@@ -293,7 +293,7 @@ def test_a_2d_network_of_the_embedded_size_opens_in_under_two_seconds(tmp_path):
 
 def test_a_folder_that_transformers_saved_opens_to_the_same_network(folder, sam):
     model = load_model(folder)
-    assert (model.name, model.facts) == ("sam-small.v1", {})
+    assert (model.name, model.metadata) == ("sam-small.v1", {})
     assert weights_sha256(model) == weights_sha256(sam)
     assert torch.equal(said(model), said(sam))
 
@@ -337,10 +337,10 @@ def test_2d_weights_that_are_damaged_or_not_all_there_are_refused(tmp_path, fold
         load_model(place)
 
 
-@pytest.mark.parametrize("name", HUB_2D)
+@pytest.mark.parametrize("name", [name for name, source in NETWORKS.items() if source.files == SAM_FILES])
 def test_a_downloaded_2d_model_opens_by_name_without_a_network(tmp_path, monkeypatch, capsys, folder, sam, name):
     files = {file: folder / file for file in SAM_FILES}
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(in_cache(tmp_path, HUB_2D[name], files)))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(in_cache(tmp_path, NETWORKS[name].repository, files)))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     model = load_model(name)
     assert model.name == name and weights_sha256(model) == weights_sha256(sam)

@@ -38,9 +38,9 @@ def dsc_over_clicks(session, truth, spacing, clicks):
 
 
 def test_the_file_is_small_and_tells_how_it_was_made(model):
-    assert model.facts["training"]["name"] == "tiny-base"
-    assert model.facts["training"]["first_phantom_seed"] >= 10_000, "samples and benchmarks use seeds below"
-    assert model.facts["step"] > 0
+    assert model.metadata["training"]["name"] == "tiny-base"
+    assert model.metadata["training"]["first_phantom_seed"] >= 10_000, "samples and benchmarks use seeds below"
+    assert model.metadata["step"] > 0
 
 
 def test_clicks_segment_seen_organs_far_better_than_thresholds_do(model, cohort):
@@ -66,10 +66,10 @@ def test_a_journal_replays_to_the_identical_mask(model, cohort, tmp_path):
 
 
 def test_the_specialist_says_what_it_was_trained_on(specialist):
-    training = specialist.facts["training"]
+    training = specialist.metadata["training"]
     assert training["strategy"] == "cpcl" and training["init"] == "tiny-base"
     assert training["data"]["targets"] == list(SEEN_ORGANS) and training["data"]["first_seed"] >= 20_000
-    assert 0.7 < specialist.facts["doubtful_dsc"] < 0.8
+    assert 0.7 < specialist.metadata["doubtful_dsc"] < 0.8
 
 
 def test_fine_tuning_on_five_organs_pays_at_the_first_click(model, specialist, cohort):

@@ -207,13 +207,16 @@ def test_other_weights_are_refused_even_under_the_same_name(volume, path):
 
 
 EDITS = {
-    "voxel": (lambda content: content["clicks"][0].update(ijk=[12, 12, 21]), "says ijk=.*but this voxel lies at mm="),
-    "millimetres": (lambda content: content["clicks"][2].update(mm=[0, 0, 0]), "click 3 says ijk"),
-    "millimetres of text": (lambda content: content["clicks"][2].update(mm=["a", 0, 0]), "click 3 says ijk"),
-    "affine": (lambda content: content["volume"]["affine"][0].__setitem__(3, 0.0), "click 1 says ijk"),
+    "voxel": (
+        lambda content: content["clicks"][0].update(ijk=[12, 12, 21]),
+        "click 1: ijk=.*contradict.*this voxel lies at mm=",
+    ),
+    "millimetres": (lambda content: content["clicks"][2].update(mm=[0, 0, 0]), "click 3: ijk="),
+    "millimetres of text": (lambda content: content["clicks"][2].update(mm=["a", 0, 0]), "click 3: ijk="),
+    "affine": (lambda content: content["volume"]["affine"][0].__setitem__(3, 0.0), "click 1: ijk="),
     "order": (lambda content: content["clicks"].reverse(), "cannot be repeated.*first click .* must be foreground"),
     "sign": (lambda content: content["clicks"][0].update(foreground=False), "cannot be repeated.*must be foreground"),
-    "sign as a number": (lambda content: content["clicks"][0].update(foreground=1), "click 1 is .*true or false"),
+    "sign as a number": (lambda content: content["clicks"][0].update(foreground=1), "click 1: .*true or false"),
     "setting": (lambda content: content["settings"].update(zoom=2), "cannot be repeated.*zoom"),
     "spacing": (lambda content: content["settings"].update(spacing_mm="4"), "cannot be repeated.*spacing_mm='4'"),
     "precision": (lambda content: content["settings"].update(precision="int8"), "cannot be repeated.*precision='int8'"),

@@ -12,7 +12,7 @@ from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
 from seganypet.pet.volume import Volume, load_volume, save_volume
 from seganypet.prompting import base as clicking
-from seganypet.prompting.session import MAX_WINDOWS, Session, WindowLogits, still_grounded
+from seganypet.prompting.session import MAX_WINDOWS, Session, WindowLogits, drop_orphan_windows
 from seganypet.prompting.window import Window
 
 AFFINE = oblique((4.07, 4.07, 3.0), left_handed=True)
@@ -415,10 +415,10 @@ def test_windows_that_grew_out_of_a_leak_close_when_the_leak_is_taken_back():
     clicked = part(0.0, inside=True)
     grown = part(32.0, True, seeds=((48.0, 20.0, 20.0),))
     grown_again = part(64.0, True, seeds=((80.0, 20.0, 20.0),))
-    assert still_grounded((clicked, grown, grown_again)) == (clicked, grown, grown_again)
+    assert drop_orphan_windows((clicked, grown, grown_again)) == (clicked, grown, grown_again)
     corrected = part(0.0, inside=False)
-    assert still_grounded((corrected, grown, grown_again)) == (corrected,)
-    assert still_grounded((clicked, part(32.0, False, grown.seeds_mm), grown_again))[2:] == ()
+    assert drop_orphan_windows((corrected, grown, grown_again)) == (corrected,)
+    assert drop_orphan_windows((clicked, part(32.0, False, grown.seeds_mm), grown_again))[2:] == ()
 
 
 def test_a_session_on_something_else_says_what_it_needs(oblique_affine):
@@ -438,18 +438,18 @@ SMALL_BALL = {"radius_mm": 9.0, "centres": (BALLS_IJK[1],)}
 
 def test_what_is_small_is_looked_at_again_in_a_finer_window_around_it():
     volume, (ball,) = with_balls(**SMALL_BALL)
-    coarse, fine = (Session(ThresholdNetwork(), volume, finest_mm=finest) for finest in (None, 2.0))
+    coarse, fine = (Session(ThresholdNetwork(), volume, min_spacing_mm=finest) for finest in (None, 2.0))
     for session in (coarse, fine):
         session.click(ijk=BALLS_IJK[1])
     assert dice(fine.mask, ball) > 0.85 > dice(coarse.mask, ball)
-    (part,) = fine._state.answers[fine.active]
+    (part,) = fine._state.predictions[fine.active]
     assert part.window.spacing_mm == pytest.approx(2.0) and part.window.contains_mm(volume.to_mm(BALLS_IJK[1]))
 
 
 def test_what_is_large_gets_no_second_look(scene):
     volume, balls = scene
     network = ThresholdNetwork()
-    session = Session(network, volume, finest_mm=6.5)  # hardly finer than the network's 8 mm
+    session = Session(network, volume, min_spacing_mm=6.5)  # hardly finer than the network's 8 mm
     session.click(ijk=BALLS_IJK[0])
     assert network.calls["embed"] == 1 and dice(session.mask, balls[0]) > 0.85
 
@@ -457,7 +457,7 @@ def test_what_is_large_gets_no_second_look(scene):
 def test_further_clicks_stay_in_the_finer_window_and_undo_leads_back():
     volume, (ball,) = with_balls(**SMALL_BALL)
     network = ThresholdNetwork()
-    session = Session(network, volume, finest_mm=2.0)
+    session = Session(network, volume, min_spacing_mm=2.0)
     first = session.click(ijk=BALLS_IJK[1])
     embedded = network.calls["embed"]
     assert not session.click(ijk=BALLS_IJK[1], foreground=False).any()
@@ -468,15 +468,15 @@ def test_further_clicks_stay_in_the_finer_window_and_undo_leads_back():
 
 def test_a_journal_with_second_looks_replays_to_the_same_masks(tmp_path):
     volume, _ = with_balls(**SMALL_BALL)
-    session = Session(ThresholdNetwork(), volume, finest_mm=2.0)
+    session = Session(ThresholdNetwork(), volume, min_spacing_mm=2.0)
     session.click(ijk=BALLS_IJK[1])
     session.save_journal(tmp_path / "clicks.json")
     again = Session.replay(ThresholdNetwork(), volume, tmp_path / "clicks.json")
-    assert again.finest_mm == 2.0
+    assert again.min_spacing_mm == 2.0
     np.testing.assert_array_equal(again.mask, session.mask)
 
 
 @pytest.mark.parametrize("size", [0, -1.0, 21, "fine", float("nan")])
 def test_a_second_look_needs_a_voxel_size(scene, size):
-    with pytest.raises(ClickError, match="finest_mm=.*0.2 to 20 mm"):
-        Session(ThresholdNetwork(), scene[0], finest_mm=size)
+    with pytest.raises(ClickError, match="min_spacing_mm=.*0.2 to 20 mm"):
+        Session(ThresholdNetwork(), scene[0], min_spacing_mm=size)

@@ -152,12 +152,12 @@ def test_the_network_sees_what_was_clicked_where_the_click_is(axis):
 
 def test_eight_bits_hold_the_usual_intensities_of_each_unit(discs):
     model, data = Sam2D(discs), np.linspace(-200, 1000, np.prod(SHAPE)).reshape(SHAPE)
-    assert SliceSession(model, Volume(data, TILTED, "SUVbw")).window == (0.0, 7.0)
-    assert SliceSession(model, Volume(data, TILTED, "HU")).window == (-160.0, 240.0)
-    low, high = SliceSession(model, Volume(data, TILTED, "Bq/mL")).window
+    assert SliceSession(model, Volume(data, TILTED, "SUVbw")).intensity_range == (0.0, 7.0)
+    assert SliceSession(model, Volume(data, TILTED, "HU")).intensity_range == (-160.0, 240.0)
+    low, high = SliceSession(model, Volume(data, TILTED, "Bq/mL")).intensity_range
     assert low == 0 and high == pytest.approx(994, abs=0.1)  # 99.5 % of the way
-    assert SliceSession(model, Volume(0 * data, TILTED, "Bq/mL")).window == (0.0, 1.0)
-    assert SliceSession(model, Volume(data, TILTED, "HU"), window=(0, 100)).window == (0.0, 100.0)
+    assert SliceSession(model, Volume(0 * data, TILTED, "Bq/mL")).intensity_range == (0.0, 1.0)
+    assert SliceSession(model, Volume(data, TILTED, "HU"), intensity_range=(0, 100)).intensity_range == (0.0, 100.0)
 
 
 # ---- clicks
@@ -324,7 +324,7 @@ def test_embeddings_stay_within_their_bound_and_the_one_used_last_stays_longest(
 
 # ---- journals, arguments, widget
 
-def test_a_journal_tells_axis_window_and_network_and_replays_the_same_masks(network, tmp_path):
+def test_a_journal_tells_axis_intensities_and_network_and_replays_the_same_masks(network, tmp_path):
     volume, path = volume_on(TILTED, "Bq/mL"), tmp_path / "clicks.json"
     session = SliceSession(network, volume, axis="coronal")
     for name, index, foreground in (("a", 3, True), ("b", 4, True), ("a", 3, False), ("a", 9, True)):
@@ -332,7 +332,7 @@ def test_a_journal_tells_axis_window_and_network_and_replays_the_same_masks(netw
         session.click(ijk=in_slice(session, index, 4 + index, 5), foreground=foreground)
     session.save_journal(path)
     journal = session.journal()
-    assert journal.settings == {"axis": "coronal", "window": list(session.window)}
+    assert journal.settings == {"axis": "coronal", "intensity_range": list(session.intensity_range)}
     assert journal.model == {"name": "random", "kind": "slices", "weights_sha256": weights_sha256(network)}
     again = SliceSession.replay(network, volume, path)
     np.testing.assert_array_equal(again.labels, session.labels)
@@ -361,9 +361,9 @@ def test_masks_are_saved_on_the_volumes_own_grid(session, volume, tmp_path):
         ({"axis": "oblique"}, "axial, coronal, sagittal"),
         ({"batch": 0}, "above 0"),
         ({"cache_mb": -1}, "above 0"),
-        ({"window": (7, 0)}, "the first one lower"),
-        ({"window": "wide"}, "two intensities"),
-        ({"window": (0, float("nan"))}, "two intensities"),
+        ({"intensity_range": (7, 0)}, "the first one lower"),
+        ({"intensity_range": "wide"}, "two intensities"),
+        ({"intensity_range": (0, float("nan"))}, "two intensities"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(discs, volume, arguments, message):
@@ -374,7 +374,7 @@ def test_arguments_that_make_no_sense_are_refused(discs, volume, arguments, mess
 def test_a_3d_network_is_sent_to_the_session_that_is_its_own(volume):
     with torch.device("meta"):
         network = Sam3D(ModelConfig(window_size=32, encoder_dim=32, encoder_depth=1, encoder_heads=2, prompt_dim=48))
-    with pytest.raises(SegAnyPETError, match="got Sam3D and Volume. 3D networks go into Session"):
+    with pytest.raises(SegAnyPETError, match="got Sam3D and Volume.*lacks pixels, points.*open_session"):
         SliceSession(network, volume)
     with pytest.raises(SegAnyPETError, match="got Discs and ndarray"):
         SliceSession(Discs(), volume.data)
@@ -382,14 +382,14 @@ def test_a_3d_network_is_sent_to_the_session_that_is_its_own(volume):
 
 def test_the_click_widget_draws_and_clicks_slices(session):
     widget = sap.ClickWidget(session)
-    widget._handle_custom_msg({"call": "click", "ras": [9, 9, 6], "foreground": True}, [])
+    widget._handle_custom_msg({"call": "prompt", "prompt": {"ijk": [9, 9, 6], "foreground": True}}, [])
     assert widget.error == "" and session.mask.any() and widget.objects[0]["ml"] > 0
-    widget._handle_custom_msg({"call": "click", "ras": [9, 9, 7], "foreground": False}, [])
+    widget._handle_custom_msg({"call": "prompt", "prompt": {"ijk": [9, 9, 7], "foreground": False}}, [])
     assert "must be foreground" in widget.error
     widget._handle_custom_msg({"call": "show_uncertainty", "shown": True}, [])
-    assert widget.able["uncertainty"] and "voxels" in widget.uncertainty
+    assert widget.enabled["uncertainty"] and "voxels" in widget.uncertainty
     session.click_slices([Click(in_slice(session, 12))])
-    assert len(widget.clicks) == 2
+    assert len(widget.marks) == 2
     widget._handle_custom_msg({"call": "undo"}, [])
-    assert len(widget.clicks) == 1 and widget.error == ""
+    assert len(widget.marks) == 1 and widget.error == ""
     widget.close()

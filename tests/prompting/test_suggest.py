@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_physiology import GRIDS, SHAPE, _scene
+from pet.test_physiology import GRIDS, SHAPE, _scene
 
 from seganypet.errors import ClickError, GeometryError, UnitError, VolumeError
 from seganypet.pet.physiology import physiological_mask

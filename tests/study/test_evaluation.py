@@ -199,7 +199,7 @@ def test_command_line_explains_itself_and_its_errors_without_a_traceback(tmp_pat
         command = [sys.executable, "-m", "seganypet.study.evaluation", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
 
-    from seganypet.model.checkpoints import EMBEDDED
+    from seganypet.model.hub import EMBEDDED
 
     told = run("--help")
     assert told.returncode == 0 and not told.stderr

@@ -17,7 +17,6 @@ from seganypet.errors import ClickError, GeometryError, SegAnyPETError
 from seganypet.pet.volume import Volume, save_mask, save_volume
 from seganypet.prompting.autopet_clicks import (
     AutoPETClicks,
-    clicks_of_session,
     read_autopet_clicks,
     simulate_autopet_clicks,
     write_autopet_clicks,
@@ -115,15 +114,6 @@ def test_clicks_outside_the_scan_are_refused(tmp_path, volume):
     with pytest.raises(ClickError, match="is no voxel"):
         write_autopet_clicks(tmp_path / "x.json", AutoPETClicks(((1, 2, 3.5),)))
     assert not (tmp_path / "x.json").exists()
-
-
-def test_a_session_s_clicks_can_be_handed_to_other_programs(volume):
-    session = CubesByName(volume)
-    session.click(ijk=(4, 4, 4))
-    session.click(ijk=(23, 21, 2), foreground=False)
-    session.select("another")
-    session.click(ijk=(17, 4, 4))
-    assert clicks_of_session(session) == AutoPETClicks(((4, 4, 4), (17, 4, 4)), ((23, 21, 2),))
 
 
 # ---- simulated clicks

@@ -8,7 +8,7 @@ from evaluation_cases import SHAPE, CubeSession, SquareSession
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import lesion_scores
 from seganypet.pet.volume import Volume
-from seganypet.prompting.base import ClickSession
+from seganypet.prompting.base import PromptSession
 from seganypet.study.lesion_clicks import prompt_all_at_once, prompt_one_by_one
 from seganypet.study.protocol import Dialogue
 
@@ -16,19 +16,19 @@ AFFINE = oblique(spacing=(4.0, 2.0, 3.0), left_handed=True)
 VOXEL_ML = 0.024
 
 
-class CubesByName(ClickSession):
+class CubesByName(PromptSession):
     """Cubes of 5 x 5 x 5 voxels around the foreground clicks of an object, without those around background clicks."""
 
-    def _answer(self, clicks, previous):
-        return clicks
+    def _predict(self, prompts, previous):
+        return prompts
 
-    def _mask_on_grid(self, answer):
+    def _mask_on_grid(self, prediction):
         mask = np.zeros(self.volume.shape, bool)
-        for click in answer:
+        for click in prediction:
             mask[tuple(slice(max(index - 2, 0), index + 3) for index in click.ijk)] = click.foreground
         return mask
 
-    def _maker(self):
+    def _provenance(self):
         return {"name": "cubes"}
 
 

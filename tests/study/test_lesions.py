@@ -235,7 +235,7 @@ def test_what_a_network_learned_from_is_said(cohort):
 
     def said(facts: dict) -> str:
         network = ThresholdNetwork()
-        network.facts = facts
+        network.metadata = facts
         return trained_on(sap.Session(network, pet))
 
     assert said({"training": {"data": {"lesions": False}}}) == "none"

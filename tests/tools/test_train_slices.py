@@ -103,6 +103,6 @@ def test_a_killed_training_goes_on_to_the_same_weights(folder, bank, tmp_path):
     for (name, one), other in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
     opened = load_model(tmp_path / "whole" / "tiny-2d.safetensors")
-    assert isinstance(opened, Sam2D) and opened.facts["step"] == 4
+    assert isinstance(opened, Sam2D) and opened.metadata["step"] == 4
     with (tmp_path / "whole" / "tiny-2d.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["4"]

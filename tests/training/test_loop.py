@@ -179,9 +179,9 @@ def test_a_run_does_not_go_on_with_other_settings_or_from_a_damaged_checkpoint(r
 def test_a_run_writes_weights_that_load_model_opens_with_how_they_were_made(run, tmp_path):
     state = run()
     model = load_model(tmp_path / "run" / "short.safetensors")
-    assert model.config == MODEL and model.facts["step"] == 4
-    assert model.facts["training"]["strategy"] == "cpcl" and model.facts["training"]["data"]["doubtful"] == 1
-    assert 0.4 < model.facts["doubtful_dsc"] < 0.95, "how wrong the doubtful labels were is reported"
+    assert model.config == MODEL and model.metadata["step"] == 4
+    assert model.metadata["training"]["strategy"] == "cpcl" and model.metadata["training"]["data"]["doubtful"] == 1
+    assert 0.4 < model.metadata["doubtful_dsc"] < 0.95, "how wrong the doubtful labels were is reported"
     for key, value in model.state_dict().items():
         assert torch.equal(value, state["average"][key].half().float()), key
 
@@ -204,8 +204,8 @@ def test_validation_keeps_the_best_epoch_and_draws_it(run, tmp_path, monkeypatch
     monkeypatch.setattr(train_module, "validation_cases", lambda config: case)
     run(replace(CONFIG, epochs=3, validation=ValidationConfig(phantoms=1, every=1)))
     best, newest = (load_model(tmp_path / "run" / f"short{suffix}.safetensors") for suffix in ("", "-last"))
-    assert best.facts["step"] == 4 and best.facts["validation_dsc"] == 0.9
-    assert newest.facts["step"] == 6 and newest.facts["validation_dsc"] == 0.7
+    assert best.metadata["step"] == 4 and best.metadata["validation_dsc"] == 0.9
+    assert newest.metadata["step"] == 6 and newest.metadata["validation_dsc"] == 0.7
     assert sorted(path.name for path in (tmp_path / "run").glob("*.png")) == [
         f"short-epoch-00{number}.png" for number in (1, 2, 3)
     ]
@@ -462,7 +462,7 @@ def test_a_cohort_is_trained_on_its_own_labels_and_their_quality(tmp_path):
         ("phantom_internal_9005", SAMPLES / "phantom_internal_9005" / "organs.nii.gz", "seganypet", "LQ", "train"),
     )
     model = train(config, tmp_path, processes=1, progress=False)
-    assert model.facts["training"]["data"]["cohort"].endswith("cohort.csv")
+    assert model.metadata["training"]["data"]["cohort"].endswith("cohort.csv")
     bank = WindowBank(config.data, 32, 8.0, tmp_path / "windows")
     assert len(bank.trusted) == len(bank.doubtful) == 3
     assert len(list((tmp_path / "windows").glob("*.pt"))) == 6
@@ -528,7 +528,7 @@ def test_two_processes_under_torchrun_train_one_network(tmp_path, windows):
     assert done.returncode == 0, done.stderr[-3000:]
     state = torch.load(tmp_path / "both.ckpt", weights_only=True)
     assert state["step"] == 2 and state["world_size"] == 2
-    assert load_model(tmp_path / "both.safetensors").facts["step"] == 2
+    assert load_model(tmp_path / "both.safetensors").metadata["step"] == 2
 
 
 def test_the_command_line_says_what_is_wrong_and_starts_nothing(tmp_path):

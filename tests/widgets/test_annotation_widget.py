@@ -88,7 +88,8 @@ def test_a_full_disk_is_said_and_the_click_is_seen(cohort, tmp_path, monkeypatch
         raise SegAnyPETError(f"cannot write {path}: no space left on device")
 
     monkeypatch.setattr("seganypet.cohort.annotation.replace_atomically", full)
-    widget.click_widget._handle_custom_msg({"call": "click", "ras": widget.click_widget.cursor, "foreground": True}, [])
+    prompt = {"ijk": [*widget.click_widget.cursor_ijk], "foreground": True}
+    widget.click_widget._handle_custom_msg({"call": "prompt", "prompt": prompt}, [])
     assert "no space left" in widget.click_widget.error and len(widget.click_widget.clicks) == 1
 
 

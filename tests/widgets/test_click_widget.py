@@ -50,6 +50,11 @@ def tell(widget: ClickWidget, call: str, **content) -> None:
     widget._handle_custom_msg({"call": call, **content}, [])
 
 
+def click(widget: ClickWidget, ijk: tuple[int, int, int], foreground: bool = True) -> None:
+    """What the browser does at a click."""
+    tell(widget, "prompt", prompt={"ijk": list(ijk), "foreground": foreground})
+
+
 def ras_of(ijk: tuple[int, int, int]) -> list[int]:
     marked = np.zeros(SHAPE)
     marked[ijk] = 1
@@ -94,18 +99,18 @@ def test_a_mask_travels_as_bits_and_comes_out_as_it_was(widget, session, volume)
 
 
 def test_a_click_in_the_browser_is_a_click_on_the_session(widget, session):
-    tell(widget, "click", ras=ras_of(BALL_IJK), foreground=True)
-    tell(widget, "click", ras=ras_of(OTHER_IJK), foreground=False)
+    click(widget, BALL_IJK, foreground=True)
+    click(widget, OTHER_IJK, foreground=False)
     assert [(click.ijk, click.foreground) for click in session.clicks] == [(BALL_IJK, True), (OTHER_IJK, False)]
-    assert widget.clicks == [
-        {"ras": ras_of(BALL_IJK), "foreground": True},
-        {"ras": ras_of(OTHER_IJK), "foreground": False},
+    assert widget.marks == [
+        {"path": [ras_of(BALL_IJK)], "foreground": True},
+        {"path": [ras_of(OTHER_IJK)], "foreground": False},
     ]
     tell(widget, "undo")
-    assert len(session.clicks) == 1 and widget.able["redo"]
+    assert len(session.clicks) == 1 and widget.enabled["redo"]
     tell(widget, "redo")
     tell(widget, "reset")
-    assert session.objects == () and widget.able["undo"] and not widget.able["export"]
+    assert session.objects == () and widget.enabled["undo"] and not widget.enabled["export"]
 
 
 def test_a_click_in_code_shows_in_every_widget_on_the_session(widget, session):
@@ -140,7 +145,7 @@ def test_the_crosshair_says_its_voxel_of_the_file(widget):
 
 def test_a_click_from_the_browser_leaves_its_crosshair_alone(widget):
     widget.look_at(OTHER_IJK)  # the user has scrolled on while the network worked
-    tell(widget, "click", ras=ras_of(BALL_IJK), foreground=True)
+    click(widget, BALL_IJK, foreground=True)
     assert widget.cursor_ijk == OTHER_IJK
 
 
@@ -156,7 +161,7 @@ def test_objects_keep_their_colours_when_others_come_and_go(widget, session):
     assert [(o["name"], o["colour"], o["hidden"]) for o in widget.objects] == [
         ("liver", first["colour"], True), ("object 2", "#123456", False)
     ]  # fmt: skip
-    assert len(widget.clicks) == 1  # marks of a hidden object are hidden with it
+    assert len(widget.marks) == 1  # marks of a hidden object are hidden with it
     widget.remove("liver")
     widget.add()
     assert [(o["name"], o["hidden"]) for o in widget.objects] == [("object 2", False), ("object 1", False)]
@@ -176,16 +181,16 @@ def test_the_table_and_the_counter_follow_the_active_object(widget, session):
 
 
 def test_whatever_fails_is_said_in_the_widget_and_nothing_is_lost(widget, session, monkeypatch):
-    tell(widget, "click", ras=ras_of(BALL_IJK), foreground=False)
-    assert "must be foreground" in widget.error and widget.answered == 1 and session.clicks == ()
+    click(widget, BALL_IJK, foreground=False)
+    assert "must be foreground" in widget.error and widget.acknowledged == 1 and session.clicks == ()
     tell(widget, "dance")
     assert "'dance'" in widget.error
-    tell(widget, "click", ras=ras_of(BALL_IJK), foreground=True)
+    click(widget, BALL_IJK, foreground=True)
     assert widget.error == ""
     monkeypatch.setattr(ThresholdNetwork, "decode", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # for the log; the widget says it, too
-        widget._obey(widget, {"call": "click", "ras": ras_of(OTHER_IJK), "foreground": True}, [])
-    assert widget.error.startswith("ZeroDivisionError") and widget.answered == 4 and len(session.clicks) == 1
+        widget._on_message(widget, {"call": "prompt", "prompt": {"ijk": [*OTHER_IJK], "foreground": True}}, [])
+    assert widget.error.startswith("ZeroDivisionError") and widget.acknowledged == 4 and len(session.clicks) == 1
 
 
 @pytest.mark.parametrize(
@@ -193,11 +198,15 @@ def test_whatever_fails_is_said_in_the_widget_and_nothing_is_lost(widget, sessio
     [
         *[{"call": call} for call in ("close", "_write", "__init__", "load_journal", 7, None)],
         {"call": "save", "folder": "/tmp/elsewhere"},
-        {"call": "click", "ras": [1, 2], "foreground": True},
-        {"call": "click", "ras": [1, 2, 3.5], "foreground": True},
-        {"call": "click", "ras": "123", "foreground": True},
-        {"call": "click", "ras": [10**6, 0, 0], "foreground": True},
-        {"call": "click", "ras": [1, 2, 3], "foreground": "yes"},
+        {"call": "click", "ijk": [1, 2, 3]},
+        {"call": "prompt", "prompt": [1, 2, 3]},
+        {"call": "prompt", "prompt": {"ijk": [1, 2], "foreground": True}},
+        {"call": "prompt", "prompt": {"ijk": [1, 2, 3.5], "foreground": True}},
+        {"call": "prompt", "prompt": {"ijk": "123", "foreground": True}},
+        {"call": "prompt", "prompt": {"ijk": [10**6, 0, 0], "foreground": True}},
+        {"call": "prompt", "prompt": {"ijk": [1, 2, 3], "foreground": "yes"}},
+        {"call": "prompt", "prompt": {"kind": "everything", "ijk": [1, 2, 3], "foreground": True}},
+        {"call": "prompt", "prompt": {"kind": [], "ijk": [1, 2, 3], "foreground": True}},
         {"call": "download", "what": "everything"},
         {"call": "hide", "name": "liver", "hidden": True},
         {"call": "recolour", "name": "object 1", "colour": "#GGGGGG"},
@@ -236,13 +245,19 @@ def test_a_pet_in_bq_per_ml_is_saved_without_numbers(volume, tmp_path):
     activity = Volume(volume.data * 5000, AFFINE, "Bq/mL")
     widget = ClickWidget(ThresholdSession(activity, "41%"), output_dir=tmp_path)
     widget.click(ijk=BALL_IJK)
-    assert [path.name for path in widget.save()] == ["mask.nii.gz", "clicks.json"] and not widget.able["numbers"]
+    assert [path.name for path in widget.save()] == ["mask.nii.gz", "clicks.json"] and not widget.enabled["numbers"]
 
 
-@pytest.mark.parametrize("window", [(5, 5), (7, 0), (np.nan, 5), (0, np.inf), (1,), (0, 1, 2)], ids=str)
-def test_a_window_that_shows_nothing_is_refused(session, window):
+@pytest.mark.parametrize("intensity_range", [(5, 5), (7, 0), (np.nan, 5), (0, np.inf), (1,), (0, 1, 2)], ids=str)
+def test_an_intensity_range_that_shows_nothing_is_refused(session, intensity_range):
     with pytest.raises(SegAnyPETError, match="expected two intensities"):
-        ClickWidget(session, window=window)
+        ClickWidget(session, intensity_range=intensity_range)
+
+
+def test_the_former_name_of_the_intensity_range_is_refused_with_todays(session):
+    with pytest.raises(SegAnyPETError, match=r"window is now called intensity_range; pass intensity_range=\(0, 5\)"):
+        ClickWidget(session, window=(0, 5))
+    assert session.watchers == []
 
 
 def test_a_place_that_cannot_be_written_is_said(widget, tmp_path):
@@ -258,10 +273,10 @@ def test_warnings_of_the_session_are_shown(widget, session, monkeypatch):
         import warnings
 
         warnings.warn("the mask meets the border", stacklevel=2)
-        return session._state.answers.get("object 1") or ()
+        return session._state.predictions.get("object 1") or ()
 
-    monkeypatch.setattr(session, "_answer", leak)
-    tell(widget, "click", ras=ras_of(BALL_IJK), foreground=True)
+    monkeypatch.setattr(session, "_predict", leak)
+    click(widget, BALL_IJK, foreground=True)
     assert widget.error == "Note: the mask meets the border"
 
 
@@ -286,26 +301,26 @@ def test_mask_journal_and_table_are_saved_and_downloaded(widget, session, volume
 def test_without_a_folder_nothing_is_written(session):
     widget = ClickWidget(session)
     widget.click(ijk=BALL_IJK)
-    assert not widget.able["save"]
+    assert not widget.enabled["save"]
     with pytest.raises(ClickError, match="no folder to save to"):
         widget.save()
 
 
 def test_a_journal_recorded_by_hand_replays_in_the_widget(widget, session, volume, tmp_path):
-    tell(widget, "click", ras=ras_of(BALL_IJK), foreground=True)
-    tell(widget, "click", ras=ras_of((10, 9, 6)), foreground=True)
+    click(widget, BALL_IJK, foreground=True)
+    click(widget, (10, 9, 6), foreground=True)
     session.save_journal(tmp_path / "by_hand.json")
     other = ClickWidget(Session(ThresholdNetwork(), volume))
     other.load_journal(tmp_path / "by_hand.json")
     assert [(o["name"], o["bits"]) for o in other.objects] == [(o["name"], o["bits"]) for o in widget.objects]
-    assert other.clicks == widget.clicks and other.cursor_ijk == (10, 9, 6)
+    assert other.marks == widget.marks and other.cursor_ijk == (10, 9, 6)
     tell(other, "reset")
     tell(other, "load_text", text=(tmp_path / "by_hand.json").read_text())  # a file chosen in the browser
-    assert other.clicks == widget.clicks
+    assert other.marks == widget.marks
     content = json.loads((tmp_path / "by_hand.json").read_text())
     content["volume"]["fingerprint"] = "of another scan"
     tell(other, "load_text", text=json.dumps(content))
-    assert "fingerprints differ" in other.error and other.clicks == widget.clicks
+    assert "fingerprints differ" in other.error and other.marks == widget.marks
     with pytest.raises(JournalError):
         other.load_journal(tmp_path / "missing.json")
 
@@ -328,7 +343,7 @@ def test_it_drives_other_sessions_too(volume):
     widget = ClickWidget(ThresholdSession(volume, "2.5"))
     mask = widget.click(ijk=BALL_IJK)
     np.testing.assert_array_equal(unpacked(widget.objects[0], widget.scan["shape"]), canonical(mask) > 0)
-    assert not widget.able["uncertainty"]
+    assert not widget.enabled["uncertainty"]
     with pytest.raises(SegAnyPETError, match="has no logits"):
         widget.show_uncertainty()
 
@@ -359,7 +374,7 @@ def test_a_ct_on_another_grid_is_laid_under_the_pet(session, volume):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"session": object()}, SegAnyPETError, "needs a session.*object has no volume"),
+        ({"session": object()}, SegAnyPETError, "needs a session.*got object.*PromptSession"),
         ({"ct": "pet"}, UnitError, "is in SUVbw; the CT layer needs HU"),
         ({"ct": "elsewhere"}, GeometryError, "overlap"),
     ],

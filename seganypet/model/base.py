@@ -1,0 +1,106 @@
+"""What a network must offer the sessions that are there: any module that does can be clicked.
+
+`accepts` names the kinds of prompts that a network takes ("click"; "mask" is the low-resolution mask of the step
+before). A network that offers something else needs a session of its own, see `seganypet.prompting.base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class WindowConfig(Protocol):
+    """The part of `ModelConfig` that a session reads."""
+
+    window_size: int
+    spacing_mm: float
+    intensity: str
+
+
+class PromptableNetwork(Protocol):
+    """A network for cubic windows of a scan, as `seganypet.prompting.session.Session` drives it.
+
+    Attributes:
+        name: Name in journals and tables.
+        config: Voxels along each side of the window, their size in mm, and what intensities it was trained on.
+        accepts: Kinds of prompts that it takes.
+    """
+
+    name: str
+    config: WindowConfig
+    accepts: frozenset[str]
+
+    def normalise(self, window: Tensor) -> Tensor:
+        """Intensities of a window as the network was trained with, (B, 1, n, n, n) in and out."""
+
+    def embed(self, window: Tensor) -> Any:
+        """Normalised windows, (B, 1, n, n, n), to whatever `decode` reads; done once for each window."""
+
+    def decode(
+        self, embedding: Any, points_ijk: Tensor, labels: Tensor, previous_logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Points in voxels of the window, (B, P, 3), labels 1 foreground and 0 background, (B, P), and the logits of
+        the step before to logits (B, 1, m, m, m) and predicted IoU (B, 1)."""
+
+    def no_logits(self) -> Tensor:
+        """The logits before the first click, (1, 1, m, m, m)."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Weights; the first one says on which device the network computes."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights by name; their hash goes into journals."""
+
+
+class SliceNetwork(Protocol):
+    """A network for slices, as `seganypet.prompting.slicewise.SliceSession` drives it; see `sam2d.Sam2D` for shapes.
+
+    Attributes:
+        name: Name in journals and tables.
+        accepts: Kinds of prompts that it takes.
+    """
+
+    name: str
+    accepts: frozenset[str]
+
+    def pixels(self, slices: Tensor, pixel_mm: tuple[float, float]) -> Tensor:
+        """8-bit slices as the network's input."""
+
+    def points(self, positions: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float]) -> Tensor:
+        """Clicks (x, y) in pixels of a slice as points of the network."""
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Input to embeddings, (N, C, g, g)."""
+
+    def decode(
+        self, embedding: Tensor, points: Tensor, labels: Tensor, logits: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings and prompts to the logits of three masks, (N, 3, m, m), and their predicted IoU, (N, 3)."""
+
+    def upscale(self, logits: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float]) -> Tensor:
+        """Low-resolution logits on the pixels of the slice."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Weights; the first one says on which device the network computes."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights by name; their hash goes into journals."""
+
+
+def missing_members(network: Any, protocol: type) -> list[str]:
+    """What a protocol asks for and a network lacks, by name; fields of a config as "config.window_size".
+
+    >>> missing_members(object(), WindowConfig)
+    ['window_size', 'spacing_mm', 'intensity']
+    """
+    names = [*protocol.__annotations__, *(name for name, value in vars(protocol).items() if callable(value))]
+    names = [name for name in names if not name.startswith("_")]
+    missing = [name for name in names if not hasattr(network, name)]
+    if "config" in names and "config" not in missing:
+        missing += [f"config.{name}" for name in missing_members(network.config, WindowConfig)]
+    return missing

@@ -1,0 +1,105 @@
+"""Sessions of networks: what they share, and which of them serves a network.
+
+`open_session` asks them in turn. A network with a session of its own takes two files: the network, and a session that
+derives from `NetworkSession` under `@register_session` and names the protocol that the network meets.
+"""
+
+import os
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from seganypet.errors import ClickError, JournalError, SegAnyPETError
+from seganypet.model.base import missing_members
+from seganypet.pet.volume import Volume
+from seganypet.prompting.base import PromptSession
+from seganypet.prompting.prompts import Journal
+
+
+class NetworkSession(PromptSession):
+    """A session of a network, which it asks for what it needs and for the prompts that it takes.
+
+    Attributes:
+        model: The network.
+        device: Device that it computes on.
+        accepts: Kinds of prompts that both the network and the session take.
+        network: The protocol of `seganypet.model.base` that a network must meet.
+        renamed_settings: Former names of settings, which old journals hold, and those of today.
+    """
+
+    network: ClassVar[type]
+    renamed_settings: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, model: Any, volume: Volume):
+        kind, missing = type(self).__name__, missing_members(model, self.network)
+        if missing or not isinstance(volume, Volume):
+            lacks = f" {type(model).__name__} lacks {', '.join(missing)}." if missing else ""
+            raise SegAnyPETError(
+                f"{kind}(model, volume) needs a network that offers what {self.network.__name__} lists, such as "
+                f"load_model returns, and a volume; got {type(model).__name__} and {type(volume).__name__}.{lacks} "
+                "open_session(model, volume) finds the session of a network."
+            )
+        super().__init__(volume)
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.accepts = type(self).accepts & model.accepts
+
+    @classmethod
+    def serves(cls, model: Any) -> bool:
+        """True if this is a session for such a network."""
+        return not missing_members(model, cls.network)
+
+    @classmethod
+    def replay(cls, model: Any, volume: Volume, path: str | os.PathLike) -> Self:
+        """Open a session and give the prompts of a journal again; the masks come out identical.
+
+        Raises:
+            JournalError: Damaged, or of another volume, another network or another kind of session.
+        """
+        try:
+            session = cls(model, volume, **cls._settings_of(Journal.load(path)))
+        except (ClickError, TypeError) as error:
+            raise JournalError(f"{path}: cannot be repeated by {cls.__name__} ({error}); was it edited?") from error
+        session.load_journal(path)
+        return session
+
+    def _provenance(self) -> dict[str, str]:
+        from seganypet.model.checkpoints import weights_sha256  # imports torch
+
+        return {"name": self.model.name, "weights_sha256": weights_sha256(self.model)}
+
+    @classmethod
+    def _settings_of(cls, journal: Journal) -> dict[str, Any]:
+        return {cls.renamed_settings.get(name, name): value for name, value in journal.settings.items()}
+
+
+# Classes, or their addresses, so that nothing is imported before it is needed. Newer entries are asked first.
+SESSIONS: list[type[NetworkSession] | str] = [
+    "seganypet.prompting.session:Session",
+    "seganypet.prompting.slicewise:SliceSession",
+]
+
+
+def register_session(session: type[NetworkSession]) -> type[NetworkSession]:
+    """Class decorator: `open_session` is to consider this session, too."""
+    SESSIONS.append(session)
+    return session
+
+
+def open_session(model: Any, volume: Volume, **options: Any) -> NetworkSession:
+    """Open the session that serves a network.
+
+    Args:
+        model: Network, such as `load_model` returns.
+        volume: The volume to segment.
+        options: Keyword arguments of that session.
+
+    Raises:
+        SegAnyPETError: No session serves it.
+    """
+    known = [pkgutil.resolve_name(one) if isinstance(one, str) else one for one in reversed(SESSIONS)]
+    for session in known:
+        if session.serves(model):
+            return session(model, volume, **options)
+    lacks = "; ".join(f"for {one.__name__}: {', '.join(missing_members(model, one.network))}" for one in known)
+    raise SegAnyPETError(f"no session serves a {type(model).__name__}; it lacks, {lacks}.")
