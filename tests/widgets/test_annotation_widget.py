@@ -90,7 +90,7 @@ def test_a_full_disk_is_said_and_the_click_is_seen(cohort, tmp_path, monkeypatch
     monkeypatch.setattr("seganypet.cohort.annotation.replace_atomically", full)
     prompt = {"ijk": [*widget.click_widget.cursor_ijk], "foreground": True}
     widget.click_widget._handle_custom_msg({"call": "prompt", "prompt": prompt}, [])
-    assert "no space left" in widget.click_widget.error and len(widget.click_widget.clicks) == 1
+    assert "no space left" in widget.click_widget.error and len(widget.click_widget.marks) == 1
 
 
 def test_a_case_that_could_not_be_saved_or_shown_is_not_finished_unseen(cohort, tmp_path, monkeypatch):

@@ -116,14 +116,14 @@ def test_a_click_in_the_browser_is_a_click_on_the_session(widget, session):
 def test_a_click_in_code_shows_in_every_widget_on_the_session(widget, session):
     second = ClickWidget(session)
     session.click(ijk=BALL_IJK)
-    assert len(widget.clicks) == len(second.clicks) == 1 and widget.objects[0]["bits"]
+    assert len(widget.marks) == len(second.marks) == 1 and widget.objects[0]["bits"]
     assert widget.cursor_ijk == second.cursor_ijk == BALL_IJK and "voxel (9, 9, 6)" in second.status
     colour = widget.objects[0]["colour"]
     session.rename("object 1", "liver")
     assert [(o["name"], o["colour"]) for o in widget.objects] == [("liver", colour)]
     second.close()
     session.undo()
-    assert widget.clicks == [] and len(second.clicks) == 1  # closed: it looks no more
+    assert widget.marks == [] and len(second.marks) == 1  # closed: it looks no more
 
 
 def test_only_the_mask_that_changed_is_new_to_the_browser(widget, session):
