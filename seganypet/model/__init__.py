@@ -1,9 +1,10 @@
 """The network.
 
+    base         what a network must offer the sessions: PromptableNetwork, SliceNetwork
     config       widths and depths: tiny, released, paper
     sam3d        Sam3D: image encoder -> prompt encoder -> mask decoder
-    image_encoder, attention, layers   windows to embeddings;  prompt_encoder: clicks and masks to tokens
-    mask_decoder    tokens and embeddings to logits
+    image_encoder, attention, layers   windows to embeddings
+    prompt_encoder, mask_decoder   clicks and masks to tokens; tokens and embeddings to logits
     sam2d        SAM for slices
-    checkpoints, hub   weights by name or path, in every layout that was released
+    checkpoints, hub   weights by name or path, in every layout that was released; the names
 """

@@ -21,13 +21,11 @@ from scipy import ndimage
 from seganypet._files import replace_atomically
 from seganypet.errors import ClickError, GeometryError
 from seganypet.pet.volume import Volume
-from seganypet.prompting.prompts import click_at
+from seganypet.prompting.prompts import Voxel, click_at
 from seganypet.regions import CONNECTED_6, CONNECTED_26, bounding_box, deepest_voxel
 
 FORMS = ("lists", "points")
 HOT_PERCENTILE = 99.75  # of what is no tumour: background clicks go to the voxels from here on
-
-Voxel = tuple[int, int, int]
 
 
 class AutoPETClicks(NamedTuple):
@@ -41,8 +39,8 @@ def read_autopet_clicks(path: str | os.PathLike, volume: Volume | None = None) -
     """Read a click file, in either form.
 
     Args:
-        path: Of the JSON.
-        volume: The scan that was clicked, on its file's own grid; every click must lie in it.
+        path: Path of the JSON file.
+        volume: Scan that was clicked, on the grid of its file; every click must lie in it.
 
     Raises:
         ClickError: No such file, not JSON, neither form, a click of another kind than tumor and background, one that
@@ -56,7 +54,7 @@ def read_autopet_clicks(path: str | os.PathLike, volume: Volume | None = None) -
     if isinstance(content, dict) and isinstance(content.get("points"), list):
         named = [(_entry(path, point, "name"), _entry(path, point, "point")) for point in content["points"]]
     elif isinstance(content, dict) and any(isinstance(content.get(kind), list) for kind in AutoPETClicks._fields):
-        named = [(kind, place) for kind, places in content.items() for place in _list(path, places, kind)]
+        named = [(kind, point) for kind, listed in content.items() for point in _list(path, listed, kind)]
     else:
         raise ClickError(
             f'{path}: no click file of autoPET; expected {{"tumor": [[i, j, k], ...], "background": [...]}}, or '
@@ -65,7 +63,7 @@ def read_autopet_clicks(path: str | os.PathLike, volume: Volume | None = None) -
     strange = sorted({str(kind) for kind, _ in named} - {*AutoPETClicks._fields})
     if strange:
         raise ClickError(f"{path}: clicks named {', '.join(strange)}; expected tumor and background.")
-    voxels = [(kind, _voxel(path, place, volume)) for kind, place in named]
+    voxels = [(kind, _voxel(path, point, volume)) for kind, point in named]
     return AutoPETClicks(*(tuple(ijk for owner, ijk in voxels if owner == kind) for kind in AutoPETClicks._fields))
 
 
@@ -74,17 +72,17 @@ def write_autopet_clicks(path: str | os.PathLike, clicks: AutoPETClicks, form: s
 
     Raises:
         ClickError: An unknown form; a click that is no voxel.
-        SegAnyPETError: The place cannot be written.
+        SegAnyPETError: The file cannot be written.
     """
     if form not in FORMS:
         raise ClickError(f"form={form!r}; expected one of {', '.join(FORMS)}.")
     lists = {
-        kind: [list(_voxel(Path(path), ijk)) for ijk in places] for kind, places in clicks._asdict().items()
+        kind: [list(_voxel(Path(path), ijk)) for ijk in voxels] for kind, voxels in clicks._asdict().items()
     }  # fmt: skip
     content = lists if form == "lists" else {
         "version": {"major": 1, "minor": 0},
         "type": "Multiple points",
-        "points": [{"point": ijk, "name": kind} for kind, places in lists.items() for ijk in places],
+        "points": [{"point": ijk, "name": kind} for kind, voxels in lists.items() for ijk in voxels],
     }  # fmt: skip
     with replace_atomically(path) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -99,9 +97,9 @@ def simulate_autopet_clicks(truth: np.ndarray, volume: Volume, count: int = 10, 
 
     Args:
         truth: All lesions, bool, shape (I, J, K). Empty: there are background clicks only.
-        volume: The PET, in any unit.
-        count: Of each kind.
-        seed: Of the draws.
+        volume: PET, in any unit.
+        count: Number of clicks of each kind.
+        seed: Seed of the random draws.
 
     Raises:
         GeometryError: A truth of another shape, or not bool.
@@ -126,15 +124,15 @@ def _scattered(region: np.ndarray, volume: Volume, count: int, rng: np.random.Ge
     if box is None:
         return ()
     pieces, number = ndimage.label(region[box], CONNECTED_26)
-    places = ndimage.find_objects(pieces)
+    boxes = ndimage.find_objects(pieces)
     chosen = rng.permutation(number)[:count]
-    voxels = [_moved(deepest_voxel(pieces[places[one]] == one + 1, volume.spacing), places[one]) for one in chosen]
+    voxels = [_shifted(deepest_voxel(pieces[boxes[one]] == one + 1, volume.spacing), boxes[one]) for one in chosen]
     border = np.argwhere(region[box] & ~ndimage.binary_erosion(region[box], CONNECTED_6))
     voxels += [tuple(border[one].tolist()) for one in rng.choice(len(border), count - len(voxels))]
-    return tuple(_moved(voxel, box) for voxel in voxels)
+    return tuple(_shifted(voxel, box) for voxel in voxels)
 
 
-def _moved(ijk: tuple[int, ...], box: tuple[slice, ...]) -> Voxel:
+def _shifted(ijk: tuple[int, ...], box: tuple[slice, ...]) -> Voxel:
     return tuple(index + part.start for index, part in zip(ijk, box, strict=True))
 
 
@@ -144,19 +142,19 @@ def _entry(path: Path, point: Any, key: str) -> Any:
     return point[key]
 
 
-def _list(path: Path, places: Any, kind: str) -> list:
-    if not isinstance(places, list):
-        raise ClickError(f"{path}: {kind} holds {places!r}; expected a list of [i, j, k].")
-    return places
+def _list(path: Path, points: Any, kind: str) -> list:
+    if not isinstance(points, list):
+        raise ClickError(f"{path}: {kind} holds {points!r}; expected a list of [i, j, k].")
+    return points
 
 
-def _voxel(path: Path, place: Any, volume: Volume | None = None) -> Voxel:
-    numbers = isinstance(place, Sequence | np.ndarray) and len(place) == 3 and all(
-        isinstance(index, Real) and not isinstance(index, bool) for index in place
+def _voxel(path: Path, point: Any, volume: Volume | None = None) -> Voxel:
+    numbers = isinstance(point, Sequence | np.ndarray) and len(point) == 3 and all(
+        isinstance(index, Real) and not isinstance(index, bool) for index in point
     )  # fmt: skip
-    if not (numbers and all(0 <= index < np.inf and index == int(index) for index in place)):
-        raise ClickError(f"{path}: {place!r} is no voxel; expected three whole numbers of 0 or more.")
-    ijk = tuple(int(index) for index in place)
+    if not (numbers and all(0 <= index < np.inf and index == int(index) for index in point)):
+        raise ClickError(f"{path}: {point!r} is no voxel; expected three whole numbers of 0 or more.")
+    ijk = tuple(int(index) for index in point)
     if volume is not None:
         try:
             click_at(volume, ijk=ijk)

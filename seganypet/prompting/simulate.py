@@ -1,6 +1,6 @@
-"""Simulated clicks: a person who sees the truth and points at the target, then at the largest error.
+"""Simulated clicks: a user who sees the truth and clicks the target, then the largest error.
 
-The simulator sees the truth and the mask it corrects, nothing else. All strategies work inside the bounding box of
+The simulator sees the truth and the mask that it corrects, nothing else. All strategies work inside the bounding box of
 what they look at, so that a click on an organ of a whole-body scan costs milliseconds.
 
 For networks that work slice by slice there is one click in each slice that holds the target, by the same rules within
@@ -19,6 +19,7 @@ from seganypet.regions import bounding_box, deepest_voxel
 FIRST = ("deepest", "random")
 THEN = ("largest_error", "random_error")
 
+
 def first_click(
     truth: np.ndarray,
     strategy: str = "deepest",
@@ -34,7 +35,7 @@ def first_click(
             volume is background, so an organ cut by the field of view is clicked in the middle of what is seen. Of
             equally deep voxels the one nearest to the target's centroid wins. "random": any voxel of the target.
         spacing: Voxel size along (i, j, k), in mm.
-        rng: Source of chance; needed by "random".
+        rng: Random generator; needed by "random".
 
     Returns:
         A positive click inside the target.
@@ -73,7 +74,7 @@ def next_click(
             are 26-connected, misses and false alarms apart, and of equally large regions a miss comes first.
             "random_error" clicks any wrong voxel, as the public release does.
         spacing: Voxel size along (i, j, k), in mm.
-        rng: Source of chance; needed by "random_error".
+        rng: Random generator; needed by "random_error".
 
     Returns:
         The click, or None if the mask equals the truth.
@@ -112,7 +113,7 @@ def first_clicks_by_slice(
         axis_of_array: Axis along which slices follow each other, 0, 1 or 2.
         spacing: Voxel size along (i, j, k), in mm.
         strategy: As for `first_click`, within each slice.
-        rng: Source of chance; needed by "random".
+        rng: Random generator; needed by "random".
 
     Raises:
         ClickError: Empty truth, unknown strategy or axis, or "random" without `rng`.
@@ -128,8 +129,9 @@ def first_clicks_by_slice(
     for number, (target,) in _slices_of(box, axis_of_array, truth):
         if target.any():
             crop = _bounding_box_2d(target)
-            place = deepest_voxel(target[crop], in_plane) if strategy == "deepest" else _random_voxel(target[crop], rng)
-            clicks.append(Click(_in_volume(_shifted(place, crop), number, axis_of_array, box), foreground=True))
+            inside, deepest = target[crop], strategy == "deepest"
+            position = deepest_voxel(inside, in_plane) if deepest else _random_voxel(inside, rng)
+            clicks.append(Click(_in_volume(_shifted(position, crop), number, axis_of_array, box), foreground=True))
     return clicks
 
 
@@ -159,9 +161,9 @@ def next_clicks_by_slice(
         error = target ^ found
         if target.any() and error.any():
             crop = _bounding_box_2d(error)
-            place = _in_the_error(error[crop], target[crop], strategy, in_plane, rng)
-            foreground = bool(target[crop][place])
-            clicks.append(Click(_in_volume(_shifted(place, crop), number, axis_of_array, box), foreground))
+            position = _in_the_error(error[crop], target[crop], strategy, in_plane, rng)
+            foreground = bool(target[crop][position])
+            clicks.append(Click(_in_volume(_shifted(position, crop), number, axis_of_array, box), foreground))
     return clicks
 
 
@@ -203,9 +205,9 @@ def _bounding_box_2d(mask: np.ndarray) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _in_volume(place: Sequence[int], number: int, axis: int, box: Sequence[slice]) -> tuple[int, int, int]:
-    """Voxel of the volume at a place, (row, column), of a slice of its box."""
-    ijk = list(_shifted(place, [part for part_axis, part in enumerate(box) if part_axis != axis]))
+def _in_volume(position: Sequence[int], number: int, axis: int, box: Sequence[slice]) -> tuple[int, int, int]:
+    """Voxel of the volume at a position, (row, column), in a slice of its box."""
+    ijk = list(_shifted(position, [part for part_axis, part in enumerate(box) if part_axis != axis]))
     ijk.insert(axis, number)
     return tuple(ijk)
 
@@ -237,7 +239,7 @@ def _check_strategy(strategy: str, known: Sequence[str], rng: np.random.Generato
     if strategy not in known:
         raise ClickError(f"unknown click strategy {strategy!r}; expected one of {', '.join(known)}.")
     if strategy.startswith("random") and rng is None:
-        raise ClickError(f"strategy {strategy!r} needs a source of chance: rng=numpy.random.default_rng(seed).")
+        raise ClickError(f"strategy {strategy!r} needs a random generator: rng=numpy.random.default_rng(seed).")
 
 
 def _check_mask(mask: np.ndarray, name: str) -> None:

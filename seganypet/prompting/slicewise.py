@@ -269,9 +269,9 @@ def slices_of(data: np.ndarray, volume: Volume, axis: str = "axial") -> np.ndarr
     """View of an array as a stack of slices as a radiologist sees them; what is written into it lands in the array.
 
     Args:
-        data: Shape of the volume.
-        volume: Gives the grid.
-        axis: "axial", "coronal" or "sagittal".
+        data: Array of the volume's shape.
+        volume: Volume whose grid is used.
+        axis: Direction of the slices: "axial", "coronal" or "sagittal".
 
     Returns:
         (slices, rows, columns). Slices run to the head, front or right; the first row is front or head, the first
@@ -282,7 +282,7 @@ def slices_of(data: np.ndarray, volume: Volume, axis: str = "axial") -> np.ndarr
 
 
 def usual_intensity_range(volume: Volume) -> tuple[float, float]:
-    """Intensities that become 0 and 255 where nobody says otherwise, in the volume's unit."""
+    """Intensities that become 0 and 255 by default, in the volume's unit."""
     if volume.unit in EIGHT_BIT:
         return EIGHT_BIT[volume.unit]
     white = float(np.percentile(volume.data, WHITE_PERCENTILE))

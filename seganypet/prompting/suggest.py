@@ -25,8 +25,8 @@ class Candidate:
     """A hot spot to look at.
 
     Attributes:
-        ijk: The voxel to click: the deepest one of the spot, as in `first_click`.
-        mm: The same place in RAS+ millimetres.
+        ijk: Voxel to click: the deepest one of the spot, as in `first_click`.
+        mm: The same position in RAS+ millimetres.
         suv_max: Largest SUVbw in the spot, g/mL.
         volume_ml: Volume of the spot's voxels from the threshold on, mL.
     """
@@ -76,14 +76,14 @@ def find_candidates(
 
     Args:
         volume: PET in SUVbw, shape (I, J, K).
-        segmented: What has a mask already: bool or a label map, shape (I, J, K), or several bool masks by name, as
+        segmented: Masks that exist already: bool or a label map, shape (I, J, K), or several bool masks by name, as
             `session.masks`. May be empty.
         physiology: Hot organs as `physiological_mask` gives them, bool, shape (I, J, K). None: organs are suggested
             like anything else.
-        threshold: Of what is hot, see `hot_mask`.
-        min_volume_ml: Smaller spots are left out, mL.
-        most: Length of the list.
-        rejected: Voxels, such as the `ijk` of candidates, to which a person said no. Spots that hold one are left out.
+        threshold: SUVbw from which a voxel is hot, see `hot_mask`.
+        min_volume_ml: Volume below which spots are left out, in mL.
+        most: Largest number of candidates.
+        rejected: Voxels, such as the `ijk` of candidates, that a person rejected. Spots that hold one are left out.
 
     Raises:
         UnitError: `volume` is not in SUVbw.
@@ -128,7 +128,7 @@ def suggest_click(
 ) -> Candidate | None:
     """The first of `find_candidates`: the hottest unsegmented spot that is no hot organ; None if nothing is left.
 
-    It can be wrong: a person looks, and clicks at `ijk` or says no, which is remembered in `rejected`. None does not
+    It can be wrong: a person looks, and clicks at `ijk` or rejects it, which is remembered in `rejected`. None does not
     mean that no lesion is left.
     """
     found = find_candidates(volume, segmented, physiology, threshold, min_volume_ml, most=1, rejected=rejected)
@@ -153,14 +153,14 @@ def _union(volume: Volume, segmented: Masks | None) -> np.ndarray:
 def background_clicks(
     volume: Volume, physiology: np.ndarray, most: int = 10, threshold: float = 4.0, min_volume_ml: float = 1.0
 ) -> list[Click]:
-    """Clicks that say "not this" to hot organs: one in each hot piece of them, the hottest piece first.
+    """Background clicks on hot organs: one in each hot piece of them, the hottest piece first.
 
     For a session on lesions that lacks organ masks but can be clicked; its first click must be a positive one.
 
     Args:
         volume: PET in SUVbw, shape (I, J, K).
         physiology: As `physiological_mask` gives it, bool, shape (I, J, K).
-        most: Length of the list.
+        most: Largest number of clicks.
         threshold: SUVbw from which a voxel is hot, g/mL.
         min_volume_ml: Pieces (26-connected) smaller than this are left out, mL.
 

@@ -1,7 +1,7 @@
 """The cube of voxels that a network sees: sampled from a volume, and its logits carried back.
 
 Both ways are one affine interpolation between the volume's own grid and the window's; in between lie only
-RAS+ millimetres. What travels back are logits, thresholded last, so no staircase of rounded masks appears.
+RAS+ millimetres. Logits travel back and are thresholded last, so no staircase of rounded masks appears.
 """
 
 from dataclasses import dataclass
@@ -107,10 +107,10 @@ def mask_on_grid(volume: Volume, parts: list[tuple[Window, Tensor]]) -> np.ndarr
 
 
 def logits_on_grid(volume: Volume, parts: list[tuple[Window, Tensor]]) -> np.ndarray:
-    """The logits of one object's windows on the volume's grid, float32, shape (I, J, K); 0 where no window looked.
+    """The logits of one object's windows on the volume's grid, float32, shape (I, J, K); 0 outside all windows.
 
     Args:
-        volume: Gives the grid.
+        volume: Volume whose grid is used.
         parts: Windows, each with its low-resolution logits (1, 1, m, m, m).
     """
     logits = np.zeros(volume.shape, np.float32)
@@ -153,10 +153,10 @@ def _voxel_box(volume: Volume, corners_mm: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _positive_corners_mm(window: Window, logits: Tensor) -> np.ndarray:
     """Corners, (8, 3), of the box beyond which interpolated logits cannot be positive; (0, 3) if none is."""
-    places = (logits[0, 0] > 0).nonzero().cpu().numpy()
-    if not len(places):
+    voxels = (logits[0, 0] > 0).nonzero().cpu().numpy()
+    if not len(voxels):
         return np.zeros((0, 3))
-    corners = list(product(*zip(places.min(0) - 1, places.max(0) + 1, strict=True)))
+    corners = list(product(*zip(voxels.min(0) - 1, voxels.max(0) + 1, strict=True)))
     return nib.affines.apply_affine(window.grid_affine(logits.shape[-1]), corners)
 
 
@@ -174,10 +174,10 @@ def resample(source: Tensor, source_affine: np.ndarray, target_affine: np.ndarra
     """Trilinear samples of one grid at the voxels of another; 0 outside.
 
     Args:
-        source: (1, C, I, J, K).
-        source_affine: Voxels of the source to millimetres.
-        target_affine: Voxels of the target to millimetres.
-        target_shape: Voxels of the target along its axes.
+        source: Values on the source grid, (1, C, I, J, K).
+        source_affine: Affine from voxels of the source to millimetres.
+        target_affine: Affine from voxels of the target to millimetres.
+        target_shape: Number of voxels of the target along its axes.
 
     Returns:
         (1, C, *target_shape).

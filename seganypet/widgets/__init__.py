@@ -1,4 +1,12 @@
-"""Widgets for notebooks and apps; they need the extra `notebooks`."""
+"""Widgets for notebooks and apps; they need the extra `notebooks`.
+
+    click        ClickWidget: slices to click on, a view of a session
+    messages, encoding, export   what a browser may ask for; what it gets to draw; files and pictures
+    rendering    view3d: a rotating MIP, NiiVue, itkwidgets
+    annotate     AnnotationWidget: the cases of a cohort, one after the other
+    app, serve   the app: pick or upload a scan, then click
+    static       the scripts that run in the browser
+"""
 
 from importlib.util import find_spec
 

@@ -17,12 +17,12 @@ class AnnotationWidget(ipywidgets.VBox):
     """A view of an `Annotation`, which saves every click and can be resumed after a kernel died.
 
     Args:
-        annotation: Whose cases are shown; its first case that is not done is opened.
-        with_ct: Lay the CT under the PET where the cohort names one.
+        annotation: Annotation whose cases are shown; its first case that is not done is opened.
+        with_ct: Whether the CT is laid under the PET where the cohort names one.
 
     Attributes:
-        annotation: What is looked at.
-        click_widget: Of the open case; None when all are done.
+        annotation: Annotation that is shown.
+        click_widget: ClickWidget of the open case; None when all are done.
     """
 
     def __init__(self, annotation: Annotation, *, with_ct: bool = True):

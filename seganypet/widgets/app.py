@@ -41,13 +41,14 @@ class App(ipywidgets.VBox):
     """One page: which scan, which network, and a ClickWidget for them.
 
     Args:
-        cohort: Sample cases to pick from.
-        limit_mb: Largest file that may be uploaded, in MB (10^6 bytes).
-        output_dir: As of ClickWidget. None: nothing is written where the app runs, the browser gets downloads.
+        cohort: Cohort of sample cases to pick from.
+        limit_mb: Size of the largest file that may be uploaded, in MB (10^6 bytes).
+        output_dir: Folder for what is saved, as in ClickWidget. None: nothing is written where the app runs, the
+            browser gets downloads.
 
     Attributes:
-        view: The ClickWidget of the open scan; None before the first.
-        upload: The UploadWidget; its `error` and `status` hold what the page says.
+        view: ClickWidget of the open scan; None before the first.
+        upload: UploadWidget of the page; its `error` and `status` are shown there.
     """
 
     def __init__(self, cohort: Cohort, *, limit_mb: float = 200, output_dir: str | os.PathLike | None = None):
@@ -86,7 +87,7 @@ class App(ipywidgets.VBox):
         super().close()
 
     def _repr_mimebundle_(self, **arguments: Any) -> dict[str, Any]:
-        """The live page, and for places without one a picture of the scan as it is now."""
+        """The live page, and for pages without one a picture of the scan as it is now."""
         bundle = super()._repr_mimebundle_(**arguments)
         if self.view is not None:
             bundle["image/png"] = self.view._repr_mimebundle_()[0]["image/png"]
@@ -144,12 +145,12 @@ class UploadWidget(anywidget.AnyWidget):
     is there, at last {"ticket", "done": True}, or {"ticket", "failed": True} with the reason in `error`.
 
     Args:
-        receive: Called with path, name and unit of the complete file, which is deleted afterwards. The name is for
-            people: it comes from a browser, and is no path.
-        limit_mb: Largest file, in MB.
+        receive: Function that is called with path, name and unit of the complete file, which is deleted afterwards.
+            The name is for people: it comes from a browser, and is no path.
+        limit_mb: Size of the largest file, in MB.
 
     Attributes:
-        error, status: What the page says beneath.
+        error, status: Texts that the page shows beneath.
     """
 
     _esm = (STATIC / "upload.js").read_text(encoding="utf-8")  # text, as in ClickWidget

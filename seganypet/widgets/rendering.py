@@ -43,7 +43,7 @@ def view3d(volume: Volume, mask: Masks | None = None, backend: str = "mip") -> A
     Args:
         volume: Any grid: oblique, left-handed, axes in any order.
         mask: Shape of `volume`: bool; or a label map, with a colour for each label; or several bool masks by name.
-        backend: Who draws.
+        backend: Renderer.
 
             - "mip", maximum intensity projections from all around, turned with slider, mouse or keys. Needs
               `seganypet[notebooks]`. Works offline; runs without a page and exported pages show a picture instead.
@@ -79,7 +79,7 @@ class RotatingMip(anywidget.AnyWidget):
 
     Attributes:
         angle: Degrees, 0 to 359; set it and the browser follows.
-        projections: What is drawn.
+        projections: Pictures that are drawn.
 
     Raises:
         GeometryError: If a mask has another shape.
@@ -125,9 +125,9 @@ class RotatingMip(anywidget.AnyWidget):
         ink = "black" if self.scene["dark_when_high"] else "white"
         for ax, angle in zip(figure.subplots(1, len(PICTURE_ANGLES)), PICTURE_ANGLES, strict=True):
             mip, marks = self.projections.seen_from(angle)
-            place = {"extent": (0, width_mm, 0, height_mm), "aspect": "equal"}
-            ax.imshow(mip, cmap=greys, vmin=0, vmax=255, interpolation="bilinear", **place)
-            ax.imshow(marks, cmap=overlay, vmin=0, vmax=2 * len(COLOURS), interpolation="nearest", **place)
+            layout = {"extent": (0, width_mm, 0, height_mm), "aspect": "equal"}
+            ax.imshow(mip, cmap=greys, vmin=0, vmax=255, interpolation="bilinear", **layout)
+            ax.imshow(marks, cmap=overlay, vmin=0, vmax=2 * len(COLOURS), interpolation="nearest", **layout)
             for x, align, turn in ((0.01, "left", 0), (0.99, "right", 4)):
                 letter = DIRECTIONS[(angle // 45 + turn) % 8]
                 ax.text(x, 0.5, letter, ha=align, va="center", color=ink, transform=ax.transAxes)
@@ -163,9 +163,9 @@ class Projections:
 
         # Wide enough for whatever can be seen, about its middle: scans have air around the patient.
         seen = np.any([codes.max(axis=2) > FAINT, *(one.any(axis=2) for one in inside)], axis=0)
-        places_mm = (np.argwhere(seen if seen.any() else ~seen) + 0.5) * spacing[:2]
-        middle_mm = (places_mm.min(axis=0) + places_mm.max(axis=0)) / 2
-        radius_mm = np.linalg.norm(places_mm - middle_mm, axis=1).max() + np.linalg.norm(spacing[:2]) / 2
+        visible_mm = (np.argwhere(seen if seen.any() else ~seen) + 0.5) * spacing[:2]
+        middle_mm = (visible_mm.min(axis=0) + visible_mm.max(axis=0)) / 2
+        radius_mm = np.linalg.norm(visible_mm - middle_mm, axis=1).max() + np.linalg.norm(spacing[:2]) / 2
         pixel_mm = spacing[:2].min()
         columns = 2 * int(np.ceil(radius_mm / pixel_mm))
 

@@ -381,6 +381,19 @@ def test_own_clicks_are_told_from_proposed_ones(start):
     assert counts() == (1, 3)
 
 
+def test_a_progress_that_lists_proposed_clicks_without_field_names_is_still_read(start):
+    annotation = start()
+    annotation.open().click(ijk=(8, 7, 8))
+    path = annotation.folder / "a" / "progress.json"
+    content = json.loads(path.read_text())
+    proposed = content["proposed"]
+    path.write_text(json.dumps(content | {"proposed": [[*one["ijk"], one["foreground"]] for one in proposed]}))
+    assert CaseProgress.load(path).proposed == proposed and len(proposed) == 3
+    again = start()
+    again.open()
+    assert again.progress.set_index("case").loc["a", ["clicks", "proposed_clicks"]].tolist() == [1, 3]
+
+
 # ---- done
 
 
