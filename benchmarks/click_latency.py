@@ -22,7 +22,7 @@ from seganypet.pet.volume import Volume
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
-from browser import Chromium, place_of, run_all, serve, write_notebook  # noqa: E402
+from browser import Chromium, point_on_page, run_all, serve, write_notebook  # noqa: E402
 
 SEED, SHAPE, SPACING = 7, (256, 256, 326), (2.0, 2.0, 3.0)
 FIRST, FURTHER = 5, 20  # repeats
@@ -146,7 +146,7 @@ def measure(page: Page, liver: tuple, beside: tuple, alone: dict[str, list[float
 def timed_click(page: Page, ijk: tuple[int, int, int]) -> float:
     """Milliseconds from the mouse to the mask."""
     canvas = page.locator("canvas.sap-axial")
-    x, y = place_of(canvas, ijk[0], ijk[1], SHAPE[:2])
+    x, y = point_on_page(canvas, ijk[0], ijk[1], SHAPE[:2])
     canvas.evaluate(WATCH, (SHAPE[1] - ijk[1] - 0.5) / SHAPE[1])
     page.mouse.click(x, y)
     milliseconds = page.evaluate("window.changed")

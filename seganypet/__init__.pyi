@@ -65,8 +65,16 @@ from .pet.volume import (
 )
 from .phantom import make_phantom as make_phantom
 from .phantom.annotators import low_quality_labels as low_quality_labels
-from .prompting.prompts import Click as Click
-from .prompting.prompts import Journal as Journal
+from .prompting.networks import open_session as open_session
+from .prompting.prompts import (
+    Click as Click,
+)
+from .prompting.prompts import (
+    Journal as Journal,
+)
+from .prompting.prompts import (
+    Prompt as Prompt,
+)
 from .prompting.random_walker import RandomWalkerSession as RandomWalkerSession
 from .prompting.session import Session as Session
 from .prompting.simulate import first_click as first_click

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar, cast
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class SegAnyPETError(ValueError):
@@ -53,7 +55,7 @@ class SampleError(SegAnyPETError):
     """A public sample that is unknown, cannot be fetched, or is not what it should be."""
 
 
-def renamed_keywords(**new_names: str) -> Callable[[Callable], Callable]:
+def renamed_keywords(**new_names: str) -> Callable[[Function], Function]:
     """Decorator: refuse keyword arguments by their former names, in words that give those of today.
 
     >>> @renamed_keywords(size="side")
@@ -63,7 +65,7 @@ def renamed_keywords(**new_names: str) -> Callable[[Callable], Callable]:
     seganypet.errors.SegAnyPETError: area: the argument size is now called side; pass side=3.
     """
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Function) -> Function:
         @wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
             for old, new in new_names.items():
@@ -74,6 +76,6 @@ def renamed_keywords(**new_names: str) -> Callable[[Callable], Callable]:
                     )
             return function(*args, **kwargs)
 
-        return checked
+        return cast(Function, checked)
 
     return decorate

@@ -127,7 +127,7 @@ def run_all(page: Page, address: str) -> None:
     page.get_by_text("Run All Cells", exact=True).click()
 
 
-def place_of(canvas: Locator, across: int, up: int, shape: tuple[int, int]) -> tuple[float, float]:
+def point_on_page(canvas: Locator, across: int, up: int, shape: tuple[int, int]) -> tuple[float, float]:
     """Where on the page the middle of a voxel is drawn, of a slice of `shape` (across, up) that is not zoomed."""
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeGuard
 
 import nibabel as nib
 import numpy as np
@@ -64,14 +64,15 @@ class Prompt(ABC):
         """The one of its voxels that is nearest to their mean; views move there."""
         voxels = self.voxels
         nearest = np.linalg.norm(voxels - voxels.mean(0), axis=1).argmin()
-        return tuple(int(index) for index in voxels[nearest])
+        i, j, k = voxels[nearest].tolist()
+        return i, j, k
 
     @property
     def marks(self) -> tuple[Mark, ...]:
         """What is drawn of it: each of its voxels, unless the kind knows better."""
         return tuple(Mark((tuple(voxel),), self.foreground) for voxel in self.voxels.tolist())
 
-    def checked(self, volume: Volume) -> Self:
+    def checked(self, volume: Volume) -> "Prompt":
         """The prompt as a session keeps it.
 
         Raises:
@@ -125,7 +126,7 @@ class Click(Prompt):
     def centre_ijk(self) -> Voxel:
         return self.ijk
 
-    def checked(self, volume: Volume) -> Self:
+    def checked(self, volume: Volume) -> "Click":
         return click_at(volume, self.ijk, foreground=self.foreground)
 
     def to_json(self, affine: np.ndarray | None = None) -> dict[str, Any]:
@@ -135,8 +136,7 @@ class Click(Prompt):
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], affine: np.ndarray | None = None) -> Self:
         ijk, foreground = entry.get("ijk"), entry.get("foreground")
-        whole = _are_numbers(ijk) and all(type(index) is int for index in ijk)
-        if not (whole and isinstance(foreground, bool)):
+        if not (_are_numbers(ijk) and all(type(index) is int for index in ijk) and isinstance(foreground, bool)):
             raise ClickError(
                 f"{dict(entry)} is no click; expected ijk with three integers, and foreground true or false."
             )
@@ -179,7 +179,8 @@ def click_at(volume: Volume, ijk: Any = None, mm: Any = None, foreground: bool =
             f"{volume.source}: mm={rounded(point_mm)} is voxel {rounded(voxel)}, outside shape {volume.shape}. Is it "
             "RAS+ (x to the right, y to the front, z to the head)? DICOM counts x and y the other way."
         )
-    return Click(tuple(int(index) for index in np.rint(voxel)), bool(foreground))
+    i, j, k = np.rint(voxel).astype(int).tolist()
+    return Click((i, j, k), bool(foreground))
 
 
 def signed_voxels(prompts: Iterable[Prompt]) -> list[tuple[Voxel, bool]]:
@@ -297,7 +298,7 @@ def describe_volume(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _are_numbers(point: Any) -> bool:
+def _are_numbers(point: Any) -> TypeGuard[list[float]]:
     if not (isinstance(point, list) and len(point) == 3):
         return False
     return all(isinstance(number, (int, float)) and abs(number) < 1e9 for number in point)

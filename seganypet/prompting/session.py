@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seganypet.errors import ClickError, UnitError, renamed_keywords
 from seganypet.model.base import PromptableNetwork
-from seganypet.pet.volume import Volume
+from seganypet.pet.volume import Point, Volume
 from seganypet.prompting.networks import NetworkSession
 from seganypet.prompting.prompts import Journal, Prompt, signed_voxels
 from seganypet.prompting.window import Window, logits_on_grid, mask_on_grid, resample, sample_window, window_around
@@ -42,7 +42,7 @@ class WindowLogits:
 
     window: Window
     logits: Tensor
-    seeds_mm: tuple[tuple[float, float, float], ...] = ()
+    seeds_mm: tuple[Point, ...] = ()
 
 
 class Session(NetworkSession):
@@ -129,8 +129,7 @@ class Session(NetworkSession):
             window = self._window(self.volume.to_mm(newest.centre_ijk), self.spacing_mm)
             windows = (*windows, WindowLogits(window, self.model.no_logits()))
         windows = tuple(self._decode(part, points) if _holds_any(part, new_mm) else part for part in windows)
-        if self.min_spacing_mm is not None:
-            windows = tuple(self._zoomed(part, points) for part in windows)
+        windows = tuple(self._zoomed(part, points) for part in windows)
         return self._grow(drop_orphan_windows(windows), points)
 
     def _points_mm(self, prompts: Sequence[Prompt]) -> list[PointMM]:
@@ -145,7 +144,7 @@ class Session(NetworkSession):
             self._embeddings.clear()
 
     def _settings(self) -> dict[str, float | str]:
-        settings = {"spacing_mm": self.spacing_mm, "precision": self.precision}
+        settings: dict[str, float | str] = {"spacing_mm": self.spacing_mm, "precision": self.precision}
         # Only where it counts: journals from before there was a zoom still fit.
         return settings if self.min_spacing_mm is None else settings | {"min_spacing_mm": self.min_spacing_mm}
 
@@ -178,13 +177,15 @@ class Session(NetworkSession):
 
     def _clicked_part(self, part: WindowLogits, points: list[PointMM]) -> WindowLogits:
         """The window with those pieces of its mask alone that hold a foreground point or a seed."""
-        held_mm = [*_foreground_in(part, points), *(mm for mm in part.seeds_mm if part.window.contains_mm(mm))]
-        return replace(part, logits=keep_clicked_components(part, held_mm))
+        seeds_mm = [np.array(mm) for mm in part.seeds_mm if part.window.contains_mm(mm)]
+        return replace(part, logits=keep_clicked_components(part, [*_foreground_in(part, points), *seeds_mm]))
 
     def _zoomed(self, part: WindowLogits, points: list[PointMM]) -> WindowLogits:
         """The prediction for a finer window where what was clicked is small; else the window as it is."""
+        if self.min_spacing_mm is None or part.seeds_mm:
+            return part
         clicked_mm = _foreground_in(part, points)
-        if part.seeds_mm or not clicked_mm:
+        if not clicked_mm:
             return part
         low, high = mask_extent_mm(keep_clicked_components(part, clicked_mm), part.window, clicked_mm)
         spacing_mm = max(self.min_spacing_mm, float((high - low).max()) / (SMALL_FRACTION * part.window.size))
@@ -195,24 +196,24 @@ class Session(NetworkSession):
 
     def _grow(self, windows: tuple[WindowLogits, ...], points: list[PointMM]) -> tuple[WindowLogits, ...]:
         """Open half-overlapping windows wherever what was clicked meets a face inside the volume, until none does."""
-        windows, waiting = list(windows), list(windows)
+        grown, waiting = list(windows), list(windows)
         while waiting:
             part = self._clicked_part(waiting.pop(0), points)
             for axis, side in touched_faces(part.logits):
                 neighbour = self._neighbour(part, axis, side)
-                if neighbour is None or any(_same_position(neighbour.window, other.window) for other in windows):
+                if neighbour is None or any(_same_position(neighbour.window, other.window) for other in grown):
                     continue
-                if len(windows) >= MAX_WINDOWS:
+                if len(grown) >= MAX_WINDOWS:
                     warnings.warn(
                         f"the mask of {self.active} still meets the border of its {MAX_WINDOWS} windows: it may have "
                         "leaked (undo, then click elsewhere), or be cut there (use a coarser spacing_mm).",
                         stacklevel=6,  # whoever clicks
                     )
-                    return tuple(windows)
-                grown = self._decode(neighbour, points)
-                windows.append(grown)
-                waiting.append(grown)
-        return tuple(windows)
+                    return tuple(grown)
+                added = self._decode(neighbour, points)
+                grown.append(added)
+                waiting.append(added)
+        return tuple(grown)
 
     def _neighbour(self, part: WindowLogits, axis: int, side: int) -> WindowLogits | None:
         """The window half a window further, prompted where this mask is deepest in the overlap."""
@@ -228,7 +229,8 @@ class Session(NetworkSession):
         mask[tuple(half)] = False  # only what lies in the overlap
         deepest = np.unravel_index(ndimage.distance_transform_edt(mask).argmax(), mask.shape)
         seed_mm = window.grid_affine(size)[:3, :3] @ deepest + window.grid_affine(size)[:3, 3]
-        return WindowLogits(neighbour, resample_logits(part, neighbour), (tuple(float(x) for x in seed_mm),))
+        x, y, z = seed_mm.tolist()
+        return WindowLogits(neighbour, resample_logits(part, neighbour), ((x, y, z),))
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -242,7 +244,7 @@ def drop_orphan_windows(windows: tuple[WindowLogits, ...]) -> tuple[WindowLogits
     """
     staying = [part for part in windows if not part.seeds_mm]
     grown = [part for part in windows if part.seeds_mm]
-    found = True
+    found = grown
     while found:
         found = [part for part in grown if any(_in_mask(other, seed) for other in staying for seed in part.seeds_mm)]
         staying += found
@@ -250,7 +252,7 @@ def drop_orphan_windows(windows: tuple[WindowLogits, ...]) -> tuple[WindowLogits
     return tuple(part for part in windows if part in staying)
 
 
-def _in_mask(part: WindowLogits, mm: tuple[float, float, float]) -> bool:
+def _in_mask(part: WindowLogits, mm: Point) -> bool:
     size = part.logits.shape[-1]
     voxel = np.rint(np.linalg.solve(part.window.grid_affine(size), [*mm, 1])[:3]).astype(int)
     return bool((voxel >= 0).all() and (voxel < size).all() and part.logits[0, 0][tuple(voxel)] > 0)

@@ -31,9 +31,9 @@ WHITE_PERCENTILE = 99.5  # of a volume in Bq/mL, which has no usual range
 
 
 class SlicePosition(NamedTuple):
-    """A voxel in the stack of `slices_of`."""
+    """A voxel in the stack of `slices_of`: number of the slice, row and column."""
 
-    index: int
+    number: int
     row: int
     column: int
 
@@ -82,6 +82,13 @@ class SliceSession(NetworkSession):
         ClickError: `axis`, `batch`, `intensity_range` or `cache_mb` make no sense.
     """
 
+    axis: str
+    batch: int
+    cache_mb: float
+    intensity_range: tuple[float, float]
+    _slices: np.ndarray  # (n, rows, columns) uint8
+    _pixel_mm: tuple[float, float]  # height and width
+
     network = SliceNetwork
     renamed_settings = {"window": "intensity_range"}
 
@@ -105,7 +112,7 @@ class SliceSession(NetworkSession):
         given = intensity_range is not None
         self.intensity_range = _checked_range(intensity_range) if given else usual_intensity_range(volume)
         self.seconds_embedding = self.seconds_decoding = 0.0
-        self._slices = slices_of(to_eight_bit(volume.data, self.intensity_range), volume, axis)  # (n, rows, columns)
+        self._slices = slices_of(to_eight_bit(volume.data, self.intensity_range), volume, axis)
         spacing, view = ras_spacing(volume), VIEWS[axis]
         self._pixel_mm = spacing[view.up], spacing[view.across]
         self._embeddings: dict[int, Tensor] = {}  # the one used last at the end
@@ -138,7 +145,7 @@ class SliceSession(NetworkSession):
                 foreground. The session is then as it was before.
         """
         new = tuple(self._checked(click) for click in clicks)
-        slices = [{self.position_of(voxel).index for voxel in click.voxels} for click in new]
+        slices = [{self.position_of(voxel).number for voxel in click.voxels} for click in new]
         count = len(set().union(*slices))
         if not new or count < sum(map(len, slices)):
             raise ClickError(
@@ -213,14 +220,14 @@ class SliceSession(NetworkSession):
         points: dict[int, SlicePoints] = {}
         for voxel, foreground in signed_voxels(new):
             position = self.position_of(voxel)
-            known = predictions[position.index].points if position.index in predictions else ()
-            known = points.get(position.index, known)
+            known = predictions[position.number].points if position.number in predictions else ()
+            known = points.get(position.number, known)
             if not known and not foreground:
                 raise ClickError(
-                    f"{self.active}: ijk={voxel} is its first click in {self.axis} slice {position.index}, so it must "
+                    f"{self.active}: ijk={voxel} is its first click in {self.axis} slice {position.number}, so it must "
                     "be foreground. A slice that was not clicked is empty already."
                 )
-            points[position.index] = (*known, (position, foreground))
+            points[position.number] = (*known, (position, foreground))
         # A padded prompt is another prompt, so only slices of equally many points, all new or none, share a batch.
         alike = defaultdict(list)
         for index, inside in points.items():

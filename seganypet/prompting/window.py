@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from seganypet.pet.volume import Point, Volume
@@ -44,11 +45,11 @@ class Window:
         affine[:3, 3] = np.array(self.corner_mm) + self.spacing_mm * (step - 1) / 2
         return affine
 
-    def to_window(self, mm: np.ndarray) -> np.ndarray:
+    def to_window(self, mm: ArrayLike) -> np.ndarray:
         """RAS+ millimetres to voxels of the window, (..., 3) in and out."""
         return (np.asarray(mm, float) - np.array(self.corner_mm)) / self.spacing_mm
 
-    def contains_mm(self, mm: np.ndarray) -> bool:
+    def contains_mm(self, mm: ArrayLike) -> bool:
         """True if the point lies inside the cube."""
         ijk = self.to_window(mm)
         return bool(np.all(ijk >= -0.5) and np.all(ijk <= self.size - 0.5))

@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from conftest import REPOSITORY, oblique
 
 pytest.importorskip("playwright", reason="browser tests need playwright: pip install 'seganypet[test]'")
-from browser import CHROMIUM, Chromium, place_of, run_all, serve, write_notebook
+from browser import CHROMIUM, Chromium, point_on_page, run_all, serve, write_notebook
 from PIL import Image
 
 from seganypet.pet.views import VIEWS, ijk_to_ras
@@ -192,7 +192,7 @@ def check_that_clicks_land(site, page, name: str, picture: str) -> None:
         across, up, through, *_ = VIEWS[view]
         show_slice(one, view, ras[through])
         canvas = one.locator(f"canvas.sap-{view}")
-        return canvas, *place_of(canvas, ras[across], ras[up], (canonical_shape[across], canonical_shape[up]))
+        return canvas, *point_on_page(canvas, ras[across], ras[up], (canonical_shape[across], canonical_shape[up]))
 
     targets = [(view, ras) for view in VIEWS for ras in hot_voxels(name)]
     for view, ras in targets:  # before any mark covers them
@@ -314,7 +314,7 @@ def test_a_click_on_the_strip_jumps_to_the_hottest_voxel_behind_it(lab):
     i, j, k = hot_voxels("oblique")[2]
     show_slice(one, "coronal", 0)
     shape = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(SHAPES["oblique"], np.uint8), AFFINES["oblique"])).shape
-    page.mouse.click(*place_of(one.locator("canvas.sap-mip"), i, k, (shape[0], shape[2])))
+    page.mouse.click(*point_on_page(one.locator("canvas.sap-mip"), i, k, (shape[0], shape[2])))
     for view, depth in (("axial", k), ("coronal", j), ("sagittal", i)):
         one.locator(f"canvas.sap-{view}[aria-label='{view} slice {depth}']").wait_for()
 
@@ -384,7 +384,7 @@ def test_saved_and_downloaded_masks_lie_on_the_scans_grid(lab):
     i, j, k = hot_voxels("turned")[2]
     show_slice(one, "axial", k)
     shape = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(SHAPES["turned"], np.uint8), AFFINES["turned"])).shape
-    page.mouse.click(*place_of(one.locator("canvas.sap-axial"), i, j, shape[:2]))
+    page.mouse.click(*point_on_page(one.locator("canvas.sap-axial"), i, j, shape[:2]))
     site.wait_for_clicks("turned", 1)
     one.get_by_role("button", name="Save").click()
     one.get_by_role("status").filter(has_text="saved mask.nii.gz").wait_for()
@@ -444,7 +444,7 @@ def test_the_quickstart_is_clicked_as_a_new_user_would(chromium, tmp_path):
         frames = [one.screenshot()]
         for clicks in (1, 0, 1):
             if clicks:
-                page.mouse.click(*place_of(one.locator("canvas.sap-axial"), i, j, shape[:2]))
+                page.mouse.click(*point_on_page(one.locator("canvas.sap-axial"), i, j, shape[:2]))
             else:
                 one.get_by_role("button", name="Undo").click()
             one.locator(".sap-counter").filter(has_text=re.compile(rf"^{clicks} click")).wait_for()
