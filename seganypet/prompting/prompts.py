@@ -147,7 +147,8 @@ class Click(Prompt):
                     f"ijk={ijk} and mm={mm} contradict each other: this voxel lies at mm={expected_mm.tolist()}. One "
                     "of them was edited: click again in a session and save its journal."
                 )
-        return cls(tuple(ijk), foreground)
+        i, j, k = map(int, ijk)
+        return cls((i, j, k), foreground)
 
 
 PROMPTS: dict[str, type[Prompt]] = {Click.kind: Click}

@@ -125,7 +125,7 @@ def test_empty_truth_and_strangers_are_refused_each_by_its_own_message():
         first_click(np.zeros_like(truth), spacing=SPACING)
     with pytest.raises(ClickError, match="unknown click strategy 'deep'.*deepest, random"):
         first_click(truth, "deep", spacing=SPACING)
-    with pytest.raises(ClickError, match=r"needs a source of chance: rng="):
+    with pytest.raises(ClickError, match=r"needs a random generator: rng="):
         first_click(truth, "random", spacing=SPACING)
     with pytest.raises(GeometryError, match="uint8 array.*organs == 1"):
         first_click(truth.astype(np.uint8), spacing=SPACING)
