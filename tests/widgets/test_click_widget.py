@@ -1,8 +1,10 @@
 """ClickWidget without a browser: its twin in Python, the messages a browser sends, and the bytes it gets."""
 
+import gc
 import io
 import json
 import struct
+import weakref
 
 import nibabel as nib
 import numpy as np
@@ -387,3 +389,12 @@ def test_what_makes_no_sense_is_refused(session, volume, arguments, error, messa
     with pytest.raises(error, match=message):
         ClickWidget(**arguments)
     assert session.watchers == []
+
+
+def test_a_closed_widget_is_freed_with_its_scan(session):
+    widget = ClickWidget(session)
+    known = weakref.ref(widget)
+    widget.close()
+    del widget
+    gc.collect()
+    assert known() is None
