@@ -32,9 +32,6 @@ from .pet.plots import show_fused as show_fused
 from .pet.plots import show_mip as show_mip
 from .pet.plots import show_slices as show_slices
 from .pet.quantification import (
-    Threshold as Threshold,
-)
-from .pet.quantification import (
     quantify as quantify,
 )
 from .pet.quantification import (
@@ -48,6 +45,8 @@ from .pet.registration import register_rigid as register_rigid
 from .pet.resampling import resample_to as resample_to
 from .pet.suv import lean_body_mass as lean_body_mass
 from .pet.suv import suv_factor as suv_factor
+from .pet.threshold_rules import Threshold as Threshold
+from .pet.threshold_rules import ThresholdRule as ThresholdRule
 from .pet.volume import (
     Volume as Volume,
 )

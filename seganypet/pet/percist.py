@@ -2,7 +2,7 @@
 
     reference = liver_reference(pet, liver, exclude=lesions > 0)
     measurability(pet, lesions, reference)       # SULpeak of every lesion against the threshold
-    quantify(pet, lesions, rule=reference.rule)  # the masks narrowed to voxels that reach it
+    quantify(pet, lesions, threshold=reference.rule)  # the masks narrowed to voxels that reach it
 
 From Wahl et al., J Nucl Med 2009 (PERCIST 1.0; explained by O and Wahl, Radiology 2016): both thresholds, size and
 organ of both regions, SULpeak as what is compared, the hottest lesion as target. From this package: where a region

@@ -14,6 +14,7 @@ import numpy as np
 from seganypet import __version__
 from seganypet._files import replace_atomically
 from seganypet.errors import ClickError, JournalError
+from seganypet.pet.threshold_rules import current_rule_name
 from seganypet.pet.volume import Volume, check_affine, finite_point, rounded
 
 FORMAT = "seganypet-journal-1"
@@ -126,7 +127,10 @@ class Journal:
         except (TypeError, ValueError, OverflowError) as error:
             raise JournalError(f"{path}: {error}") from error
         clicks = tuple(_read_click(path, affine, number, entry) for number, entry in enumerate(content["clicks"], 1))
-        return cls(content["volume"], content["model"], content["settings"], clicks, content["versions"])
+        model = content["model"]
+        if isinstance(model.get("rule"), str):  # a threshold's, which had another name in older journals
+            model = {**model, "rule": current_rule_name(model["rule"])}
+        return cls(content["volume"], model, content["settings"], clicks, content["versions"])
 
 
 def describe_volume(volume: Volume) -> dict[str, Any]:

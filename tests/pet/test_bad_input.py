@@ -325,7 +325,7 @@ CAUSES = {
     "quantities of another grid": (call(quantify, PET, MASK[1:]), GeometryError, r"shape \(6, 8, 9\) does not lie"),
     "quantities of logits": (call(quantify, PET, DATA), VolumeError, "mask is float32; expected bool"),
     "quantities of negative labels": (call(quantify, PET, -1 * MASK), VolumeError, "label map holds -1 to 0"),
-    "unknown threshold rule": (call(threshold_mask, PET, MASK, "50%"), VolumeError, "'50%'; expected 'fixed4'"),
+    "unknown threshold rule": (call(threshold_mask, PET, MASK, "50%"), VolumeError, "expected '50% SUVmax'"),
     "unknown kind of peak": (call(quantify, PET, MASK, peak="top"), VolumeError, "peak='top'; expected 'global'"),
 }  # fmt: skip
 

@@ -292,7 +292,7 @@ def test_the_rule_narrows_masks_to_the_threshold_and_says_so():
     assert rule.suvbw == pytest.approx(3.0, rel=1e-6)
     active = threshold_mask(volume, labels > 0, rule)
     np.testing.assert_array_equal(active, labels > 1)
-    table = quantify(volume, labels, rule=rule)
+    table = quantify(volume, labels, threshold=rule)
     assert table["definition"].str.contains("PERCIST threshold SUL").all()
 
 

@@ -255,7 +255,7 @@ def test_background_clicks_lie_deep_in_the_hot_pieces_hottest_first():
 
 def test_a_background_click_takes_the_bladder_out_of_a_click_session():
     volume, organ, _, lesion = _bladder_and_lesion()
-    session = ThresholdSession(volume, "4.0")
+    session = ThresholdSession(volume, "SUV>=4")
     grown = session.click(np.unravel_index(lesion.argmax(), SHAPE))
     assert grown[organ].all()  # the lesion's click runs over into the bladder
     for click in background_clicks(volume, organ):

@@ -61,13 +61,13 @@ def test_a_patient_with_three_scans_counts_once():
 def test_healthy_scans_count_for_no_method_but_in_a_column_of_their_own():
     healthy = {"dsc": np.nan, "fnv_share": np.nan, "f1": np.nan, "lesions": 0, "fpv_ml": 300.0}
     rows = [
-        row("sick", "SUV 4", "no click", 0, 0, 0.4, fpv_ml=100.0),
-        row("healthy", "SUV 4", "no click", 0, 0, **healthy),
+        row("sick", "SUV>=4", "no click", 0, 0, 0.4, fpv_ml=100.0),
+        row("healthy", "SUV>=4", "no click", 0, 0, **healthy),
         row("sick", "deep", "one by one", 1, 3, 0.6),
     ]
     summary = summarise_tumours(pd.DataFrame(rows)).set_index("model")
     assert summary["patients"].tolist() == [1, 1] and summary["fpv_ml"].tolist() == [100.0, 1.0]
-    assert summary.loc["SUV 4", "healthy_fpv_ml"] == 300 and np.isnan(summary.loc["deep", "healthy_fpv_ml"])
+    assert summary.loc["SUV>=4", "healthy_fpv_ml"] == 300 and np.isnan(summary.loc["deep", "healthy_fpv_ml"])
 
 
 def test_a_comparison_without_rows_says_what_there_is(table):
