@@ -110,7 +110,7 @@ def physiology(output: Path) -> None:
             rows.append({"case": scan.name, "SUV 4": way, "clicks": clicks} | scores)
     table = pd.DataFrame(rows)
     table.round(4).to_csv(output / "tumours_physiology.csv", index=False)
-    measures = ["clicks", "dsc", "fpv_ml", "fnv_share", "f1"]
+    measures = ["clicks", "dsc", "fpv_ml", "fnv_fraction", "f1"]
     print(table.groupby("SUV 4", sort=False)[measures].mean().round(3).to_string())
 
 

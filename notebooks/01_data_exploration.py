@@ -384,7 +384,7 @@ reference = sap.liver_reference(phantom.pet, liver, exclude=phantom.lesions > 0)
 print(f"liver, 3 cm sphere: SUL {reference.mean:.2f} +- {reference.sd:.2f}; measurable from {reference.threshold:.2f}")
 if phantom.lesions.any():
     lesion_names = {label: f"lesion {label}" for label in range(1, phantom.lesions.max() + 1)}
-    hot_enough = sap.measurability(phantom.pet, phantom.lesions, reference, names=lesion_names)
+    hot_enough = sap.measurable_lesions(phantom.pet, phantom.lesions, reference, names=lesion_names)
     print(hot_enough[["object", "SULpeak", "threshold", "measurable", "target"]].round(2).to_string(index=False))
 
 # %% [markdown]

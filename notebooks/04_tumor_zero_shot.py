@@ -250,7 +250,7 @@ table = sap.analyse_tumours(
 summary = sap.summarise_tumours(table)
 shown = summary[summary["click"].isin([0, 1, 3, clicks, clicks_at_once])]
 columns = ["model", "lesions_in_training", "prompting", "click", "total_clicks", "dsc", "dsc_low", "dsc_high",
-           "fpv_ml", "fnv_share", "f1", "lesion_dsc"]  # fmt: skip
+           "fpv_ml", "fnv_fraction", "f1", "lesion_dsc"]  # fmt: skip
 print(f"means over {table['patient'].nunique()} patients; intervals: 95 % bootstrap; lesion_dsc: lesions from 3 mL")
 print(shown[columns].round(2).to_string(index=False))
 

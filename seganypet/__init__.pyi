@@ -23,9 +23,8 @@ from .pet.percist import (
 from .pet.percist import (
     liver_reference as liver_reference,
 )
-from .pet.percist import (
-    measurability as measurability,
-)
+from .pet.percist import measurability as measurability
+from .pet.percist import measurable_lesions as measurable_lesions
 from .pet.physiology import physiological_mask as physiological_mask
 from .pet.physiology import without_physiology as without_physiology
 from .pet.plots import show_fused as show_fused
@@ -40,6 +39,7 @@ from .pet.quantification import (
 from .pet.quantification import (
     threshold_mask as threshold_mask,
 )
+from .pet.registration import apply_transform as apply_transform
 from .pet.registration import moved as moved
 from .pet.registration import register_rigid as register_rigid
 from .pet.resampling import resample_to as resample_to

@@ -258,7 +258,7 @@ def lesion_scores(
         voxel_volume_ml: Volume of one voxel, in mL.
 
     Returns:
-        dsc; fpv_ml, fnv_ml, f1 (see the functions of these names); fnv_share of the tumour's volume; lesions, their
+        dsc; fpv_ml, fnv_ml, f1 (see the functions of these names); fnv_fraction of the tumour's volume; lesions, their
         number (18-connected); and `tumour_burden`. NaN where undefined: a scan without lesions has no DSC, F1 or FNV
         share.
     """
@@ -270,7 +270,7 @@ def lesion_scores(
         "dsc": dice(found, true),
         "fpv_ml": fpv_ml(found, true, voxel_volume_ml),
         "fnv_ml": missed_ml,
-        "fnv_share": missed_ml / burden["true_mtv_ml"] if burden["true_mtv_ml"] else float("nan"),
+        "fnv_fraction": missed_ml / burden["true_mtv_ml"] if burden["true_mtv_ml"] else float("nan"),
         "f1": lesion_f1(found, true) if burden["true_mtv_ml"] else float("nan"),
         "lesions": ndimage.label(true, CONNECTED_18)[1],
     } | burden

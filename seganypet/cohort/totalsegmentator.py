@@ -50,7 +50,7 @@ def read_totalsegmentator(
             `liver.nii.gz`. A file that names its labels in the header, as versions from 1.5.2 write, is read by these
             names; one without is taken to be task "total" of version 2, and a warning says so.
         like: The scan whose grid the labels shall have, such as the PET. If the CT was registered to it since, give
-            `moved(pet, numpy.linalg.inv(transform))`: the labels are then those of the PET's voxels.
+            `apply_transform(pet, numpy.linalg.inv(transform))`: the labels are then those of the PET's voxels.
         organs: Which to read, by TotalSegmentator's names; without names in the header those of `TOTAL_V2` only.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a mask on a PET says in numbers: SUVmax, SUVmean, SUVpeak, MTV, TLG and SUL, with definitions."""
+"""A mask on a PET in numbers: SUVmax, SUVmean, SUVpeak, MTV, TLG and SUL, with their definitions."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -98,8 +98,8 @@ def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
     """SUL / SUVbw of the patient in `volume`, dimensionless: lean body mass over body weight.
 
     Args:
-        volume: With `weight_kg`, `height_m` and `sex` in its metadata, as load_dicom and make_phantom give it.
-        formula: "janmahasatian" or "james", see `suv.lean_body_mass`.
+        volume: Volume with `weight_kg`, `height_m` and `sex` in its metadata, as from load_dicom and make_phantom.
+        formula: Formula of lean body mass, "janmahasatian" or "james", see `suv.lean_body_mass`.
 
     Raises:
         SUVError: One of the three is missing or impossible, or the formula is unknown.
@@ -112,15 +112,15 @@ def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
     for key in ("weight_kg", "height_m"):
         value = person[key]
         if value is not None and not (isinstance(value, Real) and np.isfinite(value)):
-            raise SUVError(f"{volume.source}: {key} in its metadata is {value!r}; a number is needed.")
+            raise SUVError(f"{volume.source}: {key} in its metadata is {value!r}; expected a number.")
     try:
         return sul_per_suvbw(**person, formula=formula)
     except SUVError as error:
         message = f"{volume.source}: {error}"
         if None in person.values():
             message += (
-                " A NIfTI file does not hold it. Give it: dataclasses.replace(volume, metadata={**volume.metadata, "
-                "'weight_kg': 70.0, 'height_m': 1.75, 'sex': 'F'}), with this patient's numbers."
+                " A NIfTI file does not hold it. Add it: dataclasses.replace(volume, metadata={**volume.metadata, "
+                "'weight_kg': 70.0, 'height_m': 1.75, 'sex': 'F'}), with this patient's values."
             )
         raise SUVError(message) from None
 
@@ -129,11 +129,11 @@ def peak_weights(affine: np.ndarray) -> np.ndarray:
     """Millilitres of a 1 cm3 sphere in each voxel around its centre voxel.
 
     Args:
-        affine: Of any grid, oblique and anisotropic too, shape (4, 4).
+        affine: Affine of the grid, which may be oblique and anisotropic, shape (4, 4).
 
     Returns:
-        Shape (odd, odd, odd), float64, summing to 1. Voxels that the surface cuts are divided into
-        pieces of at most 0.4 mm, of which those with their centre inside count.
+        Weights that sum to 1, shape (odd, odd, odd), float64. Voxels are divided into pieces of at most 0.4 mm, of
+        which those with their centre inside the sphere count.
     """
     matrix = np.asarray(affine, float)[:3, :3]
     # Half-extent of the sphere in voxels along each axis, exact for sheared grids too.
@@ -174,7 +174,7 @@ def _above(data: np.ndarray, mask: np.ndarray, rule: ThresholdRule | Threshold) 
 def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, peak: str) -> float:
     """Largest mean SUV in a sphere centred on a voxel of the mask; NaN for an empty mask.
 
-    The sphere may reach beyond the mask. A part of it outside the scan is left out of its mean.
+    The sphere may reach beyond the mask. Its mean leaves out what lies outside the scan.
     """
     from scipy.signal import fftconvolve
 
@@ -242,7 +242,7 @@ def _objects(volume: Volume, mask: Masks, names: Mapping[int, str] | None) -> li
         if mask.dtype.kind in "ui":
             _check_shape(volume, mask, "label map")
             if mask.size and not 0 <= mask.min() <= mask.max() <= np.iinfo(np.int16).max:
-                raise VolumeError(f"label map holds {mask.min()} to {mask.max()}; labels from 0 to 32767 are needed.")
+                raise VolumeError(f"label map holds {mask.min()} to {mask.max()}; expected labels from 0 to 32767.")
             boxes = dict(enumerate(ndimage.find_objects(mask.astype(np.int16, copy=False)), start=1))
             if names is None:
                 names = {label: f"label {label}" for label, box in boxes.items() if box is not None}

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 WHOLE = ("click", "total_clicks")
 WORDS = ("case", "patient", "model", "weights", "lesions_in_training", "prompting", "lesion", "version")
 COLUMNS = (
-    *WORDS[:7], "click", "total_clicks", "model_seconds", "dsc", "fpv_ml", "fnv_ml", "fnv_share", "f1", "lesions",
+    *WORDS[:7], "click", "total_clicks", "model_seconds", "dsc", "fpv_ml", "fnv_ml", "fnv_fraction", "f1", "lesions",
     "volume_ml", "suv_max", "mtv_ml", "tlg", "true_mtv_ml", "true_tlg", "version",
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ import traitlets
 
 from seganypet._files import make_folder
 from seganypet.errors import ClickError, SegAnyPETError
-from seganypet.pet.plots import usual_window
+from seganypet.pet.plots import usual_intensity_range
 from seganypet.pet.quantification import quantify
 from seganypet.pet.views import COLOURS, ijk_to_ras, ras_axes, ras_spacing, ras_to_ijk, to_ras
 from seganypet.pet.volume import Volume
@@ -113,7 +113,7 @@ class ClickWidget(anywidget.AnyWidget):
                 "ct": ct_layer,
             },
             cursor=[size // 2 for size in to_ras(volume.data, volume).shape],
-            window=list(usual_window(volume.data, volume.unit) if window is None else window),
+            window=list(usual_intensity_range(volume.data, volume.unit) if window is None else window),
         )
         session.watchers.insert(0, self.refresh)  # before those that save: a click is seen, whatever a disk does
         self.on_msg(self._obey)

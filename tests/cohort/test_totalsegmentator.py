@@ -12,7 +12,7 @@ from seganypet.cohort.labels import organ_targets
 from seganypet.cohort.totalsegmentator import TOTAL_V2, read_totalsegmentator, run_totalsegmentator
 from seganypet.errors import GeometryError, SegAnyPETError, UnitError, VolumeError
 from seganypet.organs import ORGANS
-from seganypet.pet.registration import moved
+from seganypet.pet.registration import apply_transform
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Volume
 
@@ -174,7 +174,7 @@ def test_labels_of_a_ct_that_was_moved_since_are_read_by_moving_the_pet_instead(
     transform = np.eye(4)
     transform[:3, 3] = ct.affine[:3, 0]  # the CT shows one voxel on what the PET shows here
     pet = Volume(np.ones(ct.shape), ct.affine, "SUVbw")
-    labels, _ = read_totalsegmentator(tmp_path / "organs.nii.gz", moved(pet, np.linalg.inv(transform)))
+    labels, _ = read_totalsegmentator(tmp_path / "organs.nii.gz", apply_transform(pet, np.linalg.inv(transform)))
     assert np.array_equal(labels[:-1], expected()[1:])
 
 
@@ -183,7 +183,7 @@ def test_labels_of_a_ct_that_was_moved_since_are_read_by_moving_the_pet_instead(
     [
         (np.eye(3, dtype=np.uint8)[None].repeat(3, 0), "labels up to 1 and no names .* the folder that holds them"),
         (np.full((3, 3, 3), 200, np.uint8), "labels up to 200 and no names"),
-        (np.full((3, 3, 3), 0.5, np.float32), "a label map holds integers"),
+        (np.full((3, 3, 3), 0.5, np.float32), "expected a label map with integers"),
     ],
 )
 def test_files_that_are_not_its_output_are_refused(ct, tmp_path, labels, message):
@@ -214,7 +214,7 @@ def test_organs_of_another_place_are_refused(ct, tmp_path):
     far = np.eye(4)
     far[2, 3] = 5000.0
     with pytest.raises(GeometryError, match="no organ lies within"):
-        read_totalsegmentator(tmp_path / "organs.nii.gz", moved(ct, far))
+        read_totalsegmentator(tmp_path / "organs.nii.gz", apply_transform(ct, far))
 
 
 # ---- the package itself, by a stand-in with its signature

@@ -107,7 +107,7 @@ def test_lesions_below_the_least_are_not_clicked_and_a_case_of_such_has_no_page(
     options = {"min_volume_ml": 1000.0, "reports": tmp_path / "pages"}
     table = analysed(cohort, tmp_path, **options)
     one_by_one = table[table["prompting"] == "one by one"]
-    assert set(one_by_one["lesion"]) == {"all"} and (one_by_one["fnv_share"] == 1).all()
+    assert set(one_by_one["lesion"]) == {"all"} and (one_by_one["fnv_fraction"] == 1).all()
     assert not list((tmp_path / "pages").iterdir())
     monkeypatch.setattr(TumourScan, "of", lambda *_: pytest.fail("a finished case was opened again"))
     analysed(cohort, tmp_path, **options)
