@@ -224,7 +224,7 @@ CAUSES = {
     "labels elsewhere": (labels(MASK.astype(np.uint8), np.diag([4.0, 4.0, 3.0, 1])), GeometryError, "mm apart.*near"),
     "labels with fractions": (labels(DATA), VolumeError, "perhaps with fractions; expected a label map"),
     "negative labels": (labels(np.full(DATA.shape, -1, np.int16)), VolumeError, "values from -1 to -1"),
-    "labels too large": (labels(np.full(DATA.shape, 40000, np.int32)), VolumeError, "values from 40000 to 40000.*0 to 32767"),
+    "labels too large": (labels(np.full(DATA.shape, 40000, np.int32)), VolumeError, "values from 40000 .*0 to 32767"),
     "mask of another shape": (saved_over(MASK[:-1]), GeometryError, r"shape \(6, 8, 9\) does not fit case7"),
     "logits for a mask": (saved_over(DATA), VolumeError, "mask of float32 .*Threshold logits first: logits > 0"),
     "labels above 255": (saved_over(MASK * 300), VolumeError, "mask of int64 from 0 to 300; expected .* 0 to 255"),
