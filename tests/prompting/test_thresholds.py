@@ -282,7 +282,7 @@ def test_any_baseline_opens_by_name(volume):
     assert [baseline_session(volume, rule).rule for rule in RULES] == list(RULES)
     with pytest.raises(SegAnyPETError, match="unknown threshold rule 'forty'"):
         baseline_session(volume, "forty")
-    with pytest.raises(UnitError, match="needs SUVbw; the volume's unit is Bq/mL"):
+    with pytest.raises(UnitError, match="is in Bq/mL; the random walker .* needs SUVbw"):
         baseline_session(Volume(volume.data, volume.affine, "Bq/mL"), "random_walker")
 
 
