@@ -98,17 +98,17 @@ class BestThreshold(NamedTuple):
     mask: np.ndarray
 
 
-def best_threshold(volume: Volume, truth: np.ndarray, ijk: Sequence[int], steps: int = 64) -> BestThreshold:
+def best_threshold(volume: Volume, truth: np.ndarray, ijk: Sequence[int]) -> BestThreshold:
     """ORACLE: the threshold from this voxel that agrees best with the truth, chosen with knowledge of the truth.
 
-    No threshold rule can do better from the same starting voxel, up to the step between the thresholds tried. For the
-    oracle of a lesion start at its hottest voxel.
+    No threshold rule can do better from the same starting voxel, up to the step between the thresholds tried: 64
+    quantiles of the truth's intensities, up to the intensity at `ijk`. For the oracle of a lesion, start at its
+    hottest voxel.
 
     Args:
         volume: The scan.
         truth: True inside the target, shape of `volume`, bool.
         ijk: Voxel from which the 26-connected region grows.
-        steps: Number of thresholds tried: quantiles of the truth's intensities, up to the intensity at `ijk`.
 
     Raises:
         GeometryError: The shapes differ.
@@ -123,7 +123,7 @@ def best_threshold(volume: Volume, truth: np.ndarray, ijk: Sequence[int], steps:
     values = np.minimum(volume.data[truth], volume.data[ijk])
     flood = FloodFill(volume.data)
     best = BestThreshold(float("nan"), -1.0, np.zeros_like(truth))
-    for threshold in np.unique(np.quantile(values, np.linspace(0, 1, steps), method="lower"))[::-1]:
+    for threshold in np.unique(np.quantile(values, np.linspace(0, 1, 64), method="lower"))[::-1]:
         mask = flood.grow(ijk, threshold)
         # Lower thresholds only grow the region; once it alone is too large to win, stop.
         if 2 * size / (size + np.count_nonzero(mask)) <= best.dsc:

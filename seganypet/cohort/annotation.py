@@ -1,7 +1,7 @@
-"""Annotation: the cases of a cohort one by one, proposed by a model, corrected by a person, saved at every click.
+"""Annotation of a cohort case by case: proposed by a model, corrected by a person, saved at every click.
 
-The workflow of the SegAnyPET supplement's Fig. 1: a model and a junior annotator draw all cases, which makes labels of
-low quality (LQ); seniors check and refine some of them, which makes labels of high quality (HQ).
+The workflow of the SegAnyPET supplement's Fig. 1: a model and a junior annotator draw all cases, which gives labels of
+low quality (LQ); seniors check and refine some of them, which gives labels of high quality (HQ).
 
     junior = Annotation(cohort, model, "junior", annotator="J. Junior")
     session = junior.open()  # the first case that is not done, with what the model proposes
@@ -14,15 +14,15 @@ low quality (LQ); seniors check and refine some of them, which makes labels of h
 
 A folder belongs to one annotator and one quality:
 
-    <case>/progress.json   whose, open or done, minutes, numbers of clicks, and what the case started from
-    <case>/clicks.json     the journal; written after progress.json, so no journal is without its progress
+    <case>/progress.json   annotator, state, minutes, numbers of clicks, and the starting point
+    <case>/clicks.json     the journal; written after progress.json, so that every journal has its progress
     <case>/mask.nii.gz     organs, numbered as ORGAN_CONVENTIONS["seganypet"]
     <case>/lesions.nii.gz  all other objects, numbered 1, 2, ... in the order of their first clicks
-    cohort.csv             the done cases, for `Cohort.from_csv`
-    annotations.csv        what the done cases took
+    cohort.csv             the finished cases, for `Cohort.from_csv`
+    annotations.csv        the effort that each of them took
 
-Every file is whole or absent. A case becomes "done" after its masks are written, and the tables follow from all
-progress.json, so a process may die anywhere: open the folder again and go on.
+Every file is whole or absent. A case becomes "done" after its masks are written, and the tables are made from all
+progress.json, so a process may die at any time: open the folder again and continue.
 """
 
 import json
@@ -98,7 +98,7 @@ class Annotation:
         targets: Sequence[str] = (*ORGANS, "lesion"),
         refine: str | os.PathLike | None = None,
         clock: Callable[[], float] = time.monotonic,
-    ):
+    ) -> None:
         if not isinstance(annotator, str) or not annotator.strip() or not annotator.isprintable():
             raise AnnotationError(f"annotator={annotator!r}; expected the name of the annotator.")
         if quality not in (None, *QUALITIES):

@@ -173,7 +173,7 @@ def _from_labels(
         if largest <= 1 or largest > MAX_CLASSES:
             raise VolumeError(
                 f"{grid.source}: labels up to {largest} and no names in the header; TotalSegmentator's map of all "
-                f"classes has up to {MAX_CLASSES}. Of masks of single organs give the folder that holds them."
+                f"classes has up to {MAX_CLASSES}. For masks of single organs, give their folder."
             )
         warnings.warn(
             f"{grid.source} does not name its labels; they are assumed to be those of TotalSegmentator 2, task total.",

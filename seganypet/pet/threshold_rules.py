@@ -22,7 +22,8 @@ class ThresholdRule:
         "41% SUVmax, from hottest", "SUV>=2.5, from hottest"   grown from the hottest voxel near a click
         "band"            intensities similar to those at a click
 
-    The last two lines need a click: a `ThresholdSession` takes them, `quantify` does not.
+    The last two lines need a click: a `ThresholdSession` takes them, `quantify` does not. Without arguments it is
+    "band".
 
     Attributes:
         percent: Percentage of SUVmax, above 0 and at most 100; None for the other rules.
@@ -76,7 +77,7 @@ class ThresholdRule:
     def __str__(self) -> str:
         if self.is_band:
             return "band"
-        condition = f"SUV>={self.suvbw:g}" if self.percent is None else f"{self.percent:g}% SUVmax"
+        condition = f"SUV>={self.suvbw:.15g}" if self.percent is None else f"{self.percent:.15g}% SUVmax"
         return condition + ", from hottest" * self.from_hottest
 
     @property
@@ -88,8 +89,8 @@ class ThresholdRule:
     def definition(self) -> str:
         """What the threshold demands of a voxel, in words."""
         if self.percent is None:
-            return f"SUVbw >= {self.suvbw:g}"
-        return f"at least {self.percent:g} % of its SUVmax"
+            return f"SUVbw >= {self.suvbw:.15g}"
+        return f"at least {self.percent:.15g} % of its SUVmax"
 
     def lowest(self, suv_max: float) -> float:
         """The lowest intensity that counts where the largest is `suv_max`; not defined for "band"."""
@@ -106,7 +107,7 @@ def current_rule_name(name: str) -> str:
     if not found:
         return name
     number, percent, hottest = found.groups()
-    condition = f"{float(number):g}% SUVmax" if percent else f"SUV>={float(number or 4):g}"
+    condition = f"{float(number):.15g}% SUVmax" if percent else f"SUV>={float(number or 4):.15g}"
     return condition + ", from hottest" * bool(hottest)
 
 
