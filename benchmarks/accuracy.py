@@ -10,15 +10,18 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 import seganypet as sap
 from seganypet._files import replace_atomically
+from seganypet.errors import ClickError, GeometryError
+from seganypet.metrics import dice
 from seganypet.pet.volume import Volume
 from seganypet.prompting.simulate import first_click
-from seganypet.prompting.thresholds import best_threshold
+from seganypet.prompting.thresholds import FloodFill
 from seganypet.study.evaluation import MemoryCase, summarise
 
 HERE = Path(__file__).parent
@@ -85,6 +88,50 @@ class Sarcoma:
 
     def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         yield "lesions", sap.load_labels(self.folder / "PET_mask.nii.gz", like=pet) > 0
+
+
+class BestThreshold(NamedTuple):
+    """Result of `best_threshold`; an upper bound, not a method."""
+
+    threshold: float
+    dsc: float
+    mask: np.ndarray
+
+
+def best_threshold(volume: Volume, truth: np.ndarray, ijk: Sequence[int]) -> BestThreshold:
+    """ORACLE: the threshold from this voxel that agrees best with the truth, chosen with knowledge of the truth.
+
+    No threshold rule can do better from the same starting voxel, up to the step between the thresholds tried: 64
+    quantiles of the truth's intensities, up to the intensity at `ijk`. For the oracle of a lesion, start at its
+    hottest voxel.
+
+    Args:
+        volume: The scan.
+        truth: True inside the target, shape of `volume`, bool.
+        ijk: Voxel from which the 26-connected region grows.
+
+    Raises:
+        GeometryError: The shapes differ.
+        ClickError: The truth is empty, or the voxel lies outside the volume.
+    """
+    if truth.shape != volume.shape or truth.dtype != bool:
+        raise GeometryError(f"truth ({truth.dtype}, {truth.shape}) must be bool on the grid of {volume.shape}.")
+    ijk = tuple(int(index) for index in ijk)
+    if not truth.any() or not volume.contains_ijk(ijk):
+        raise ClickError(f"{volume.source}: the oracle needs a target and a voxel inside the volume; got ijk={ijk}.")
+    size = np.count_nonzero(truth)
+    values = np.minimum(volume.data[truth], volume.data[ijk])
+    flood = FloodFill(volume.data)
+    best = BestThreshold(float("nan"), -1.0, np.zeros_like(truth))
+    for threshold in np.unique(np.quantile(values, np.linspace(0, 1, 64), method="lower"))[::-1]:
+        mask = flood.grow(ijk, threshold)
+        # Lower thresholds only grow the region; once it alone is too large to win, stop.
+        if 2 * size / (size + np.count_nonzero(mask)) <= best.dsc:
+            break
+        dsc = dice(mask, truth)
+        if dsc > best.dsc:
+            best = BestThreshold(float(threshold), dsc, mask)
+    return best
 
 
 def best_thresholds(cases: Sequence[Sarcoma]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""How long it takes to look at 100 cases: `python -m benchmarks.cohort_speed`.
+"""Time to inspect 100 cases: `python -m benchmarks.cohort_speed`.
 
 Internal phantoms as files, made once (three minutes) and kept. Headers alone, then every voxel; two workers.
 """
@@ -19,7 +19,7 @@ def main() -> None:
     """Command line: prints seconds."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cohort_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=9000, help="of the first phantom")
+    parser.add_argument("--seed", type=int, default=9000, help="seed of the first phantom")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "seganypet_phantoms")
     options = parser.parse_args()
     cohort = sap.Cohort.from_phantoms(options.cases, options.seed, folder=options.folder)

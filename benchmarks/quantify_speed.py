@@ -1,4 +1,4 @@
-"""How long a table of twelve organs takes on a whole-body scan: `python -m benchmarks.quantify_speed`.
+"""Time for a table of twelve organs on a whole-body scan: `python -m benchmarks.quantify_speed`.
 
 The scan is a phantom of 256 x 256 x 326 voxels, 2.04 x 2.04 x 3 mm, with organs of adult size. SUVpeak is the global
 one, and SUL is in the table.

@@ -1,10 +1,10 @@
 """Organs of one real FDG-PET from a click each: `python -m benchmarks.real_scan PATH/acrin042/PET_AC`.
 
-The scan is the public ACRIN-NSCLC-FDG-PET case 042. There is no reference mask of it, so what is checked is what
-anybody can: plausible volumes, sides, overlaps, and whether different clicks in one organ give the same mask. Clicks
-and corrections were placed on the pictures, for the first edition of tiny-base, and some were tried in several places
-with the overlap in view (`notebooks/acrin042_clicks.json`): they show what corrections can reach, not what a first try
-gives. Later networks get the same clicks, unchanged.
+The scan is the public ACRIN-NSCLC-FDG-PET case 042. It has no reference mask, so the checks are those that need none:
+plausible volumes, sides, overlaps, and whether different clicks in one organ give the same mask. Clicks and corrections
+(`notebooks/acrin042_clicks.json`) were placed on the pictures, for the first edition of tiny-base, and some were tried
+at several positions while watching the overlap: they show what corrections can reach, not the result of a first
+attempt. Later networks get the same clicks, unchanged.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How fast clicking slice by slice is, and how much of it is the network: `python -m benchmarks.slicewise_speed`.
+"""Speed of clicking slice by slice, and the network's part of it: `python -m benchmarks.slicewise_speed`.
 
 One click in each of 200 slices of 168 x 168 pixels, then a second one. Embedding is limited by the network's encoder:
-the script prints which share of it is spent there. Without `--model` the network is of the embedded one's size, with
+the script prints the fraction of time spent there. Without `--model` the network has the size of the embedded one and
 random weights.
 """
 
@@ -46,8 +46,8 @@ def one_run(model: Sam2D, volume: Volume, batch: int) -> dict[str, float]:
     finally:
         del model.embed
     seconds["encoder"] = sum(inside)
-    for name, place in (("first clicks", 80), ("second clicks", 100)):
-        clicks = [Click((place, place, index)) for index in range(session.slice_count)]
+    for name, index in (("first clicks", 80), ("second clicks", 100)):
+        clicks = [Click((index, index, number)) for number in range(session.slice_count)]
         started = time.perf_counter()
         session.click_slices(clicks)
         seconds[name] = time.perf_counter() - started
@@ -72,9 +72,9 @@ def main() -> None:
     volume = Volume(data, np.diag([*SPACING_MM, 1.0]), "SUVbw")
     runs = [one_run(model, volume, options.batch) for _ in range(options.repeats + 1)][1:]
     median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-    share = statistics.median(run["encoder"] / run["embedding"] for run in runs)
+    fraction = statistics.median(run["encoder"] / run["embedding"] for run in runs)
     one = 1000 / options.slices
-    print(f"embedding: {one * median['embedding']:.1f} ms a slice, {share:.1%} of it inside the encoder")
+    print(f"embedding: {one * median['embedding']:.1f} ms a slice, {fraction:.1%} of it inside the encoder")
     print(
         f"a click in each slice: {one * median['first clicks']:.1f} ms a slice, a second one: "
         f"{one * median['second clicks']:.1f} ms; one click by itself: {1000 * median['one click']:.0f} ms"

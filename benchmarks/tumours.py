@@ -46,7 +46,7 @@ def scattered(output: Path) -> None:
     """Tables of all methods on the phantoms, their summary, and 2D less 3D."""
     table = sap.analyse_tumours(
         [sap.make_phantom(seed, lesions="disseminated") for seed in SEEDS], [*NETWORKS_3D, *NETWORKS_2D],
-        clicks=5, clicks_at_once=20, rules=("41% hottest", "4.0 hottest"), thresholds=(2.5, 4.0),
+        clicks=5, clicks_at_once=20, rules=("41% SUVmax, from hottest", "SUV>=4, from hottest"), thresholds=(2.5, 4.0),
     )  # fmt: skip
     table.round(4).to_csv(output / "tumours.csv", index=False)
     summary = sap.summarise_tumours(table).drop(columns="healthy_fpv_ml")  # everybody has lesions
@@ -76,7 +76,7 @@ def real(folder: Path, output: Path) -> None:
     print(shown.pivot_table(index="model", columns="click", values="dsc", sort=False).round(3).to_string())
     dsc = shown.set_index(["model", "click", "case"])["dsc"].sort_index()
     for network in networks:
-        for click, threshold in ((1, "41% hottest"), (5, "best threshold, hottest (oracle)")):
+        for click, threshold in ((1, "41% SUVmax, from hottest"), (5, "best threshold, hottest (oracle)")):
             other = dsc[threshold, 1]
             difference = (dsc[network, click] - other).reindex(other.index)
             interval = bootstrap_interval(difference, difference.index)
@@ -110,7 +110,7 @@ def physiology(output: Path) -> None:
             rows.append({"case": scan.name, "SUV 4": way, "clicks": clicks} | scores)
     table = pd.DataFrame(rows)
     table.round(4).to_csv(output / "tumours_physiology.csv", index=False)
-    measures = ["clicks", "dsc", "fpv_ml", "fnv_share", "f1"]
+    measures = ["clicks", "dsc", "fpv_ml", "fnv_fraction", "f1"]
     print(table.groupby("SUV 4", sort=False)[measures].mean().round(3).to_string())
 
 
@@ -120,7 +120,7 @@ def interactive(output: Path) -> None:
     for case in Phantoms():
         scan = TumourScan.of(case)
         given = simulate_autopet_clicks(scan.truth, scan.pet)
-        for method in resolve_methods(["tiny-base", "tiny-organs"], ["41% hottest"], open_closely):
+        for method in resolve_methods(["tiny-base", "tiny-organs"], ["41% SUVmax, from hottest"], open_closely):
             for objects, background in (("each", True), ("each", False), ("one", True)):
                 clicks = given if background else given._replace(background=())
                 steps = interactive_steps(method.open(scan.pet), clicks, scan.truth, objects)

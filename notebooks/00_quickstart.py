@@ -295,8 +295,8 @@ print(f"replayed {len(again.clicks)} clicks: the identical mask of {again.mask_o
 # that are hot enough. A network that cannot beat that is not worth its weights. Three rules get the *same
 # clicks*:
 #
-# - `41%`: voxels above 41 % of the local maximum, made for hot lesions;
-# - `2.5`: voxels above SUV 2.5;
+# - `41% SUVmax`: voxels above 41 % of the local maximum, made for hot lesions;
+# - `SUV>=2.5`: voxels above SUV 2.5;
 # - `band`: voxels about as hot as the clicked one, made for organs.
 #
 # **Predict, then run:** which rule suits this organ? Is the network better after the first click? After the
@@ -305,7 +305,7 @@ print(f"replayed {len(again.clicks)} clicks: the identical mask of {again.mask_o
 # %%
 labels = {"case": case.name, "target": organ}
 steps = [{**labels, "model": network.name, "click": row["click"], "dsc": row["DSC"]} for row in rows]
-for rule in ("41%", "2.5", "band"):
+for rule in ("41% SUVmax", "SUV>=2.5", "band"):
     threshold = ThresholdSession(volume, rule)
     for number, click in enumerate(session.clicks, 1):
         mask = threshold.click(ijk=click.ijk, foreground=click.foreground)

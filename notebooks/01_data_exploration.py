@@ -350,8 +350,8 @@ _ = ax.legend()
 if len(lesions):
     largest = lesions.loc[lesions["quantity"] == "MTV"].sort_values("value").iloc[-1]
     there = cohort[largest["case"]]
-    for rule in (None, "41%", "fixed4"):
-        by_rule = sap.quantify_case(there, rule=rule)
+    for rule in (None, "41% SUVmax", "SUV>=4"):
+        by_rule = sap.quantify_case(there, threshold=rule)
         mtv = by_rule.query("object == @largest.object and quantity == 'MTV'").iloc[0]
         print(f"{largest['case']} {largest['object']}: {mtv['value']:7.2f} mL   {mtv['definition']}")
 
@@ -384,7 +384,7 @@ reference = sap.liver_reference(phantom.pet, liver, exclude=phantom.lesions > 0)
 print(f"liver, 3 cm sphere: SUL {reference.mean:.2f} +- {reference.sd:.2f}; measurable from {reference.threshold:.2f}")
 if phantom.lesions.any():
     lesion_names = {label: f"lesion {label}" for label in range(1, phantom.lesions.max() + 1)}
-    hot_enough = sap.measurability(phantom.pet, phantom.lesions, reference, names=lesion_names)
+    hot_enough = sap.measurable_lesions(phantom.pet, phantom.lesions, reference, names=lesion_names)
     print(hot_enough[["object", "SULpeak", "threshold", "measurable", "target"]].round(2).to_string(index=False))
 
 # %% [markdown]
@@ -620,7 +620,8 @@ hot = liver & (phantom.pet.data >= 0.41 * phantom.pet.data[liver].max())
 my_mtv_ml = hot.sum() * np.prod(phantom.pet.spacing) / 1000
 
 # %%
-right_ml = sap.quantify(phantom.pet, {"liver": liver}, rule="41%").query("quantity == 'MTV'")["value"].item()
+right = sap.quantify(phantom.pet, {"liver": liver}, threshold="41% SUVmax")
+right_ml = right.query("quantity == 'MTV'")["value"].item()
 whole_ml = liver.sum() * phantom.pet.voxel_volume_ml
 everywhere = (phantom.pet.data >= 0.41 * phantom.pet.data[liver].max()).sum() * phantom.pet.voxel_volume_ml
 of_all = (liver & (phantom.pet.data >= 0.41 * phantom.pet.data.max())).sum() * phantom.pet.voxel_volume_ml

@@ -48,7 +48,7 @@ from seganypet.cohort.case import CTCase
 from seganypet.organs import ORGANS
 from seganypet.pet import views
 from seganypet.pet.plots import COLOURS
-from seganypet.pet.registration import moved, register_rigid
+from seganypet.pet.registration import apply_transform, register_rigid
 from seganypet.prompting.simulate import first_click
 from seganypet.prompting.slicewise import SliceSession
 
@@ -313,7 +313,7 @@ if with_ct:
     found = register_rigid(displaced, with_ct[0].load_pet())
     middle = np.append(ct.to_mm((np.array(ct.shape) - 1) / 2), 1)
     print(f"moved by {shift_mm.tolist()} mm; found {np.round((found @ middle - middle)[:3], 1).tolist()} mm")
-    _ = sap.show_fused(with_ct[0].load_pet(), moved(displaced, found))
+    _ = sap.show_fused(with_ct[0].load_pet(), apply_transform(displaced, found))
 else:
     print("Skipped: no case of this cohort has a CT and organs.")
 

@@ -250,7 +250,7 @@ table = sap.analyse_tumours(
 summary = sap.summarise_tumours(table)
 shown = summary[summary["click"].isin([0, 1, 3, clicks, clicks_at_once])]
 columns = ["model", "lesions_in_training", "prompting", "click", "total_clicks", "dsc", "dsc_low", "dsc_high",
-           "fpv_ml", "fnv_share", "f1", "lesion_dsc"]  # fmt: skip
+           "fpv_ml", "fnv_fraction", "f1", "lesion_dsc"]  # fmt: skip
 print(f"means over {table['patient'].nunique()} patients; intervals: 95 % bootstrap; lesion_dsc: lesions from 3 mL")
 print(shown[columns].round(2).to_string(index=False))
 
@@ -260,9 +260,9 @@ print(shown[columns].round(2).to_string(index=False))
 # (simulated for normal values). Read it as a range. Ask for more phantoms, or see `benchmarks/tumours.md` in the
 # repository: its eight hold the mean about nine times in ten.
 #
-# Look at `41% hottest`, too: single lesions are fair, all together are poor, and yet its FPV is small. Around a faint
-# lesion it leaks into whole organs; but FPV counts pieces that touch *no* lesion, and a leak touches one. The MTV
-# further down tells.
+# Look at `41% SUVmax, from hottest`, too: single lesions are fair, all together are poor, and yet its FPV is small.
+# Around a faint lesion it leaks into whole organs; but FPV counts pieces that touch *no* lesion, and a leak touches
+# one. The MTV further down tells.
 #
 # Now drawn, DSC of all lesions together against all clicks on a scan:
 
@@ -396,15 +396,15 @@ print(burden.round(0).to_string(index=False))
 # height and sex). It was not made to draw contours; used for that, it shows what a lower threshold trades.
 
 # %%
-masks = {"SUV 4": sap.hot_mask(pet, 4.0)}
+masks = {"SUV>=4": sap.hot_mask(pet, 4.0)}
 organs = scan.physiology
 if organs is not None:
-    masks["SUV 4, organs cut out"] = masks["SUV 4"] & ~organs
-    masks["SUV 4, no hot organs"] = sap.without_physiology(pet, masks["SUV 4"], organs)
+    masks["SUV>=4, organs cut out"] = masks["SUV>=4"] & ~organs
+    masks["SUV>=4, no hot organs"] = sap.without_physiology(pet, masks["SUV>=4"], organs)
     not_this = [click.ijk for click in background_clicks(pet, organs)]  # as a reader clicks who knows anatomy
     clicked_organs = physiology_from_clicks(pet, not_this)
     if clicked_organs.any():
-        masks[f"SUV 4, {len(not_this)} clicks"] = sap.without_physiology(pet, masks["SUV 4"], clicked_organs)
+        masks[f"SUV>=4, {len(not_this)} clicks"] = sap.without_physiology(pet, masks["SUV>=4"], clicked_organs)
 if isinstance(cases[0], PhantomInMemory):
     phantom = next(case.phantom for case in cases if case.name == scan.name)
     liver = sap.liver_reference(pet, phantom.organs == 1, exclude=truth)
@@ -417,7 +417,7 @@ alarms = pd.DataFrame(scores).T
 alarms["false_ml"] = {name: np.count_nonzero(mask & ~truth) * pet.voxel_volume_ml for name, mask in masks.items()}
 print(alarms[["dsc", "fpv_ml", "false_ml", "fnv_ml", "f1", "mtv_ml", "true_mtv_ml"]].round(2).to_string())
 if isinstance(cases[0], PhantomInMemory):
-    left = masks["SUV 4, no hot organs"] & ~truth
+    left = masks["SUV>=4, no hot organs"] & ~truth
     tissues = pd.Series(phantom.anatomy[left]).map(phantom.anatomy_names).value_counts() * pet.voxel_volume_ml
     print("what is left and no lesion lies in:", ", ".join(f"{name} {ml:.0f} mL" for name, ml in tissues[:4].items()))
 
@@ -486,7 +486,7 @@ for number in (2, 3):
     drawn = sap.load_labels(folder / "PET_mask.nii.gz", like=sarcoma) > 0
     scores = sap.evaluate(
         [MemoryCase(folder.name, folder.name, sarcoma, lesions=drawn)], [model_3d, *others], clicks=5,
-        targets=["lesions"], baselines=["41% hottest"], progress=False,
+        targets=["lesions"], baselines=["41% SUVmax, from hottest"], progress=False,
     )  # fmt: skip
     rows.append(scores[scores["click"].isin([1, 3, 5])])
     first = first_click(drawn, spacing=sarcoma.spacing)

@@ -23,17 +23,13 @@ from .pet.percist import (
 from .pet.percist import (
     liver_reference as liver_reference,
 )
-from .pet.percist import (
-    measurability as measurability,
-)
+from .pet.percist import measurability as measurability
+from .pet.percist import measurable_lesions as measurable_lesions
 from .pet.physiology import physiological_mask as physiological_mask
 from .pet.physiology import without_physiology as without_physiology
 from .pet.plots import show_fused as show_fused
 from .pet.plots import show_mip as show_mip
 from .pet.plots import show_slices as show_slices
-from .pet.quantification import (
-    Threshold as Threshold,
-)
 from .pet.quantification import (
     quantify as quantify,
 )
@@ -43,11 +39,14 @@ from .pet.quantification import (
 from .pet.quantification import (
     threshold_mask as threshold_mask,
 )
+from .pet.registration import apply_transform as apply_transform
 from .pet.registration import moved as moved
 from .pet.registration import register_rigid as register_rigid
 from .pet.resampling import resample_to as resample_to
 from .pet.suv import lean_body_mass as lean_body_mass
 from .pet.suv import suv_factor as suv_factor
+from .pet.threshold_rules import Threshold as Threshold
+from .pet.threshold_rules import ThresholdRule as ThresholdRule
 from .pet.volume import (
     Volume as Volume,
 )

@@ -20,7 +20,7 @@ class GeometryError(VolumeError):
 
 
 class UnitError(SegAnyPETError):
-    """An intensity unit that is missing, unknown or wrong for the task."""
+    """An intensity unit that is missing, unknown, or wrong for the task."""
 
 
 class DicomError(SegAnyPETError):
@@ -28,15 +28,15 @@ class DicomError(SegAnyPETError):
 
 
 class SUVError(SegAnyPETError):
-    """Headers from which no SUV may be computed; the message names the tag."""
+    """Headers that allow no SUV; the message names the tag."""
 
 
 class CheckpointError(SegAnyPETError):
-    """A file that does not hold the weights of such a model."""
+    """A file that does not contain the weights of the expected model."""
 
 
 class ClickError(SegAnyPETError):
-    """A click that cannot belong to the volume at hand."""
+    """A click that is not possible on this volume."""
 
 
 class JournalError(SegAnyPETError):
@@ -48,11 +48,11 @@ class CohortError(SegAnyPETError):
 
 
 class AnnotationError(SegAnyPETError):
-    """A step of an annotation that cannot be taken, or its folder that must not be touched."""
+    """A step of an annotation that is not possible now, or a folder that belongs to another annotation."""
 
 
 class SampleError(SegAnyPETError):
-    """A public sample that is unknown, cannot be fetched, or is not what it should be."""
+    """A public sample that is unknown, cannot be fetched, or differs from the pinned one."""
 
 
 def renamed_keywords(**new_names: str) -> Callable[[Function], Function]:

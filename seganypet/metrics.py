@@ -1,6 +1,6 @@
-"""Measures of a mask against the truth, of clicks, and of lesions; each names its definition.
+"""Metrics of masks against the truth, of clicks, and of lesions, each with its definition.
 
-Undefined stays undefined: overlap with an empty truth is NaN, is left out of means, and is to be counted.
+What is undefined stays undefined: overlap with an empty truth is NaN; means leave it out, and tables count it.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,19 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from seganypet.errors import GeometryError, SegAnyPETError
 from seganypet.regions import CONNECTED_6, CONNECTED_18, bounding_box, enclosing_box
 
+LEVEL = 0.95  # coverage of intervals
+MIN_IOU = 0.1  # from which a found and a true lesion may be paired
+
 
 class ClicksNeeded(NamedTuple):
-    """Answer of `noc`: how many clicks, and whether the wanted overlap was never reached."""
+    """Result of `noc`: number of clicks, and whether the threshold was never reached."""
 
     clicks: float
     failed: bool
 
 
 class ClickArea(NamedTuple):
-    """Answer of `auc`: area under DSC over clicks, and its share of the largest possible area."""
+    """Result of `auc`: area under DSC over clicks, and the same divided by the largest possible area."""
 
     raw: float
     relative: float
@@ -45,10 +48,10 @@ def dice(mask: np.ndarray, truth: np.ndarray) -> float:
         truth: Bool, shape (I, J, K).
 
     Returns:
-        From 0.0 to 1.0; NaN if the truth is empty, whatever the mask.
+        DSC from 0.0 to 1.0; NaN if the truth is empty, whatever the mask.
 
     Raises:
-        GeometryError: If a mask is not bool or the shapes differ.
+        GeometryError: A mask is not bool, or the shapes differ.
 
     >>> dice(np.array([[[True, True, False]]]), np.array([[[True, False, False]]]))
     0.6666666666666666
@@ -63,19 +66,19 @@ def dice(mask: np.ndarray, truth: np.ndarray) -> float:
 def surface_dice(
     mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance_mm: float | None = None
 ) -> float:
-    """Normalised surface Dice (NSD): share of both surfaces that lies within a tolerance of the other one.
+    """Normalised surface Dice (NSD): fraction of both surfaces that lies within a tolerance of the other surface.
 
-    The surface of a mask is its voxels with a face neighbour outside it (outside the volume counts). Distances run
+    The surface of a mask is its voxels with a face neighbour outside it; beyond the volume is outside. Distances are
     between voxel centres, in mm.
 
     Args:
         mask: Bool, shape (I, J, K).
         truth: Bool, shape (I, J, K).
         spacing: Voxel size along (i, j, k), in mm.
-        tolerance_mm: Largest distance that still counts as agreement; default: the largest of `spacing`.
+        tolerance_mm: Largest distance that counts as agreement; default: the largest of `spacing`.
 
     Returns:
-        From 0.0 to 1.0; 0.0 for an empty mask; NaN if the truth is empty.
+        NSD from 0.0 to 1.0; 0.0 for an empty mask; NaN if the truth is empty.
 
     Raises:
         GeometryError: If a mask is not bool or the shapes differ.
@@ -117,14 +120,15 @@ def noc(dsc_per_click: Sequence[float], threshold: float = 0.85, cap: int = 20) 
 
     Args:
         dsc_per_click: DSC after click 1, 2, ...
-        threshold: The overlap wanted.
-        cap: Clicks after which one gives up.
+        threshold: DSC to reach.
+        cap: Largest number of clicks considered.
 
     Returns:
-        Clicks needed; `cap` and failed=True if `cap` clicks do not reach it; NaN if any DSC is NaN (empty truth).
+        Clicks needed; `cap` and failed=True if `cap` clicks do not reach the threshold; NaN if any DSC is NaN (empty
+        truth).
 
     Raises:
-        SegAnyPETError: If fewer than `cap` clicks were made and none reached it: the answer is then unknown.
+        SegAnyPETError: Fewer than `cap` clicks were made and none reached the threshold, so that NoC is unknown.
 
     >>> noc([0.5, 0.86, 0.9])
     ClicksNeeded(clicks=2, failed=False)
@@ -144,47 +148,46 @@ def noc(dsc_per_click: Sequence[float], threshold: float = 0.85, cap: int = 20) 
 
 
 def auc(dsc_per_click: Sequence[float]) -> ClickArea:
-    """Area under DSC over clicks by the trapezoid rule; steps are one click wide.
+    """Area under DSC over clicks by the trapezoid rule, with steps of one click.
 
     Args:
         dsc_per_click: DSC after each of at least two steps (for autoPET IV: after 0, 1, ..., 10 clicks).
 
     Returns:
-        The raw area, and the area divided by its maximum, which is the number of steps minus one.
+        The raw area, and the area divided by its maximum, the number of steps minus one.
 
     Raises:
-        SegAnyPETError: If there are fewer than two steps.
+        SegAnyPETError: There are fewer than two steps.
 
     >>> auc([0.0, 0.5, 1.0])
     ClickArea(raw=1.0, relative=0.5)
     """
     values = np.asarray(dsc_per_click, float)
     if values.ndim != 1 or len(values) < 2:
-        raise SegAnyPETError(f"the area over clicks needs DSC after at least two steps; got {values.size}.")
+        raise SegAnyPETError(f"DSC after {values.size} steps; expected at least two for an area over clicks.")
     raw = float(np.trapezoid(values))
     return ClickArea(raw, raw / (len(values) - 1))
 
 
 def bootstrap_interval(
-    values: Sequence[float], patients: Sequence[str], seed: int = 0, level: float = 0.95, draws: int = 2000
+    values: Sequence[float], patients: Sequence[str], seed: int = 0, draws: int = 2000
 ) -> Interval:
-    """Mean over patients and its percentile bootstrap interval; patients are drawn, not rows.
+    """Mean over patients and its 95 % percentile bootstrap interval; patients are resampled, not rows.
 
-    Each patient counts once, with the mean of their values: several lesions of one patient are no independent
+    Each patient counts once, with the mean of their values, because several lesions of one patient are not independent
     observations. NaN values are left out.
 
     Args:
         values: One number per row.
-        patients: Whose row it is, same length.
-        seed: Of the draws.
-        level: Coverage of the interval.
+        patients: Patient of each row, same length.
+        seed: Seed of the bootstrap.
         draws: Number of bootstrap samples.
 
     Returns:
-        Mean and interval; all NaN without any value; a NaN interval with one patient, who says nothing about spread.
+        Mean and interval; all NaN without any value; a NaN interval with a single patient, whose spread is unknown.
 
     Raises:
-        SegAnyPETError: If the lengths differ.
+        SegAnyPETError: The lengths differ.
     """
     values, patients = np.asarray(values, float), np.asarray(patients).astype(str)
     if values.shape != patients.shape or values.ndim != 1:
@@ -198,14 +201,14 @@ def bootstrap_interval(
     if len(per_patient) == 1:
         return Interval(mean, float("nan"), float("nan"))
     drawn = np.random.default_rng(seed).integers(len(per_patient), size=(draws, len(per_patient)))
-    low, high = np.quantile(per_patient[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(per_patient[drawn].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(mean, float(low), float(high))
 
 
 def fpv_ml(mask: np.ndarray, truth: np.ndarray, voxel_volume_ml: float) -> float:
     """False positive volume: 18-connected components of the mask that share no voxel with the truth, in mL.
 
-    Source: autoPET challenge. An empty truth is allowed: all of the mask is then false.
+    Source: autoPET challenge. With an empty truth, all of the mask is false positive.
     """
     return float(_untouched_voxels(mask, truth) * voxel_volume_ml)
 
@@ -218,19 +221,18 @@ def fnv_ml(mask: np.ndarray, truth: np.ndarray, voxel_volume_ml: float) -> float
     return float(_untouched_voxels(truth, mask) * voxel_volume_ml)
 
 
-def lesion_f1(mask: np.ndarray, truth: np.ndarray, iou: float = 0.1) -> float:
-    """Detection F1, 2 TP / (found + true): 18-connected components paired one to one where their IoU is high enough.
+def lesion_f1(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Detection F1, 2 TP / (found + true): 18-connected components paired one to one where their IoU is at least 0.1.
 
     Args:
         mask: Bool, shape (I, J, K).
         truth: Bool, shape (I, J, K).
-        iou: Intersection over union from which a found and a true lesion may be paired.
 
     Returns:
-        From 0.0 to 1.0, with as many pairs as can be made; NaN if there is neither a found nor a true lesion.
+        F1 from 0.0 to 1.0, for the largest possible number of pairs; NaN if there is neither a found nor a true lesion.
 
     Raises:
-        GeometryError: If a mask is not bool or the shapes differ.
+        GeometryError: A mask is not bool, or the shapes differ.
     """
     _check_pair(mask, truth)
     found, found_count = ndimage.label(mask, CONNECTED_18)
@@ -240,7 +242,7 @@ def lesion_f1(mask: np.ndarray, truth: np.ndarray, iou: float = 0.1) -> float:
     both = mask & truth
     pairs, shared = np.unique(np.stack([found[both], true[both]]), axis=1, return_counts=True)
     union = np.bincount(found.ravel())[pairs[0]] + np.bincount(true.ravel())[pairs[1]] - shared
-    good = shared / union >= iou
+    good = shared / union >= MIN_IOU
     matches = csr_matrix((np.ones(good.sum()), pairs[:, good] - 1), shape=(found_count, true_count))
     paired = np.count_nonzero(maximum_bipartite_matching(matches) >= 0)
     return 2 * paired / (found_count + true_count)
@@ -258,9 +260,9 @@ def lesion_scores(
         voxel_volume_ml: Volume of one voxel, in mL.
 
     Returns:
-        dsc; fpv_ml, fnv_ml, f1 (see the functions of these names); fnv_share of the tumour's volume; lesions, their
-        number (18-connected); and `tumour_burden`. NaN where undefined: a scan without lesions has no DSC, F1 or FNV
-        share.
+        dsc; fpv_ml, fnv_ml, f1 (see `fpv_ml`, `fnv_ml`, `lesion_f1`); fnv_fraction, FNV as a fraction of the tumour
+        volume; lesions, their number (18-connected); and those of `tumour_burden`. NaN where undefined: a scan without
+        lesions has no DSC, F1 or fnv_fraction.
     """
     box = enclosing_box([box for box in (bounding_box(mask), bounding_box(truth)) if box is not None])
     burden = tumour_burden(mask, truth, uptake, voxel_volume_ml)
@@ -270,7 +272,7 @@ def lesion_scores(
         "dsc": dice(found, true),
         "fpv_ml": fpv_ml(found, true, voxel_volume_ml),
         "fnv_ml": missed_ml,
-        "fnv_share": missed_ml / burden["true_mtv_ml"] if burden["true_mtv_ml"] else float("nan"),
+        "fnv_fraction": missed_ml / burden["true_mtv_ml"] if burden["true_mtv_ml"] else float("nan"),
         "f1": lesion_f1(found, true) if burden["true_mtv_ml"] else float("nan"),
         "lesions": ndimage.label(true, CONNECTED_18)[1],
     } | burden
@@ -279,7 +281,7 @@ def lesion_scores(
 def tumour_burden(
     mask: np.ndarray, truth: np.ndarray, uptake: np.ndarray, voxel_volume_ml: float
 ) -> dict[str, float]:
-    """Volume, and uptake times volume, of a mask and of the truth, as drawn.
+    """Volume, and uptake times volume, of a mask and of the truth, without any threshold.
 
     Args:
         mask, truth, uptake, voxel_volume_ml: As for `lesion_scores`.
@@ -314,9 +316,9 @@ def _within(box: Sequence[slice], outer: Sequence[slice]) -> tuple[slice, ...]:
 
 def _check_pair(mask: np.ndarray, truth: np.ndarray) -> None:
     if mask.shape != truth.shape or mask.ndim != 3:
-        raise GeometryError(f"mask of shape {mask.shape} and truth of shape {truth.shape} must be 3D on the same grid.")
+        raise GeometryError(f"mask of shape {mask.shape}, truth of shape {truth.shape}; expected 3D on the same grid.")
     if mask.dtype != bool or truth.dtype != bool:
         raise GeometryError(
-            f"mask and truth must be bool; got {mask.dtype} and {truth.dtype}. Threshold logits (> 0) and choose one "
-            "label of a label map (organs == 1) first."
+            f"mask is {mask.dtype}, truth is {truth.dtype}; expected bool. Threshold logits (> 0) and choose one label "
+            "of a label map (organs == 1) first."
         )

@@ -1,6 +1,7 @@
 """The twelve organs that this package segments, in the order of their labels: 1 is the liver.
 
-Seen and unseen are the supplement's two groups (its Table 2): SegAnyPET is fine-tuned on the first and tested on both.
+Seen and unseen organs are the two groups of the supplement's Table 2: SegAnyPET is fine-tuned on the seen ones and
+tested on both.
 """
 
 ORGANS = (

@@ -1,4 +1,4 @@
-"""Regions of an array: what is connected, the box around it, its deepest voxel."""
+"""Regions of an array: connected pieces, bounding boxes, the deepest voxel."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,18 +11,23 @@ CONNECTED_6 = ndimage.generate_binary_structure(3, 1)
 
 
 def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
-    """Voxel of a non-empty region farthest from its outside, in mm; outside the array is outside the region.
+    """Voxel of a non-empty region that is farthest from its border, in mm; beyond the array is outside the region.
 
-    The region may also be a slice, (rows, columns), with two spacings.
+    Args:
+        region: Bool, shape (I, J, K), or a slice of shape (rows, columns).
+        spacing: Voxel size along each axis, in mm.
+
+    Returns:
+        Indices of the voxel.
 
     Source: exact Euclidean distance transform. Ties go to the voxel nearest to the centroid, then to the first in
     array order, so that a tube is clicked in its middle and not at its end.
     """
     axes = range(region.ndim)
     depth_mm = ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing)[(slice(1, -1),) * region.ndim]
-    # The transform rounds in its last bits: depths that close are equal.
+    # The transform rounds in its last bits: depths this close are equal.
     candidates = np.argwhere(depth_mm >= depth_mm.max() * (1 - 1e-9))
-    # Summing over all axes but one at a time spares a list of all voxels.
+    # Sums over all axes but one avoid a list of all voxels.
     centroid = [
         np.average(np.arange(size), weights=region.sum(axis=tuple({*axes} - {axis})))
         for axis, size in enumerate(region.shape)
@@ -32,8 +37,8 @@ def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ..
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """Smallest box that holds every True voxel; None if there is none."""
-    plane = mask.any(axis=2)  # the contiguous axis first: the rest is then cheap
+    """Smallest box that contains every True voxel; None if there is none."""
+    plane = mask.any(axis=2)  # the contiguous axis first, so that the rest is cheap
     i = np.flatnonzero(plane.any(axis=1))
     if not len(i):
         return None
@@ -44,7 +49,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
 
 
 def connected_pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
-    """Bounding box of each 26-connected piece of a mask, and the piece, bool, in this box."""
+    """The bounding box of each 26-connected piece of a mask, and the piece within it, bool."""
     outer = bounding_box(mask)
     if outer is None:
         return
@@ -55,5 +60,5 @@ def connected_pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice, sli
 
 
 def enclosing_box(boxes: Iterable[Sequence[slice]]) -> tuple[slice, ...]:
-    """Smallest box that holds all of these boxes."""
+    """Smallest box that contains all of these boxes."""
     return tuple(slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*boxes, strict=True))

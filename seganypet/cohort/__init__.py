@@ -1,11 +1,11 @@
-"""Which scans there are, whose they are, and how well they are drawn.
+"""Cohorts: scans, their patients, and their labels with their quality.
 
-    labels       what the numbers of a label map mean; its targets, one by one
-    case         one scan and what is drawn on it
+    labels       conventions of label maps; the targets in a label map, one by one
+    case         one scan and its labels
     table, cohort   the CSV of a cohort; Cohort from CSV, AutoPET and nnU-Net folders, phantoms
-    inspection   what a case's files hold, and what is wrong with them
-    totalsegmentator, samples   organs from its files; public scans to fetch
-    annotation, progress   case after case: proposed, corrected, saved at every click
+    inspection   the contents of a case's files, and their problems
+    totalsegmentator, samples   organs from TotalSegmentator's files; public scans to fetch
+    annotation, progress   annotation case by case: proposed, corrected, saved at every click
 """
 
 import lazy_loader

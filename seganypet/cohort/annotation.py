@@ -1,7 +1,7 @@
-"""Annotation: the cases of a cohort one by one, proposed by a model, corrected by a person, saved at every click.
+"""Annotation of a cohort case by case: proposed by a model, corrected by a person, saved at every click.
 
-The workflow of the SegAnyPET supplement's Fig. 1: a model and a junior annotator draw all cases, which makes labels of
-low quality (LQ); seniors check and refine some of them, which makes labels of high quality (HQ).
+The workflow of the SegAnyPET supplement's Fig. 1: a model and a junior annotator draw all cases, which gives labels of
+low quality (LQ); seniors check and refine some of them, which gives labels of high quality (HQ).
 
     junior = Annotation(cohort, model, "junior", annotator="J. Junior")
     session = junior.open()  # the first case that is not done, with what the model proposes
@@ -14,15 +14,15 @@ low quality (LQ); seniors check and refine some of them, which makes labels of h
 
 A folder belongs to one annotator and one quality:
 
-    <case>/progress.json   whose, open or done, minutes, numbers of clicks, and what the case started from
-    <case>/clicks.json     the journal; written after progress.json, so no journal is without its progress
+    <case>/progress.json   annotator, state, minutes, numbers of clicks, and the starting point
+    <case>/clicks.json     the journal; written after progress.json, so that every journal has its progress
     <case>/mask.nii.gz     organs, numbered as ORGAN_CONVENTIONS["seganypet"]
     <case>/lesions.nii.gz  all other objects, numbered 1, 2, ... in the order of their first clicks
-    cohort.csv             the done cases, for `Cohort.from_csv`
-    annotations.csv        what the done cases took
+    cohort.csv             the finished cases, for `Cohort.from_csv`
+    annotations.csv        the effort that each of them took
 
-Every file is whole or absent. A case becomes "done" after its masks are written, and the tables follow from all
-progress.json, so a process may die anywhere: open the folder again and go on.
+Every file is whole or absent. A case becomes "done" after its masks are written, and the tables are made from all
+progress.json, so a process may die at any time: open the folder again and continue.
 """
 
 import json
@@ -67,24 +67,24 @@ class Annotation:
     """One annotator's work on a cohort, without any display.
 
     Args:
-        cohort: What there is to annotate. Where it has labels, the model's proposals are clicked in them.
-        model: From `load_model`.
-        folder: Where all is saved; created when the first case is opened.
-        annotator: Name of the person.
-        quality: Of the labels, "LQ" or "HQ"; None: HQ if something is refined, else LQ.
-        targets: What is to be drawn: organs, "lesions" (all in one object) or "lesion" (each in its own).
-        refine: Folder of an earlier annotation; its clicks on its done cases are what this one starts from.
-        clock: Seconds from any origin, for the minutes.
+        cohort: Cases to annotate. Where they have labels, the model's proposals come from clicks in these.
+        model: Network from `load_model`.
+        folder: Folder of the annotation, created when the first case is opened.
+        annotator: Name of the annotator.
+        quality: Quality of the labels, "LQ" or "HQ"; default: HQ with `refine`, else LQ.
+        targets: Targets to draw: organs, "lesions" (all in one object) or "lesion" (each in its own).
+        refine: Folder of an earlier annotation, whose clicks on finished cases are the starting point.
+        clock: Function that returns seconds from any origin, for the minutes.
 
     Attributes:
-        case: The case that is open, or was last; None before the first.
-        session: Of the case that is open; None if none is.
-        proposal: What the case started from, and what could not be proposed, in words.
-        stopwatch: Active time on the case; `tick` it when the annotator does something that changes no click.
+        case: Case that is open, or was last; None before the first.
+        session: Session of the open case; None if no case is open.
+        proposal: Description of the starting point, and of what could not be proposed.
+        stopwatch: Active time on the case; call its `tick` when the annotator does something that changes no click.
 
     Raises:
-        AnnotationError: A blank annotator, an unknown quality or target, a case whose name cannot be a folder's, a
-            folder of somebody else, a damaged progress.json, nothing to refine.
+        AnnotationError: The annotator is blank, the quality or a target unknown, a case's name cannot be a folder's,
+            the folder belongs to another annotation, a progress.json is damaged, or there is nothing to refine.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class Annotation:
         targets: Sequence[str] = (*ORGANS, "lesion"),
         refine: str | os.PathLike | None = None,
         clock: Callable[[], float] = time.monotonic,
-    ):
+    ) -> None:
         if not isinstance(annotator, str) or not annotator.strip() or not annotator.isprintable():
-            raise AnnotationError(f"annotator={annotator!r}; expected the name of who annotates.")
+            raise AnnotationError(f"annotator={annotator!r}; expected the name of the annotator.")
         if quality not in (None, *QUALITIES):
             raise AnnotationError(f"quality={quality!r}; expected one of {', '.join(QUALITIES)}.")
         known = (*ORGANS, "lesion", "lesions")
@@ -142,14 +142,14 @@ class Annotation:
         """Open a case as it was left, or with a proposal if it is new.
 
         Args:
-            case: Its name; None for the first that is not done.
+            case: Name of the case; default: the first that is not done.
 
         Returns:
-            The session to click in. Whatever changes in it is saved at once.
+            The session to click in; every change in it is saved at once.
 
         Raises:
             AnnotationError: The case is done, or all are; its folder cannot be made; its progress.json is damaged.
-            JournalError: Saved clicks cannot be repeated, as with other weights; all files are left as they are.
+            JournalError: Saved clicks cannot be replayed, for example with other weights; no file is changed.
             SegAnyPETError: As `Case.load_pet` and `Session`.
         """
         if case is None and not self.remaining:
@@ -160,24 +160,24 @@ class Annotation:
         return self._open(name)
 
     def next(self) -> Session:
-        """Open the case after this one that is not done, beginning again after the last; as `open`."""
+        """As `open`, for the next case after this one that is not done; after the last comes the first."""
         names = [case.name for case in self.cohort]
         after = 0 if self.case is None else names.index(self.case.name) + 1
         return self.open(next((name for name in names[after:] + names[:after] if name in self.remaining), None))
 
     def reopen(self, case: str) -> Session:
-        """As `open`, also if the case is done; it is then missing in the tables until it is finished again."""
+        """As `open`, even if the case is done; the tables leave it out until it is finished again."""
         session = self._open(self.cohort[case].name)
         self._write_tables()
         return session
 
     def finish(self) -> None:
-        """Write masks and tables of the open case and call it done. If that fails midway, finish again.
+        """Write masks and tables of the open case and mark it as done. If that fails midway, call it again.
 
         Where two organs, or two lesions, overlap, the one whose first click came later wins.
 
         Raises:
-            AnnotationError: No case is open, or an object's name leaves open whether it is organ or lesion.
+            AnnotationError: No case is open, or an object's name could be an organ's or a lesion's.
         """
         if self.session is None:
             raise AnnotationError("no case is open, so none can be finished; open() one first.")
@@ -221,7 +221,7 @@ class Annotation:
         return session
 
     def _propose(self, case: Case, pet: Volume) -> tuple[Session, str]:
-        """A session with clicks that the annotator need not make, and in words where they come from."""
+        """A session with clicks that the annotator need not make, and a description of their origin."""
         if self.refine is not None:
             earlier = CaseProgress.load(self.refine / case.name / PROGRESS)
             if _is_done(earlier):
@@ -256,7 +256,7 @@ class Annotation:
         if session is not self.session:
             raise AnnotationError(
                 f"{session.volume.source}: this session was closed when its case was finished or another opened, so "
-                "this change is not saved. Go on in the session that open(case) or reopen(case) returns."
+                "this change is not saved. Continue in the session that open(case) or reopen(case) returns."
             )
         self.stopwatch.tick()
         journal = session.journal()
@@ -275,7 +275,7 @@ class Annotation:
         journal.save(self.folder / self.case.name / CLICKS)
 
     def _check_objects(self) -> None:
-        """Refuse what would become a lesion by mistake; nobody would notice before a network has learned it."""
+        """Refuse objects that would be saved as lesions by mistake, which would go unnoticed until training."""
         for name in self.session.objects:
             if name in LABEL_OF or (self._lesions_wanted and name.startswith("lesion")):
                 continue
@@ -294,15 +294,15 @@ class Annotation:
         if labels or wanted:
             save_mask(path, label_map, self.session.volume)
         else:
-            path.unlink(missing_ok=True)  # an empty map would say "there is none", but nobody was asked to look
+            path.unlink(missing_ok=True)  # an empty map would mean "there is none", but nobody was asked to look
 
     def _write_progress(self, progress: CaseProgress) -> None:
         name = self.case.name
         path = self.folder / name / PROGRESS
         if CaseProgress.load(path) != self._saved.get(name):
             raise AnnotationError(
-                f"{path}: changed by somebody else since this case was opened, perhaps a second notebook; nothing was "
-                f"overwritten. Close the other, then open({name!r}) again."
+                f"{path}: changed by another process since this case was opened, perhaps a second notebook; nothing "
+                f"was overwritten. Close the other one, then open({name!r}) again."
             )
         with replace_atomically(path) as temporary:
             temporary.write_text(json.dumps(asdict(progress), indent=1) + "\n")
@@ -331,21 +331,21 @@ class Annotation:
             pandas.DataFrame(rows, columns=columns).to_csv(temporary, index=False)
 
     def _drawn(self, case: Case) -> Case:
-        """The case with what was drawn here in the place of the labels that it had."""
+        """The case with the labels drawn here instead of its own."""
         files = [self.folder / case.name / file for file in (MASK, LESIONS)]
         organs, lesions = (file if file.is_file() else None for file in files)
         convention = "seganypet" if organs else None
         return replace(case, organs=organs, organ_convention=convention, lesions=lesions, quality=self.quality)
 
     def _read(self, name: str) -> CaseProgress | None:
-        """What the folder says of a case now; AnnotationError if that is somebody else's."""
+        """The progress of a case in the folder now; AnnotationError if it belongs to another annotator or quality."""
         self._saved.pop(name, None)
         progress = CaseProgress.load(self.folder / name / PROGRESS)
         if progress and (progress.annotator, progress.quality) != (self.annotator, self.quality):
             raise AnnotationError(
                 f"{self.folder}: case {name} was annotated by {progress.annotator} ({progress.quality}), not by "
                 f"{self.annotator} ({self.quality}); a folder belongs to one annotator and one quality. Choose another "
-                "folder; to go on from those labels, say refine= and this folder."
+                "folder; to continue from those labels, give this folder as refine=."
             )
         if progress:
             self._saved[name] = progress
@@ -357,7 +357,7 @@ def _is_done(progress: CaseProgress | None) -> bool:
 
 
 def _check_case_names(cohort: Cohort) -> None:
-    """Refuse names that as folders would lie outside, hide, or be one folder where capitals do not count."""
+    """Refuse names whose folders would lie outside, be hidden, or coincide where case is ignored."""
     found = unsafe_name((case.name for case in cohort), (COHORT_TABLE, ANNOTATION_TABLE))
     if found:
         raise AnnotationError(

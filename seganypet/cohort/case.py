@@ -9,7 +9,7 @@ import numpy as np
 
 from seganypet.cohort.labels import ORGAN_CONVENTIONS, detect_organ_convention, lesion_targets, organ_targets
 from seganypet.errors import CohortError
-from seganypet.pet.registration import moved, register_rigid
+from seganypet.pet.registration import apply_transform, register_rigid
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Volume, load_labels, load_volume
 
@@ -147,7 +147,7 @@ class CTCase:
         """The CT, in HU, on the grid of the PET; CohortError if the case has none."""
         ct, pet = self.case.load_ct(), self.case.load_pet()
         if self.register:
-            ct = moved(ct, register_rigid(ct, pet))
+            ct = apply_transform(ct, register_rigid(ct, pet))
         return resample_to(ct, pet)
 
     def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:

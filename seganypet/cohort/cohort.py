@@ -1,12 +1,12 @@
-"""Cohorts: which scans there are, whose they are, and what is drawn on them.
+"""Cohorts: scans, their patients, and their labels.
 
     cohort = Cohort.from_csv("cohort.csv")  # or from_autopet(folder), from_nnunet(folder), from_phantoms(8, seed=0)
     report = cohort.report()
-    report.problems  # all at once: files that are missing or damaged, other grids, wrong units, strange labels
+    report.problems  # all at once: missing or damaged files, mismatched grids, wrong units, unknown labels
     report.cases     # voxel sizes, fields of view, ranges of SUV, numbers of organs and lesions
     cohort = cohort.split_by_patient(seed=0, fractions={"train": 0.8, "test": 0.2})
 
-`cohort_table.py` says which columns the CSV has. No more than one scan at a time is held in memory by each worker.
+`seganypet.cohort.table` lists the columns of the CSV. Each worker holds at most one scan in memory.
 """
 
 import os
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class CohortReport(NamedTuple):
-    """What the files of a cohort hold.
+    """The contents of a cohort's files.
 
     Attributes:
-        cases: One row per case: case, patient, split, quality, tracer, pet_unit, ct (is there one), and the facts of
-            `inspection.inspect_case`; NaN where unknown.
+        cases: One row per case: case, patient, split, quality, tracer, pet_unit, ct (whether there is one), and the
+            columns of `inspection.inspect_case`; NaN where unknown.
         problems: One row per problem, with the columns of `inspection.Problem`.
     """
 
@@ -50,11 +50,11 @@ class Cohort:
     """Cases by name, in order.
 
     Args:
-        cases: The cases.
-        source: Where they come from, for messages.
+        cases: Cases with unique names.
+        source: Origin of the cases, for messages.
 
     Raises:
-        CohortError: No case at all, a case twice, or a patient in two splits.
+        CohortError: There is no case, a name occurs twice, or a patient is in two splits.
     """
 
     def __init__(self, cases: Iterable[Case], source: str = "cohort") -> None:
@@ -80,12 +80,12 @@ class Cohort:
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike) -> "Cohort":
-        """Read a cohort table; `cohort_table.py` says which columns it has.
+        """Read a cohort table; `seganypet.cohort.table` lists its columns.
 
         Raises:
-            CohortError: The first fault: table missing or without rows, columns missing or unknown, a row of wrong
-                length, a blank required cell, a bad value, a file that does not exist, a case twice, a patient in two
-                splits. `validate_csv` lists all.
+            CohortError: The table is missing or has no rows, or has missing or unknown columns, a row of wrong length,
+                a blank required cell, a bad value, a file that does not exist, a duplicate case, or a patient in two
+                splits. The message names the first fault; `validate_csv` lists all.
         """
         cases, problems = read_table(path)
         _raise_first_error(problems, "Cohort.validate_csv lists all.")
@@ -93,7 +93,7 @@ class Cohort:
 
     @classmethod
     def from_path(cls, path: str | os.PathLike) -> "Cohort":
-        """Whatever `path` is: a table (`from_csv`), an nnU-Net folder (has `imagesTr`), else an AutoPET tree."""
+        """Read a table (`from_csv`), an nnU-Net folder (it has `imagesTr`), or else an AutoPET tree."""
         path = Path(path)
         if not path.exists():
             raise CohortError(f"{path} does not exist; expected a cohort.csv, an AutoPET tree or an nnU-Net folder.")
@@ -107,12 +107,12 @@ class Cohort:
 
     @classmethod
     def from_autopet(cls, folder: str | os.PathLike) -> "Cohort":
-        """Cases of an FDG-PET-CT-Lesions tree, `<patient>/<study>/{SUV,CTres,SEG}.nii.gz`.
+        """Read an FDG-PET-CT-Lesions tree, `<patient>/<study>/{SUV,CTres,SEG}.nii.gz`.
 
         A case is named `<patient>_<study>`. PET is SUVbw; the CT is the one resampled to the PET's grid.
 
         Raises:
-            CohortError: No such study, or studies without SUV or SEG, all of which are named.
+            CohortError: There is no such study, or studies lack SUV or SEG; the message names them.
         """
         folder = Path(folder)
         cases, missing = [], []
@@ -123,19 +123,19 @@ class Cohort:
             ct = ct if ct.is_file() else None
             cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer="FDG"))
         if not cases:
-            raise CohortError(f"{folder}: no <patient>/<study>/SUV.nii.gz in it; for imagesTr use from_nnunet.")
+            raise CohortError(f"{folder}: expected <patient>/<study>/SUV.nii.gz in it; for imagesTr use from_nnunet.")
         _raise_if_missing(missing)
         return cls(cases, source=str(folder))
 
     @classmethod
     def from_nnunet(cls, folder: str | os.PathLike) -> "Cohort":
-        """Cases of an autoPET challenge folder, `imagesTr/<case>_0000.nii.gz` (CT), `_0001` (SUV), `labelsTr/<case>`.
+        """Read an autoPET challenge folder, `imagesTr/<case>_0000.nii.gz` (CT), `_0001` (SUV), `labelsTr/<case>`.
 
-        Names such as `fdg_<patient>_<date>` and `psma_<patient>_<date>` give tracer and patient; any other case is
-        taken for a patient of its own.
+        Names such as `fdg_<patient>_<date>` and `psma_<patient>_<date>` give tracer and patient; any other case counts
+        as a separate patient.
 
         Raises:
-            CohortError: No such image, or cases without CT or label, all of which are named.
+            CohortError: There is no such image, or cases lack CT or labels; the message names them.
         """
         folder = Path(folder)
         cases, missing = [], []
@@ -149,7 +149,7 @@ class Cohort:
             patient, tracer = (parts[1], parts[0].upper()) if named else (name, None)
             cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer=tracer))
         if not cases:
-            raise CohortError(f"{folder}: no imagesTr/<case>_0001.nii.gz in it; for studies use from_autopet.")
+            raise CohortError(f"{folder}: expected imagesTr/<case>_0001.nii.gz in it; for studies use from_autopet.")
         _raise_if_missing(missing)
         return cls(cases, source=str(folder))
 
@@ -164,25 +164,25 @@ class Cohort:
         folder: str | os.PathLike | None = None,
         progress: bool = True,
     ) -> "Cohort":
-        """Synthetic patients with seeds `seed`, `seed` + 1, ..., as files; a second call takes those that are there.
+        """Synthetic patients with seeds `seed`, `seed` + 1, ..., as files; a second call reuses them.
 
         Args:
-            n: How many.
-            seed: Of the first. The embedded networks were trained on seeds from 10,000.
-            domain: See `make_phantom`.
-            lesions: See `make_phantom`.
-            folder: Where one folder for each case goes; default: the user's cache.
-            progress: Show a bar; an internal phantom takes 1 to 2 s, an external one 5 s.
+            n: Number of phantoms.
+            seed: Seed of the first phantom. The embedded networks were trained on seeds from 10,000.
+            domain: Domain of the scans, see `make_phantom`.
+            lesions: Kind of lesions, see `make_phantom`.
+            folder: Parent of the cases' folders; default: the user's cache.
+            progress: Whether to show a progress bar; an internal phantom takes 1 to 2 s, an external one 5 s.
 
         Raises:
             CohortError: `n` is not a positive integer.
-            SegAnyPETError: Unknown domain or kind of lesions.
+            SegAnyPETError: The domain or the kind of lesions is unknown.
         """
         from tqdm.auto import tqdm
 
-        for argument, value, least in (("n", n, 1), ("seed", seed, 0)):
-            if not isinstance(value, int | np.integer) or value < least:
-                raise CohortError(f"from_phantoms: {argument}={value!r}; expected an integer of at least {least}.")
+        for argument, value, minimum in (("n", n, 1), ("seed", seed, 0)):
+            if not isinstance(value, int | np.integer) or value < minimum:
+                raise CohortError(f"from_phantoms: {argument}={value!r}; expected an integer of at least {minimum}.")
         folder = cache_folder() / "phantoms" if folder is None else Path(folder)
         cases = []
         for number in tqdm(range(seed, seed + n), desc="phantoms", disable=not progress):
@@ -190,7 +190,7 @@ class Cohort:
             name = f"phantom_{domain}_{number}{kind}"
             at = folder / name
             made_by = f"seganypet {__version__}: make_phantom({number}, {domain!r}, {lesions!r})\n".encode()
-            marker = at / "made_by.txt"  # written last: where it is, all was
+            marker = at / "made_by.txt"  # written last, so its presence means that the phantom is complete
             whole = all((at / file).is_file() for file in (marker.name, PET, CT, ORGAN_LABELS, LESIONS))
             try:
                 if not whole or marker.read_bytes() != made_by:
@@ -212,46 +212,53 @@ class Cohort:
         """The cases for which `folder` holds an organ label map, such as AutoPET-Organ's.
 
         Args:
-            folder: Files `<name>.nii.gz`, also in subfolders, where name is that of a case, or of a patient with one
-                case. Capitals, separators, and AutoPET's prefixes "PETCT_", "fdg_" and "psma_" make no difference.
-            convention: A key of `ORGAN_CONVENTIONS` that all files follow; None: each is detected when it is read.
+            folder: Folder with files `<name>.nii.gz`, also in subfolders, where the name is that of a case, or of a
+                patient with a single case. Capitals, separators, and AutoPET's prefixes "PETCT_", "fdg_" and "psma_"
+                are ignored.
+            convention: Convention of all files, a key of `ORGAN_CONVENTIONS`; default: detected when a file is read.
+
+        Returns:
+            A cohort of the cases with organs.
 
         Raises:
-            CohortError: No file fits a case, or a file fits several.
+            CohortError: No file matches a case, or a file matches several.
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise CohortError(f"{folder} is no folder; expected one with <case>.nii.gz.")
+            raise CohortError(f"{folder} is not a folder; expected one with <case>.nii.gz.")
         files = {path: path.name.removesuffix(".nii.gz") for path in _files(folder, "**/*.nii.gz")}
         patients = [case.patient for case in self]
         found, owner = [], {}
         for case in self:
             names = [case.name, *([case.patient] if patients.count(case.patient) == 1 else [])]
-            fitting = [path for path, name in files.items() if name in names]  # exactly so, if there is such a file
+            fitting = [path for path, name in files.items() if name in names]  # exact matches come first
             plain = {_plain(name) for name in names}
             fitting = fitting or [path for path, name in files.items() if _plain(name) in plain]
             if len(fitting) > 1:
-                raise CohortError(f"case {case.name}: {', '.join(map(str, fitting))} all fit; keep one in {folder}.")
+                raise CohortError(f"case {case.name}: {', '.join(map(str, fitting))} all match; keep one in {folder}.")
             for path in fitting:
                 if (first := owner.setdefault(path, case.name)) != case.name:
-                    raise CohortError(f"{path} fits case {first} and case {case.name}; name it exactly as one of them.")
+                    raise CohortError(f"{path} matches cases {first} and {case.name}; name it exactly as one of them.")
                 found.append(replace(case, organs=path, organ_convention=convention))
         if not found:
             there = ", ".join(list(files.values())[:3]) or "no .nii.gz"
             raise CohortError(
-                f"{folder}: none of its files ({there}) is named as a case of {self.source}, such as "
-                f"{next(iter(self)).name}.nii.gz; rename them."
+                f"{folder}: none of its files ({there}) is named as a case of {self.source}; expected names such as "
+                f"{next(iter(self)).name}.nii.gz."
             )
         return Cohort(found, self.source)
 
     def report(self, *, voxels: bool = True, workers: int = 2, progress: bool = True) -> CohortReport:
-        """Read every case, and say what it holds and what is wrong with it.
+        """Read every case, and report its contents and its problems.
 
         Args:
-            voxels: Read voxels too. Headers alone show missing files and wrong grids, and take milliseconds a case;
-                units, NaN and labels need voxels (seconds a case at 400 x 400 x 326).
-            workers: Cases that are read at the same time, each holding one file's voxels.
-            progress: Show a bar.
+            voxels: Whether to read voxels too. Headers alone show missing files and wrong grids and take milliseconds
+                per case; units, NaN and labels need voxels (seconds per case at 400 x 400 x 326).
+            workers: Number of cases that are read at the same time, each holding the voxels of one file.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Tables of the cases and of their problems.
         """
         import pandas
 
@@ -259,7 +266,7 @@ class Cohort:
         rows = [
             {"case": one.case.name}
             | {name: getattr(one.case, name) for name in ("patient", "split", "quality", "tracer", "pet_unit")}
-            | {"ct": one.case.ct is not None, **one.facts}
+            | {"ct": one.case.ct is not None, **one.row}
             for one in found
         ]
         problems = [problem for one in found for problem in one.problems]
@@ -267,9 +274,10 @@ class Cohort:
         return CohortReport(pandas.DataFrame(rows), problem_table(problems))
 
     def validate(self, *, voxels: bool = True, workers: int = 2, progress: bool = True) -> "pandas.DataFrame":
-        """Everything that is wrong with the cohort, one row per problem, with the columns of `inspection.Problem`.
+        """The problems of the cohort, one row each, with the columns of `inspection.Problem`.
 
-        Nothing is raised for what a file holds. No row: nothing was found. Arguments as for `report`.
+        The contents of a file raise nothing; a table without rows means that nothing was found. Arguments as for
+        `report`.
         """
         return self.report(voxels=voxels, workers=workers, progress=progress).problems
 
@@ -280,16 +288,16 @@ class Cohort:
         """As `validate`, for a table that `from_csv` may refuse: faults of its rows, then problems of the other cases.
 
         Raises:
-            CohortError: No such file.
+            CohortError: The table does not exist.
         """
         cases, problems = read_table(path)
         found = _inspect(cases, voxels, workers, progress)
-        # That a file is missing was said with its line.
+        # Missing files were reported with their line.
         problems += [problem for one in found for problem in one.problems if problem.problem != "missing"]
         return problem_table([*problems, *_same_scans(found), *conflicts(cases, str(path))])
 
     def filter(self, split: str | None = None, quality: str | None = None) -> "Cohort":
-        """The cases of one split and/or label quality; CohortError, naming what there is, if there are none."""
+        """The cases of one split and/or label quality; CohortError if there are none."""
         chosen = [
             case
             for case in self
@@ -297,25 +305,25 @@ class Cohort:
         ]
         if not chosen:
             there = sorted({(str(case.split), str(case.quality)) for case in self})
-            raise CohortError(f"{self.source}: no case with split={split!r}, quality={quality!r}; there are {there}.")
+            raise CohortError(f"{self.source}: no case with split={split!r}, quality={quality!r}, only {there}.")
         return Cohort(chosen, self.source)
 
     def split_by_patient(self, seed: int, fractions: Mapping[str, float]) -> "Cohort":
-        """The same cases with new splits; all cases of a patient go together.
+        """The same cases with new splits; all cases of a patient are in one split.
 
         Args:
-            seed: The same seed splits the same patients in the same way, whatever the order of cases.
-            fractions: Share of the patients in each split, adding up to 1, such as {"train": 0.8, "test": 0.2}.
+            seed: Seed of the split, which does not depend on the order of the cases.
+            fractions: Fraction of the patients in each split, adding up to 1, such as {"train": 0.8, "test": 0.2}.
 
         Raises:
-            CohortError: Fractions that do not add up, or a split left without a patient.
+            CohortError: The fractions are not positive or do not add up to 1, or a split has no patient.
         """
-        shares = np.array(list(fractions.values()), float)
-        if (shares <= 0).any() or not np.isclose(shares.sum(), 1):
-            raise CohortError(f"fractions {dict(fractions)} must be positive and add up to 1.")
+        values = np.array(list(fractions.values()), float)
+        if (values <= 0).any() or not np.isclose(values.sum(), 1):
+            raise CohortError(f"fractions {dict(fractions)}; expected positive numbers that add up to 1.")
         patients = sorted({case.patient for case in self})
         np.random.default_rng(seed).shuffle(patients)
-        ends = np.rint(np.cumsum(shares) * len(patients)).astype(int)
+        ends = np.rint(np.cumsum(values) * len(patients)).astype(int)
         groups = np.split(patients, ends[:-1])
         if not all(len(group) for group in groups):
             raise CohortError(f"{len(patients)} patients are too few for fractions {dict(fractions)}.")
@@ -335,7 +343,7 @@ def _inspect(cases: Iterable[Case], voxels: bool, workers: int, progress: bool) 
 
 
 def _same_scans(found: Iterable[Inspection]) -> Iterator[Problem]:
-    """Scans that stand in a cohort twice: the same voxels, or, where those were not read, the same file."""
+    """Scans that occur twice in a cohort: the same voxels, or, where those were not read, the same file."""
     first_of: dict[bytes | str, Case] = {}
     for one in found:
         case = one.case
@@ -357,15 +365,15 @@ def _raise_if_missing(missing: list[tuple[str, Path]]) -> None:
     if missing:
         listed = "; ".join(f"case {case}: {path}" for case, path in missing[:5])
         more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise CohortError(f"missing are {listed}{more}. Is the download complete, and named in these very letters?")
+        raise CohortError(f"missing: {listed}{more}. Is the download complete, with exactly these file names?")
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    """Files that fit, sorted, without hidden ones such as those that macOS leaves."""
+    """Files that match, sorted, without hidden ones such as those of macOS."""
     found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def _plain(name: str) -> str:
-    """A name without what file systems, people and AutoPET's editions change."""
+    """A name without the parts in which file systems, people and AutoPET's editions differ."""
     return re.sub(r"^(petct|fdg|psma)", "", re.sub(r"[\W_]", "", name).casefold())

@@ -1,20 +1,20 @@
-"""What the files of a case say about themselves: facts for a report, and problems, all of them, without raising.
+"""Inspection of a case's files: a row for a report, and a list of all problems, without raising.
 
-An *error* means that the case cannot be used as it stands; a *warning*, that somebody should look. Problems of files:
+An *error* means that the case cannot be used as it is; a *warning*, that somebody should look at it. Problems of files:
 
     missing, unreadable, other_grid      error    no such file; damaged, cut short, not 3D; labels not on the PET's grid
     same_file                            error    one file in two roles
-    nan, empty, unit_range               error    of PET and CT: not a number; all the same; numbers that cannot be in
-                                                  the unit that is claimed (of a CT a warning: it may show no air)
+    nan, empty, unit_range               error    of PET and CT: not a number; constant; values that cannot be in the
+                                                  stated unit (for a CT a warning: it may show no air)
     negative                             warning  PET far below 0, as after a normalisation
-    qform_sform, no_affine               warning  the header's two affines differ, so programs may disagree; none at all
-    voxel_size, field_of_view            warning  not a scanner's: is the header in millimetres?
+    qform_sform, no_affine               warning  the header's two affines differ, so programs may disagree; no affine
+    voxel_size, field_of_view            warning  implausible for a scanner: is the header in millimetres?
     ct_elsewhere                         warning  the CT covers less than half of the PET
     not_labels, empty                    error    fractions or negative labels; an organ map without an organ
-    label_ids, convention_unclear        error    labels outside the stated convention; none or several would fit
-    convention_detected                  warning  none was stated; this one fits
-    convention_doubtful                  warning  the size of label 7 speaks against the stated one
-    sides, upside_down                   warning  left and right, or head and feet, look exchanged
+    label_ids, convention_unclear        error    labels outside the stated convention; no or several conventions match
+    convention_detected                  warning  no convention was stated; this one matches
+    convention_doubtful                  warning  the size of label 7 contradicts the stated convention
+    sides, upside_down                   warning  left and right, or head and feet, seem to be exchanged
     organ_size                           warning  larger than twice what nearly all patients have
     lesions_everywhere                   warning  more than a fifth of the scan is lesion
 """
@@ -38,9 +38,9 @@ from seganypet.regions import CONNECTED_26
 if TYPE_CHECKING:
     import pandas
 
-PARTS = ("pet", "ct", "organs", "lesions")  # the files of a case
+PARTS = ("pet", "ct", "organs", "lesions")  # fields of a Case that name files
 
-# Twice the 99th percentile of 912 scans (prostate: of its 95th), in mL; lungs: of the largest share of 5 L.
+# In mL: twice the 99th percentile of 912 scans (prostate: of the 95th); lungs: twice the largest fraction of 5 L.
 _LARGEST_ML = {
     "liver": 6000, "kidney_left": 580, "kidney_right": 570, "heart": 2170, "spleen": 1620, "aorta": 820,
     "prostate": 200, "lung_lower_lobe_left": 2600, "lung_lower_lobe_right": 2600,
@@ -55,19 +55,19 @@ _RIGHT_OF = (
 )
 # The first lies further up than the second.
 _ABOVE = (("heart", "kidney_left"), ("heart", "kidney_right"), ("liver", "prostate"), ("heart", "prostate"))
-_SAMPLED = 2_000_000  # voxels that a percentile is taken from; exact percentiles of 50 million take a second
+_SAMPLED = 2_000_000  # voxels used for a percentile; exact percentiles of 50 million take a second
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a case.
+    """One problem of a case.
 
     Attributes:
-        case: Its name; blank for a whole table.
-        patient: Whose it is.
+        case: Name of the case; blank for a whole table.
+        patient: The case's patient.
         part: "pet", "ct", "organs", "lesions" or "table".
-        problem: Which kind, in a word.
+        problem: Kind of problem, in a word.
         severity: "error" or "warning".
-        message: What is there, what is needed, what to do.
+        message: What was found, what was expected, what to do.
     """
 
     case: str
@@ -87,37 +87,37 @@ def problem_table(problems: Iterable[Problem]) -> "pandas.DataFrame":
 
 @dataclass
 class Inspection:
-    """What was found out about a case.
+    """The result of inspecting a case.
 
     Attributes:
         case: The case.
-        facts: Columns of a cohort report; a fact that could not be found out is absent.
-        problems: In the order of the files.
-        digest: Of the PET's voxels, to find scans that are in a cohort twice; None if they were not read.
+        row: Columns of a cohort report, without those that are unknown.
+        problems: Problems in the order of the files.
+        digest: Digest of the PET's voxels, to find duplicate scans; None if they were not read.
     """
 
     case: Case
-    facts: dict[str, Any] = field(default_factory=dict)
+    row: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     digest: bytes | None = None
 
     def note(self, part: str, problem: str, message: str, severity: str = "error") -> None:
-        """Remember a problem."""
+        """Add a problem."""
         path = getattr(self.case, part)
         self.problems.append(Problem(self.case.name, self.case.patient, part, problem, severity, f"{path}: {message}"))
 
 
 def inspect_case(case: Case, voxels: bool = True) -> Inspection:
-    """Read the files of a case, one after the other, and say what they hold and what is wrong with them.
+    """Read the files of a case, one after the other, and describe their contents and problems.
 
     Args:
-        case: Its files need not exist.
-        voxels: Read voxels too; else headers only, which takes milliseconds and sees no more than grids.
+        case: Case to inspect; its files need not exist.
+        voxels: Whether to read voxels too; headers alone take milliseconds and show only the grids.
 
     Returns:
-        Facts: `shape`, `spacing_mm`, `field_of_view_mm`, `orientation` (nibabel's axis codes), `oblique_deg`; and from
-        voxels `pet_min`, `pet_p99`, `pet_max` (in the case's unit), `organs`, `organ_convention`, `lesions` (number of
-        26-connected components), `lesions_ml`.
+        The problems, and a row with `shape`, `spacing_mm`, `field_of_view_mm`, `orientation` (nibabel's axis codes),
+        `oblique_deg`; and from voxels `pet_min`, `pet_p99`, `pet_max` (in the case's unit), `organs`,
+        `organ_convention`, `lesions` (number of 26-connected components), `lesions_ml`.
     """
     found = Inspection(case)
     _check_roles(found)
@@ -148,13 +148,13 @@ def _check_roles(found: Inspection) -> None:
 
 
 def _open(found: Inspection, part: str) -> nib.Nifti1Pair | None:
-    """The file of one part, header read; None if there is none or it cannot be used."""
+    """The file of one part, with its header read; None if there is no usable file."""
     path = getattr(found.case, part)
     if path is None:
         return None
     if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "does not exist, or you may not enter its folder"
-        found.note(part, "missing", f"{what}; correct the path, or bring the file back.")
+        what = "is a folder" if os.path.isdir(path) else "does not exist, or permission to enter its folder is denied"
+        found.note(part, "missing", f"{what}; correct the path, or restore the file.")
         return None
     try:
         image = open_nifti(path)
@@ -168,8 +168,8 @@ def _open(found: Inspection, part: str) -> nib.Nifti1Pair | None:
     header = image.header
     if header["qform_code"] == header["sform_code"] == 0:
         found.note(
-            part, "no_affine", "the header does not say where the voxels lie (both codes are 0), so left and right are "
-            "a guess; write the file again with its affine.", "warning",
+            part, "no_affine", "the header has no affine (both codes are 0), so left and right are a guess; write the "
+            "file again with its affine.", "warning",
         )  # fmt: skip
     if header["qform_code"] > 0 and header["sform_code"] > 0:
         try:
@@ -179,8 +179,8 @@ def _open(found: Inspection, part: str) -> nib.Nifti1Pair | None:
         if apart_mm > 1:
             found.note(
                 part, "qform_sform",
-                f"its two affines place a corner {apart_mm:.3g} mm apart; the sform is used here, other programs may "
-                "use the qform. Write one of them into both.", "warning",
+                f"its two affines differ by {apart_mm:.3g} mm at a corner; this package uses the sform, other programs "
+                "may use the qform. Write one of them into both.", "warning",
             )  # fmt: skip
     return image
 
@@ -194,14 +194,14 @@ def _farthest_corner_mm(one: np.ndarray, other: np.ndarray, shape: tuple[int, ..
 def _describe_grid(found: Inspection, pet: nib.Nifti1Pair) -> None:
     sizes = nib.affines.voxel_sizes(pet.affine)
     extent_mm = sizes * pet.shape
-    found.facts["shape"] = tuple(pet.shape)
-    found.facts["spacing_mm"] = tuple(round(float(size), 3) for size in sizes)
-    found.facts["field_of_view_mm"] = tuple(round(float(size)) for size in extent_mm)
-    found.facts["orientation"] = "".join(nib.aff2axcodes(pet.affine))
-    found.facts["oblique_deg"] = round(float(np.rad2deg(nib.affines.obliquity(pet.affine).max())), 1)
+    found.row["shape"] = tuple(pet.shape)
+    found.row["spacing_mm"] = tuple(round(float(size), 3) for size in sizes)
+    found.row["field_of_view_mm"] = tuple(round(float(size)) for size in extent_mm)
+    found.row["orientation"] = "".join(nib.aff2axcodes(pet.affine))
+    found.row["oblique_deg"] = round(float(np.rad2deg(nib.affines.obliquity(pet.affine).max())), 1)
     if extent_mm.min() < 50 or extent_mm.max() > 2600:
         listed = " x ".join(f"{size:.4g}" for size in extent_mm)
-        found.note("pet", "field_of_view", f"covers {listed} mm; a person is 50 to 2600 mm long and wide.", "warning")
+        found.note("pet", "field_of_view", f"covers {listed} mm; expected 50 to 2600 mm.", "warning")
 
 
 def _grid(found: Inspection, images: dict[str, nib.Nifti1Pair], part: str) -> Grid:
@@ -212,13 +212,13 @@ def _check_cover(found: Inspection, affine: np.ndarray, shape: tuple[int, ...], 
     """Warn if less than half of the PET's box lies in the CT's, judged at a lattice of points."""
     lattice = np.stack(np.meshgrid(*[np.linspace(0, size - 1, 9) for size in pet.shape], indexing="ij"), axis=-1)
     in_ct = nib.affines.apply_affine(np.linalg.inv(affine) @ pet.affine, lattice)
-    share = ((in_ct >= -0.5) & (in_ct <= np.array(shape) - 0.5)).all(axis=-1).mean()
-    if share < 0.5:
-        found.note("ct", "ct_elsewhere", f"covers {share:.0%} of the PET; is it of the same study?", "warning")
+    fraction = ((in_ct >= -0.5) & (in_ct <= np.array(shape) - 0.5)).all(axis=-1).mean()
+    if fraction < 0.5:
+        found.note("ct", "ct_elsewhere", f"covers {fraction:.0%} of the PET; is it from the same study?", "warning")
 
 
 def _read(found: Inspection, part: str, image: nib.Nifti1Pair) -> None:
-    """Look at the voxels of one file and let them go again."""
+    """Inspect the voxels of one file without keeping them."""
     path = getattr(found.case, part)
     try:
         data = read_voxels(image, path)
@@ -242,9 +242,9 @@ def _check_image(found: Inspection, part: str, data: np.ndarray) -> None:
 
         found.digest = hashlib.sha256(np.ascontiguousarray(data).view(np.uint8).data).digest()
     lowest, highest = float(data.min()), float(data.max())
-    most = float(np.finfo(np.float32).max)  # volumes are held in float32
-    if not (np.isfinite(lowest + highest) and max(-lowest, highest) < most):
-        bad = int((~np.isfinite(data) | (np.abs(data) >= most)).sum())
+    limit = float(np.finfo(np.float32).max)  # volumes are float32
+    if not (np.isfinite(lowest + highest) and max(-lowest, highest) < limit):
+        bad = int((~np.isfinite(data) | (np.abs(data) >= limit)).sum())
         found.note(part, "nan", f"{bad} of {data.size} voxels are NaN or infinite; every voxel needs a number.")
         return
     if lowest == highest:
@@ -258,27 +258,27 @@ def _check_image(found: Inspection, part: str, data: np.ndarray) -> None:
     if part == "ct":
         if lowest > -500:
             found.note(
-                part, "unit_range", f"from {lowest:g} to {highest:g}, so nothing in it is air (-1000 HU); stored "
-                "without its intercept, or normalised?", "warning",
+                part, "unit_range", f"values from {lowest:g} to {highest:g}, none of which is air (-1000 HU); was it "
+                "stored without its intercept, or normalised?", "warning",
             )  # fmt: skip
         return
-    found.facts |= {"pet_min": round(lowest, 3), "pet_p99": round(p99, 3), "pet_max": round(highest, 3)}
+    found.row |= {"pet_min": round(lowest, 3), "pet_p99": round(p99, 3), "pet_max": round(highest, 3)}
     unit = found.case.pet_unit
-    # By definition the body's mean SUV is about 1: half of a body is never above 20, nor all of it below 1.
+    # By definition the body's mean SUV is about 1, so its median is never above 20, nor its maximum below 1.
     if unit == "SUVbw" and (middle > 20 or highest <= 1):
         found.note(
-            part, "unit_range", f"half of what is not 0 lies above {middle:.4g}, the largest is {highest:.4g}: that is "
-            "no SUVbw of a body; is it in Bq/mL, 8 bits, or normalised? Correct pet_unit or convert.",
+            part, "unit_range", f"median {middle:.4g} where it is not 0, maximum {highest:.4g}: implausible for SUVbw; "
+            "is it in Bq/mL, 8 bits, or normalised? Correct pet_unit or convert.",
         )  # fmt: skip
     if unit == "Bq/mL" and highest < 200:
         found.note(
-            part, "unit_range", f"the largest is {highest:.4g} Bq/mL, which is very little; is it SUVbw already?",
+            part, "unit_range", f"the maximum is {highest:.4g} Bq/mL, which is very low; is it already SUVbw?",
             "warning",
         )  # fmt: skip
     if lowest < -0.05 * highest:
         found.note(
-            part, "negative", f"reaches down to {lowest:.4g} (largest {highest:.4g}); activity is not negative. "
-            "Normalised, or resampled with a spline?", "warning",
+            part, "negative", f"minimum {lowest:.4g}, maximum {highest:.4g}; activity is not negative. Was it "
+            "normalised, or resampled with a spline?", "warning",
         )  # fmt: skip
 
 
@@ -300,8 +300,8 @@ def _check_organs(found: Inspection, labels: np.ndarray, affine: np.ndarray) -> 
             found.note("organs", "convention_unclear", unclear)
             return
         found.note(
-            "organs", "convention_detected", f"no organ_convention is stated; labels {present} fit {detected!r}. Write "
-            "that into the table if it is so.", "warning",
+            "organs", "convention_detected", f"no organ_convention is stated; labels {present} match {detected!r}. "
+            "Enter it in the table if that is right.", "warning",
         )  # fmt: skip
     convention = case.organ_convention or detected
     names = ORGAN_CONVENTIONS[convention]
@@ -313,14 +313,14 @@ def _check_organs(found: Inspection, labels: np.ndarray, affine: np.ndarray) -> 
         )  # fmt: skip
     elif detected not in (None, convention) and 7 in present and ORGAN_CONVENTIONS[detected][7] != names[7]:
         found.note(
-            "organs", "convention_doubtful", f"label 7 has {label_7_ml:.0f} mL, which is no {names[7]}; the labels "
-            f"would fit {detected!r}.", "warning",
+            "organs", "convention_doubtful", f"label 7 has {label_7_ml:.0f} mL, implausible for {names[7]}; the labels "
+            f"would match {detected!r}.", "warning",
         )  # fmt: skip
-    found.facts |= {"organs": sum(label in names for label in present), "organ_convention": convention}
+    found.row |= {"organs": sum(label in names for label in present), "organ_convention": convention}
     organ_ml = {names[label]: sizes_ml[label] for label in present if label in names}
     for name, size_ml in organ_ml.items():
         if size_ml > _LARGEST_ML[name]:
-            limit = f"even twice a very large one has only {_LARGEST_ML[name]} mL"
+            limit = f"twice a very large one has {_LARGEST_ML[name]} mL"
             found.note("organs", "organ_size", f"{name} has {size_ml:.0f} mL; {limit}.", "warning")
     boxes = ndimage.find_objects(labels)
     centres_mm = {
@@ -328,25 +328,25 @@ def _check_organs(found: Inspection, labels: np.ndarray, affine: np.ndarray) -> 
         for label in present
         if label in names
     }
-    _check_places(found, centres_mm)
+    _check_positions(found, centres_mm)
 
 
 def _centre(labels: np.ndarray, label: int, box: tuple[slice, ...]) -> list[float]:
-    """Centre of mass of a label in voxels: a stray voxel far away moves it little."""
+    """Centre of mass of a label in voxels, which a distant stray voxel hardly changes."""
     mask = labels[box] == label
     along = [mask.sum(tuple({0, 1, 2} - {axis})) for axis in range(3)]
     return [part.start + float(np.average(np.arange(n.size), weights=n)) for part, n in zip(box, along, strict=True)]
 
 
-def _check_places(found: Inspection, centres_mm: dict[str, np.ndarray]) -> None:
-    """Compare where organs lie with where they lie in nearly everybody; centres are in RAS+ mm."""
+def _check_positions(found: Inspection, centres_mm: dict[str, np.ndarray]) -> None:
+    """Compare the positions of organs with those in nearly every patient; centres are in RAS+ mm."""
     for axis, kind, pairs, where in ((0, "sides", _RIGHT_OF, "the right of"), (2, "upside_down", _ABOVE, "above")):
         pairs = [pair for pair in pairs if set(pair) <= set(centres_mm)]
         wrong = [pair for pair in pairs if centres_mm[pair[0]][axis] < centres_mm[pair[1]][axis]]
         if wrong:
             listed = ", ".join(f"{one} is not {'to ' * (axis == 0)}{where} {other}" for one, other in wrong)
             cause = "the file's affine is mirrored" if len(wrong) == len(pairs) > 1 else "labels are exchanged"
-            found.note("organs", kind, f"{listed}; look whether {cause}.", "warning")
+            found.note("organs", kind, f"{listed}; check whether {cause}.", "warning")
 
 
 def _check_lesions(found: Inspection, labels: np.ndarray, affine: np.ndarray) -> None:
@@ -354,15 +354,15 @@ def _check_lesions(found: Inspection, labels: np.ndarray, affine: np.ndarray) ->
     voxels = int(mask.sum())
     count = 0
     if voxels:
-        box = ndimage.find_objects(mask.view(np.int8))[0]  # lesions fill little of a scan
+        box = ndimage.find_objects(mask.view(np.int8))[0]  # lesions fill a small part of a scan
         count = ndimage.label(mask[box], CONNECTED_26)[1]
-    found.facts["lesions"] = int(count)
-    found.facts["lesions_ml"] = round(voxels * abs(np.linalg.det(affine[:3, :3])) / 1000, 2)
+    found.row["lesions"] = int(count)
+    found.row["lesions_ml"] = round(voxels * abs(np.linalg.det(affine[:3, :3])) / 1000, 2)
     if voxels > 0.2 * mask.size:
-        share = f"{voxels / mask.size:.0%} of the scan is lesion"
-        found.note("lesions", "lesions_everywhere", f"{share}; are background and lesion exchanged?", "warning")
+        fraction = f"{voxels / mask.size:.0%} of the scan is lesion"
+        found.note("lesions", "lesions_everywhere", f"{fraction}; are background and lesion exchanged?", "warning")
 
 
 def _without_path(error: SegAnyPETError, path: Path) -> str:
-    """The error's message, whose beginning `note` writes."""
+    """The error's message without the path, which `note` adds."""
     return str(error).removeprefix(f"{path}").lstrip(": ")

@@ -1,7 +1,7 @@
-"""What labels mean: conventions of organ label maps, and the targets in a label map.
+"""The meaning of labels: conventions of organ label maps, and the targets in a label map.
 
-AutoPET-Organ's files do not say which organ a label is, and two orders are in use; a third is this package's own. So a
-convention is stated, or detected and said aloud, never assumed.
+AutoPET-Organ's files do not say which organ a label is, and two orders are in use; a third is this package's own.
+Therefore a convention is either stated, or detected with a warning, and never assumed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,30 +20,32 @@ _LOBES = (
     "lung_upper_lobe_right",
     "lung_middle_lobe_right",
 )
-# AutoPET-Organ's files: 1 to 6 are agreed upon. Reported beyond: five lobes from 7 with the middle lobe as 11 or, in
-# about a third of the cases, as 12; and the order of its README, with 7 = prostate, which is ours.
+# In AutoPET-Organ's files, labels 1 to 6 are undisputed. For the others there are reports of five lobes from 7, with
+# the middle lobe as 11 or, in about a third of the cases, as 12; and of its README's order, with 7 = prostate, as here.
 ORGAN_CONVENTIONS: dict[str, dict[int, str]] = {
     "seganypet": dict(enumerate(ORGANS, start=1)),
     "autopet-organ": dict(enumerate((*ORGANS[:6], *_LOBES), start=1)),
     "autopet-organ-12": dict(zip((*range(1, 11), 12), (*ORGANS[:6], *_LOBES), strict=True)),
 }
-# Larger than any usual prostate (95 % are below 50 mL), smaller than an aerated lower lobe (345 mL and more).
+# Above any usual prostate (95 % are below 50 mL), below an aerated lower lobe (345 mL and more).
 _PROSTATE_OR_LOBE_ML = 150.0
 
 
 def detect_organ_convention(labels: Iterable[int], label_7_ml: float) -> str:
-    """Which of `ORGAN_CONVENTIONS` a label map follows, judged by the labels in it and the size of label 7.
+    """The member of `ORGAN_CONVENTIONS` that a label map follows, judged by its labels and the size of label 7.
 
-    A convention is possible if it knows all labels, and if label 7, where present, has the size of what the convention
-    calls 7: below 150 mL a prostate, else a lung's lower lobe. Possible conventions that mean the same by every label
-    at hand are one.
+    A convention is possible if it has all labels, and if label 7, where present, has a plausible size: below 150 mL for
+    a prostate, else for a lower lobe of the lung. Possible conventions that agree on all labels present count as one.
 
     Args:
         labels: Labels in the file; 0 is ignored.
         label_7_ml: Volume of label 7, in mL; 0.0 if absent.
 
+    Returns:
+        Name of the convention.
+
     Raises:
-        CohortError: None or several remain possible.
+        CohortError: No or several conventions are possible.
     """
     present = sorted({int(label) for label in labels} - {0})
     seven = "prostate" if label_7_ml < _PROSTATE_OR_LOBE_ML else "lung_lower_lobe_left"
@@ -56,7 +58,7 @@ def detect_organ_convention(labels: Iterable[int], label_7_ml: float) -> str:
     if len(meanings) != 1:
         verdict = f"could follow {' or '.join(possible)}" if possible else "follow no known convention"
         raise CohortError(
-            f"labels {present} (label 7: {label_7_ml:.0f} mL) {verdict}. Look at the labels and say it in the column "
+            f"labels {present} (label 7: {label_7_ml:.0f} mL) {verdict}. Look at the labels and state it in the column "
             f"organ_convention: {', '.join(ORGAN_CONVENTIONS)}."
         )
     return possible[0]

@@ -1,4 +1,4 @@
-"""What is remembered of one case under annotation, beside its clicks."""
+"""The state of one case under annotation, beside its clicks."""
 
 import json
 from dataclasses import dataclass, fields
@@ -15,18 +15,18 @@ PROGRESS, CLICKS = "progress.json", "clicks.json"
 
 @dataclass(frozen=True)
 class CaseProgress:
-    """What progress.json says of one case.
+    """The contents of progress.json for one case.
 
     Attributes:
-        annotator: Who works on it.
-        quality: Of the labels that come of it, "LQ" or "HQ".
-        proposal: What the annotator started from, in words.
+        annotator: Name of the annotator.
+        quality: Quality of the labels, "LQ" or "HQ".
+        proposal: Description of the starting point.
         proposed: Prompts of the proposal, as `write_prompt` writes them.
-        active: The object that the next prompt belongs to, which the journal does not know.
+        active: Object that the next prompt belongs to, which the journal does not record.
         state: "open" or "done".
-        minutes: Active time of the annotator.
-        clicks: The annotator's own in the journal; neither the proposal's nor what was undone.
-        seganypet: Version that saved this.
+        minutes: Active time of the annotator, in minutes.
+        clicks: Number of the annotator's own clicks in the journal, without the proposal's.
+        seganypet: Version of this package that saved the file.
     """
 
     annotator: str
@@ -59,7 +59,7 @@ class CaseProgress:
             return None
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise AnnotationError(
-                f"{path}: not a readable progress of a case ({error}). Bring it back from a backup; or delete it: the "
-                f"clicks are in {CLICKS} beside it and stay, minutes begin at 0 again."
+                f"{path}: not a readable progress file ({error}). Restore a backup, or delete it: the clicks stay "
+                f"in {CLICKS} beside it, minutes start at 0 again."
             ) from error
         return cls(**content)

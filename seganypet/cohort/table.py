@@ -1,22 +1,22 @@
 """The CSV file of a cohort: one row per scan. Columns:
 
     case              name of the scan, unique                                    required
-    patient           whose scan it is; splits and intervals are over patients    required
+    patient           patient of the scan; splits and intervals are by patient    required
     pet               NIfTI file                                                  required
     pet_unit          "SUVbw" or "Bq/mL"                                          required
     ct                NIfTI file in HU
     organs            NIfTI label map on the PET's grid
-    organ_convention  what its labels mean, a key of `ORGAN_CONVENTIONS`; blank: detected, and said in a warning
+    organ_convention  meaning of its labels, a key of `ORGAN_CONVENTIONS`; blank: detected, with a warning
     lesions           NIfTI mask or label map on the PET's grid; every label above 0 is lesion
-    quality           of the labels: "HQ" or "LQ"
+    quality           quality of the labels: "HQ" or "LQ"
     split             any name, such as "train"; one patient is in one split only
     tracer            such as "FDG"
 
 Paths are relative to the table's folder, or absolute. Optional cells may be blank and optional columns left out.
-Reading yields cases and problems, so that a table with twenty mistakes can be corrected in one go:
+Reading returns cases and problems, so that a table with twenty mistakes can be corrected in one go:
 
-    not_a_table, columns, no_cases       error    nothing can be read from it
-    row_length, blank, bad_value         error    the row has no case
+    not_a_table, columns, no_cases       error    the table is unreadable
+    row_length, blank, bad_value         error    the row gives no case
     missing                              error    the case names a file that does not exist
     case_twice, patient_in_two_splits    error    cases contradict each other
     patient_spelling, split_blank        warning  names that differ in case or spaces only; a split for some cases only
@@ -38,14 +38,17 @@ REQUIRED = ("case", "patient", "pet", "pet_unit")
 
 
 def read_table(path: str | os.PathLike) -> tuple[list[Case], list[Problem]]:
-    """The cases of a cohort table, and what is wrong with its rows; never raises for what stands in the file.
+    """The cases of a cohort table and the problems of its rows; the contents of the file never raise.
+
+    Args:
+        path: Path of the CSV file.
 
     Returns:
-        Cases of all readable rows, also of those whose files are missing; problems in the order of the rows. Cases
+        Cases of all readable rows, including those whose files are missing; problems in the order of the rows. Cases
         may contradict each other, see `conflicts`.
 
     Raises:
-        CohortError: No such file.
+        CohortError: The file does not exist.
     """
     path = Path(path)
     if not os.path.isfile(path):
@@ -73,26 +76,26 @@ def read_table(path: str | os.PathLike) -> tuple[list[Case], list[Problem]]:
 
 
 def conflicts(cases: Iterable[Case], source: str) -> Iterator[Problem]:
-    """Where cases contradict each other; `source` is named in the messages."""
+    """Contradictions between cases; `source` is named in the messages."""
     names: set[str] = set()
     first_of: dict[str, Case] = {}
     spellings: dict[str, str] = {}
     blank, filled = [], 0
     for case in cases:
         if case.name in names:
-            message = f"{source}: case {case.name} stands there twice; names of cases must be unique."
+            message = f"{source}: case {case.name} occurs twice; names of cases must be unique."
             yield Problem(case.name, case.patient, "table", "case_twice", "error", message)
         names.add(case.name)
         first = first_of.setdefault(case.patient, case)
         if case.split != first.split:
             message = (
                 f"{source}: patient {case.patient} is in split {first.split!r} (case {first.name}) and in "
-                f"{case.split!r} (case {case.name}); what was trained on would be tested on. Use split_by_patient."
+                f"{case.split!r} (case {case.name}), so test data would be training data. Use split_by_patient."
             )
             yield Problem(case.name, case.patient, "table", "patient_in_two_splits", "error", message)
         spelling = spellings.setdefault("".join(case.patient.casefold().split()), case.patient)
         if spelling != case.patient:
-            message = f"{source}: patients {spelling!r} and {case.patient!r} differ in spelling only; one person?"
+            message = f"{source}: patients {spelling!r} and {case.patient!r} differ in spelling only; is it one person?"
             yield Problem(case.name, case.patient, "table", "patient_spelling", "warning", message)
         filled += case.split is not None
         blank += [case.name] if case.split is None else []
@@ -126,15 +129,15 @@ def _faults_of_header(header: Sequence[str]) -> Iterator[str]:
         yield f"columns {missing} are missing; the table has {list(header)}.{advice}"
     unknown = [name for name in header if name not in COLUMNS]
     if unknown and not missing:  # a table with semicolons has one unknown column, which is not its fault
-        yield f"unknown columns {unknown}; known are {list(COLUMNS)}."
+        yield f"unknown columns {unknown}; expected some of {list(COLUMNS)}."
     if len(set(header)) < len(header):
-        yield f"a column stands there twice: {list(header)}."
+        yield f"a column occurs twice: {list(header)}."
 
 
 def _case_of_row(
     row: Sequence[str], header: Sequence[str], table: Path, line: int
 ) -> tuple[Case | None, list[Problem]]:
-    """The case of one row, None if the row makes none; and what is wrong with it."""
+    """The case of one row, or None; and the problems of the row."""
     if len(row) != len(header):
         message = f"{table}, line {line}: {len(row)} cells; the header has {len(header)}."
         return None, [_of_table("row_length", message)]

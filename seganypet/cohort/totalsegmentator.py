@@ -1,7 +1,7 @@
 """TotalSegmentator's organs (Wasserthal et al., Radiology AI 5 (2023) e230024), on the grid of a PET.
 
-Its output may lie on disk already, as one file for all classes or one file per organ; or the package runs here, where
-it is installed. Both give the labels of this package: 1 to 12 in the order of `ORGANS`, whose names are its own.
+Its output is read from disk, as one file for all classes or one file per organ; or the package runs here, where it is
+installed. Both give the labels of this package: 1 to 12 in the order of `ORGANS`, which has the same names.
 """
 
 import os
@@ -21,8 +21,8 @@ from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Grid, Volume, check_labels, check_on_grid, open_nifti, read_voxels
 from seganypet.regions import bounding_box
 
-# Task "total" of version 2: class_map in totalsegmentator/map_to_binary.py of release 2.18.0.
-# Version 1 numbers otherwise (aorta 7, left lower lobe 14, no heart as one class, no prostate), as does "total_mr".
+# Task "total" of version 2: class_map in totalsegmentator/map_to_binary.py of release 2.18.0. Version 1 numbers
+# differently (aorta 7, left lower lobe 14, no heart as one class, no prostate), as does "total_mr".
 TOTAL_V2 = {
     "spleen": 1, "kidney_right": 2, "kidney_left": 3, "liver": 5, "lung_upper_lobe_left": 10,
     "lung_lower_lobe_left": 11, "lung_upper_lobe_right": 12, "lung_middle_lobe_right": 13, "lung_lower_lobe_right": 14,
@@ -33,7 +33,7 @@ INSTALL = "pip install 'seganypet[totalsegmentator]'"
 
 
 class Organ(NamedTuple):
-    """One organ as TotalSegmentator drew it: its mask (bool), and where that lies."""
+    """One organ of TotalSegmentator: its mask (bool) and the grid of the mask."""
 
     name: str
     mask: np.ndarray
@@ -43,29 +43,29 @@ class Organ(NamedTuple):
 def read_totalsegmentator(
     path: str | os.PathLike, like: Volume, organs: Sequence[str] = ORGANS
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Read what TotalSegmentator wrote for a CT.
+    """Read TotalSegmentator's output for a CT.
+
+    On another grid, each voxel gets the organ, or background, that fills most of it. The fractions come from
+    `resample_to`; nearest-neighbour interpolation would look at one point of the voxel only.
 
     Args:
-        path: Its output: a NIfTI file with all classes (`--ml`), or the folder with one file per organ, such as
-            `liver.nii.gz`. A file that names its labels in the header, as versions from 1.5.2 write, is read by these
-            names; one without is taken to be task "total" of version 2, and a warning says so.
-        like: The scan whose grid the labels shall have, such as the PET. If the CT was registered to it since, give
-            `moved(pet, numpy.linalg.inv(transform))`: the labels are then those of the PET's voxels.
-        organs: Which to read, by TotalSegmentator's names; without names in the header those of `TOTAL_V2` only.
+        path: NIfTI file with all classes (`--ml`), or folder with one file per organ, such as `liver.nii.gz`. A file
+            with label names in its header, as versions from 1.5.2 write, is read by these names; one without is
+            assumed to be task "total" of version 2, with a warning.
+        like: Scan with the target grid, such as the PET. If the CT was registered to it in the meantime, give
+            `apply_transform(pet, numpy.linalg.inv(transform))`: the labels are then those of the PET's voxels.
+        organs: Organs to read, by TotalSegmentator's names; without names in the header, only those of `TOTAL_V2`.
 
     Returns:
-        Labels 1, 2, ... in the order of `organs`, shape of `like`, int16; and the name of each label that the output
-        speaks of, for `organ_targets`. An organ with a name and no voxel was looked for and not found.
+        Labels 1, 2, ... in the order of `organs`, shape of `like`, int16; and the name of each label in the output, for
+        `organ_targets`. An organ with a name but no voxel was searched and not found.
 
     Raises:
-        VolumeError: Nothing there, a damaged file, or one that is not TotalSegmentator's.
-        GeometryError: The organs lie elsewhere than `like`.
+        VolumeError: The file is missing, damaged, or not TotalSegmentator's.
+        GeometryError: The organs do not overlap with `like`.
 
     Warns:
-        UserWarning: Labels without names, or organs that the output does not speak of; they are absent.
-
-    On another grid each voxel goes to the organ, or to what is none, that fills most of it: shares come from
-    `resample_to`, which nearest-neighbour interpolation would reduce to one point of the voxel.
+        UserWarning: The labels have no names, or organs are missing from the output.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,7 +74,7 @@ def read_totalsegmentator(
         image = open_nifti(path)
         labels = check_labels(read_voxels(image, path), str(path))
         names, found = _from_labels(labels, _header_names(image), Grid(image.shape, image.affine, str(path)), organs)
-    return _on_grid(found, organs, like, str(path)), _told(names, organs, str(path))
+    return _on_grid(found, organs, like, str(path)), _names_by_label(names, organs, str(path))
 
 
 def run_totalsegmentator(
@@ -87,15 +87,16 @@ def run_totalsegmentator(
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Run TotalSegmentator (task "total") on a CT, where the package is installed.
 
-    It downloads its weights when first used, and sends anonymous statistics of use to its authors unless its
-    configuration says otherwise; voxels stay here.
+    It downloads its weights on first use, and sends anonymous usage statistics to its authors unless its configuration
+    says otherwise; voxels are not sent.
 
     Args:
-        ct: The CT, in HU.
-        fast: The 3 mm model instead of five models of 1.5 mm, which take minutes on a GPU and far longer without.
+        ct: CT, in HU.
+        fast: Whether to use the 3 mm model instead of five models of 1.5 mm, which take minutes on a GPU and far
+            longer without.
         device: "cpu", "gpu", "gpu:1", ... or "mps".
-        folder: Where to keep its label map, as totalsegmentator.nii.gz, to be read again by `read_totalsegmentator`.
-        like: The scan whose grid the labels shall have; default `ct`.
+        folder: Folder for its label map, totalsegmentator.nii.gz, which `read_totalsegmentator` can read again.
+        like: Scan with the target grid; default: `ct`.
 
     Returns:
         As `read_totalsegmentator`.
@@ -103,10 +104,10 @@ def run_totalsegmentator(
     Raises:
         UnitError: `ct` is not in HU.
         SegAnyPETError: The package is not installed, its weights cannot be fetched, or it fails.
-        GeometryError: `like` lies elsewhere.
+        GeometryError: `like` does not overlap with the organs.
     """
     if ct.unit != "HU":
-        raise UnitError(f"{ct.source}: TotalSegmentator reads CT in HU; the volume's unit is {ct.unit}.")
+        raise UnitError(f"{ct.source} is in {ct.unit}; expected a CT in HU for TotalSegmentator.")
     instead = "or run it elsewhere and give its output to read_totalsegmentator(path, like=pet)."
     try:
         from totalsegmentator.python_api import totalsegmentator
@@ -122,32 +123,32 @@ def run_totalsegmentator(
     image.header.set_xyzt_units("mm")
     try:
         found = totalsegmentator(image, output, ml=True, fast=fast, device=device, task="total", quiet=True)
-    except (Exception, SystemExit) as error:  # it ends the interpreter where a weights file is refused
+    except (Exception, SystemExit) as error:  # it exits where a weights file is refused
         raise SegAnyPETError(
-            f"{ct.source}: TotalSegmentator failed ({type(error).__name__}: {error}). Its first run needs the internet "
-            f"for its weights, later ones memory for the CT; see that it runs alone: TotalSegmentator -i ct.nii.gz -o "
-            f"organs.nii.gz --ml; {instead}"
+            f"{ct.source}: TotalSegmentator failed ({type(error).__name__}: {error}). Its first run downloads "
+            f"weights, and every run needs memory for the CT. Check that it runs alone: TotalSegmentator -i ct.nii.gz "
+            f"-o organs.nii.gz --ml; {instead}"
         ) from error
     if not isinstance(found, nib.Nifti1Image):
         raise SegAnyPETError(
-            f"{ct.source}: TotalSegmentator returned a {type(found).__name__} instead of a label map. Does its version "
-            f"fit? {INSTALL}, {instead}"
+            f"{ct.source}: TotalSegmentator returned a {type(found).__name__} instead of a label map. Is it a "
+            f"supported version? {INSTALL}, {instead}"
         )
     source = f"TotalSegmentator on {ct.source}"
     labels = check_labels(read_voxels(found, source), source)
     names, organs = _from_labels(labels, _header_names(found), Grid(found.shape, found.affine, source), ORGANS)
-    return _on_grid(organs, ORGANS, ct if like is None else like, source), _told(names, ORGANS, source)
+    return _on_grid(organs, ORGANS, ct if like is None else like, source), _names_by_label(names, ORGANS, source)
 
 
 def _from_folder(folder: Path, organs: Sequence[str]) -> tuple[list[str], Iterator[Organ]]:
-    """Organs that have a file, and these organs, read one at a time."""
+    """Names of the organs that have a file, and these organs, read one at a time."""
     files = {organ: folder / f"{organ}{suffix}" for suffix in (".nii", ".nii.gz") for organ in organs
              if (folder / f"{organ}{suffix}").is_file()}  # fmt: skip
     if not files:
         there = sorted(path.name for path in folder.iterdir())
         raise VolumeError(
             f"{folder}: no {organs[0]}.nii.gz nor a file of any other organ, only {', '.join(there[:5]) or 'nothing'}. "
-            "Give TotalSegmentator's output folder, or its one file of all classes."
+            "Give TotalSegmentator's output folder, or its single file of all classes."
         )
 
     def read() -> Iterator[Organ]:
@@ -155,7 +156,7 @@ def _from_folder(folder: Path, organs: Sequence[str]) -> tuple[list[str], Iterat
             image = open_nifti(path)
             labels = check_labels(read_voxels(image, path), str(path))
             if labels.max() > 1:
-                raise VolumeError(f"{path}: labels up to {labels.max()}; the mask of one organ holds 0 and 1.")
+                raise VolumeError(f"{path}: labels up to {labels.max()}; expected 0 and 1 in the mask of one organ.")
             yield Organ(organ, labels > 0, Grid(image.shape, image.affine, str(path)))
 
     return list(files), read()
@@ -164,7 +165,7 @@ def _from_folder(folder: Path, organs: Sequence[str]) -> tuple[list[str], Iterat
 def _from_labels(
     labels: np.ndarray, header_names: Mapping[str, int], grid: Grid, organs: Sequence[str]
 ) -> tuple[list[str], Iterator[Organ]]:
-    """Organs that a label map speaks of, and these organs."""
+    """Names of the organs in a label map, and these organs."""
     ids = header_names
     if not ids:
         ids = TOTAL_V2
@@ -172,10 +173,10 @@ def _from_labels(
         if largest <= 1 or largest > MAX_CLASSES:
             raise VolumeError(
                 f"{grid.source}: labels up to {largest} and no names in the header; TotalSegmentator's map of all "
-                f"classes has up to {MAX_CLASSES}. Of masks of single organs give the folder that holds them."
+                f"classes has up to {MAX_CLASSES}. For masks of single organs, give their folder."
             )
         warnings.warn(
-            f"{grid.source} does not name its labels; they are taken to be those of TotalSegmentator 2, task total.",
+            f"{grid.source} does not name its labels; they are assumed to be those of TotalSegmentator 2, task total.",
             stacklevel=3,
         )
     names = [organ for organ in organs if organ in ids]
@@ -188,7 +189,7 @@ def _from_labels(
 
 
 def _header_names(image: nib.Nifti1Pair) -> dict[str, int]:
-    """Name to label, from the table that TotalSegmentator puts into a NIfTI extension; empty without one."""
+    """Label of each name, from the table that TotalSegmentator writes into a NIfTI extension; empty without one."""
     for extension in image.header.extensions:
         content = extension.get_content()
         text = content if isinstance(content, str) else bytes(content).decode("utf-8", "replace")
@@ -196,53 +197,53 @@ def _header_names(image: nib.Nifti1Pair) -> dict[str, int]:
             table = ElementTree.fromstring(text.strip("\0 \n")).iter("Label")
             names = {(label.text or "").strip(): int(label.get("Key", "")) for label in table}
         except (ElementTree.ParseError, ValueError):
-            continue  # somebody else's extension
+            continue  # an extension of another program
         if names:
             return names
     return {}
 
 
-def _told(names: list[str], organs: Sequence[str], source: str) -> dict[int, str]:
-    """The organs at hand by label; a warning names the others."""
+def _names_by_label(names: list[str], organs: Sequence[str], source: str) -> dict[int, str]:
+    """The name of each label in the output; a warning names the organs that are missing."""
     absent = [organ for organ in organs if organ not in names]
     if absent:
-        warnings.warn(f"{source} does not speak of {', '.join(absent)}.", stacklevel=3)
+        warnings.warn(f"{source} has no label for {', '.join(absent)}.", stacklevel=3)
     return {label: organ for label, organ in enumerate(organs, 1) if organ in names}
 
 
 def _on_grid(found: Iterator[Organ], organs: Sequence[str], like: Volume, source: str) -> np.ndarray:
-    """Labels 1, 2, ... on the grid of `like`, int16: the organ, or none, that fills most of a voxel."""
+    """Labels 1, 2, ... on the grid of `like`, int16: the organ, or background, that fills most of a voxel."""
     labels = np.zeros(like.shape, np.int16)
-    largest = np.zeros(like.shape, np.float32)  # share of the organ that fills most, and of all organs
-    total = np.zeros(like.shape, np.float32)
+    largest = np.zeros(like.shape, np.float32)  # fraction of a voxel that its largest organ fills
+    total = np.zeros(like.shape, np.float32)  # fraction that all organs fill
     drawn = False
     for organ in found:
         box = bounding_box(organ.mask)
         if box is None:
             continue
         drawn = True
-        target, share = _share(organ, box, like)
-        wins = share > largest[target]
+        target, fraction = _fraction(organ, box, like)
+        wins = fraction > largest[target]
         labels[target][wins] = list(organs).index(organ.name) + 1
-        np.maximum(largest[target], share, out=largest[target])
-        total[target] += share
+        np.maximum(largest[target], fraction, out=largest[target])
+        total[target] += fraction
     labels[largest <= 1 - total] = 0
     if drawn and not total.any():
         raise GeometryError(
-            f"{source}: no organ lies within {like.source}. Is it of the same patient and scan, in one frame?"
+            f"{source}: no organ lies within {like.source}. Is it from the same patient and scan, in one frame?"
         )
     return labels
 
 
-def _share(organ: Organ, box: tuple[slice, ...], like: Volume) -> tuple[tuple[slice, ...], np.ndarray]:
-    """Where in `like` an organ lies (a box), and how much of each voxel there it fills, 0 to 1."""
+def _fraction(organ: Organ, box: tuple[slice, ...], like: Volume) -> tuple[tuple[slice, ...], np.ndarray]:
+    """The box of `like` that contains an organ, and the fraction of each of its voxels that the organ fills."""
     try:
         check_on_grid(organ.grid, like)
     except GeometryError:
         pass
     else:
         return box, organ.mask[box].astype(np.float32)
-    # Only the organ's surroundings are resampled: a CT may hold a hundred times as many voxels.
+    # Only the organ's surroundings are resampled: a CT may have a hundred times as many voxels.
     to_like = np.linalg.inv(like.affine) @ organ.grid.affine
     reach = np.linalg.norm(np.linalg.inv(to_like[:3, :3]), axis=1)  # extent of a voxel of `like` in voxels of the mask
     low = np.maximum([part.start for part in box] - np.ceil(2 * reach).astype(int) - 1, 0)
@@ -254,7 +255,7 @@ def _share(organ: Organ, box: tuple[slice, ...], like: Volume) -> tuple[tuple[sl
     if (first == last).any():
         return target, np.zeros(last - first, np.float32)
     near = organ.mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    # The unit of activity, so that what lies outside counts as 0.
+    # With a unit of activity, resample_to fills the outside with 0.
     mask = Volume(near, _shifted(organ.grid.affine, low), "SUVbw")
     there = Volume(np.broadcast_to(np.float32(0), last - first), _shifted(like.affine, first), "SUVbw")
     return target, resample_to(mask, there).data

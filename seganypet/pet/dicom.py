@@ -1,9 +1,9 @@
-"""DICOM series to `Volume`: PET as SUVbw, CT in HU; and a CT onto the grid of a PET.
+"""DICOM series to `Volume`: PET as SUVbw, CT in HU.
 
-Frames. DICOM's millimetres are LPS+, ours RAS+: x and y change sign. A pixel in column c and row r
-of slice k becomes voxel (i, j, k) = (c, r, k); slices are sorted along the normal of
-ImageOrientationPatient, whatever the files are called. Oblique stacks and a tilted CT gantry
-(slices shifted against each other by a constant step) give an oblique or sheared affine.
+Frames. DICOM's millimetres are LPS+, ours RAS+: x and y change sign. The pixel in column c and row r of slice k becomes
+voxel (i, j, k) = (c, r, k); slices are sorted along the normal of ImageOrientationPatient, whatever the file names.
+Oblique stacks and a tilted CT gantry (slices shifted against each other by a constant step) give an oblique or sheared
+affine.
 """
 
 import os
@@ -36,7 +36,7 @@ NEEDED = (
     "RescaleSlope", "RescaleIntercept",
 )  # fmt: skip
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-# What pydicom and SimpleITK raise on damaged files; a RuntimeError comes from missing or failing decoders.
+# Raised by pydicom and SimpleITK on damaged files; a RuntimeError comes from missing or failing decoders.
 UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError)
 
 # path and header (without pixels) of one file
@@ -44,14 +44,17 @@ Slice = tuple[Path, Dataset]
 
 
 def list_series(folder: str | os.PathLike) -> "pandas.DataFrame":
-    """What a folder and its subfolders hold, one row per DICOM series.
+    """The DICOM series in a folder and its subfolders, one row each.
+
+    Args:
+        folder: Folder to search.
 
     Returns:
-        Columns series_uid, modality, description, kind (name of the SOP class), files. Files that are
-        not DICOM are left out.
+        Columns series_uid, modality, description, kind (name of the SOP class), files. Files that are not DICOM are
+        left out.
 
     Raises:
-        DicomError: No such folder, no DICOM file in it, or a damaged one.
+        DicomError: The folder does not exist, or has no DICOM file or a damaged one.
     """
     import pandas
 
@@ -69,24 +72,24 @@ def list_series(folder: str | os.PathLike) -> "pandas.DataFrame":
 
 
 def load_dicom(folder: str | os.PathLike, series_uid: str | None = None) -> Volume:
-    """Read one PET or CT series, from a folder and its subfolders.
+    """Read one PET or CT series from a folder and its subfolders.
 
     Args:
-        folder: Where the files are; names and order do not matter. Files that are not DICOM, and
-            DICOM objects that are not CT or PET slices, are passed over.
-        series_uid: Which series, if the folder holds more than one; see `list_series`.
+        folder: Folder of the files; names and order do not matter. Files that are not DICOM, and DICOM objects that
+            are not CT or PET slices, are ignored.
+        series_uid: SeriesInstanceUID, if the folder holds more than one series; see `list_series`.
 
     Returns:
-        PET in SUVbw, CT in HU. `metadata` holds de-identified facts only, no names, IDs or dates: for
-        PET all of `SUVFactor` (enough for SUL), for both modality, description, UID, range of slopes.
+        PET in SUVbw, CT in HU. `metadata` is de-identified, without names, IDs or dates: all of `SUVFactor` for PET
+        (enough for SUL); modality, description, UID and range of slopes for both.
 
     Raises:
-        DicomError: Nothing to load, a choice to make, or a series that cannot be stacked: slices
-            missing, twice, uneven, of mixed orientation or size; damaged files.
-        SUVError: PET headers from which no SUV may be computed; the message names the tag.
+        DicomError: There is nothing to load, or several series; slices are missing, duplicate, unevenly spaced, or of
+            mixed orientation or size; a file is damaged.
+        SUVError: The PET headers allow no SUV; the message names the tag.
 
     Warns:
-        UserWarning: A PET has fewer slices than its NumberOfSlices says.
+        UserWarning: The PET has fewer slices than its NumberOfSlices says.
     """
     folder = Path(folder)
     slices = _choose(_read_headers(folder), folder, series_uid)
@@ -111,12 +114,12 @@ def load_dicom(folder: str | os.PathLike, series_uid: str | None = None) -> Volu
         announced = int(first.get("NumberOfSlices") or 0) * int(first.get("NumberOfTimeSlices") or 1)
         if len(headers) < announced:
             warnings.warn(
-                f"{folder}: {len(headers)} slices, but NumberOfSlices (0054,0081) announces {announced}; "
-                "an end of the scan may be missing.",
+                f"{folder}: {len(headers)} slices, but NumberOfSlices (0054,0081) is {announced}; part of the scan may "
+                "be missing.",
                 stacklevel=2,
             )
     elif first.get("RescaleType", "HU") != "HU":
-        raise DicomError(f"{folder}: RescaleType (0028,1054) is {first.RescaleType!r}; a CT in HU is needed.")
+        raise DicomError(f"{folder}: RescaleType (0028,1054) is {first.RescaleType!r}; expected a CT in HU.")
     data = np.stack([(_values(path, header) * factor).astype(np.float32) for path, header in slices])
     data = data.transpose(2, 1, 0)  # (slice, row, column) -> (i, j, k)
     return Volume(data, affine, unit, source=str(folder), metadata=metadata)
@@ -146,9 +149,9 @@ def _read_header(path: Path) -> Dataset | None:
             has_preamble = file.read(132)[128:] == b"DICM"
         if not has_preamble and not named_dicom:
             return None
-        with warnings.catch_warnings(action="ignore"):  # pydicom warns of a file cut short; here it is an error
-            # Large values stay on disk until asked for. Old exports lack the preamble (force), so files that are
-            # called DICOM get a chance.
+        with warnings.catch_warnings(action="ignore"):  # pydicom warns of a truncated file; here it is an error
+            # Large values stay on disk until they are used. Old exports lack the preamble (force), so files that are
+            # named like DICOM are tried.
             header = pydicom.dcmread(path, defer_size="1 KB", force=True)
         sop_class = _sop_class(header)
     except UNREADABLE as error:
@@ -187,7 +190,7 @@ def _check_header(path: Path, header: Dataset) -> None:
     """Raise unless this is one complete header of a single grey slice."""
     if _sop_class(header) in MULTIFRAME or int(header.get("NumberOfFrames") or 1) > 1:
         raise DicomError(
-            f"{path}: a multi-frame (enhanced) object; single slices are needed. Export the series as classic "
+            f"{path}: a multi-frame (enhanced) object; expected single slices. Export the series as classic "
             "CT or PET images, or convert it to NIfTI and use load_volume."
         )
     for keyword in NEEDED:
@@ -202,25 +205,25 @@ def _check_header(path: Path, header: Dataset) -> None:
             empty = True
         if empty:
             tag = pydicom.tag.Tag(keyword)
-            raise DicomError(f"{path}: {keyword} {tag} is missing or unreadable; the slice has no place or scale.")
+            raise DicomError(f"{path}: {keyword} {tag} is missing or unreadable; the slice has no position or scale.")
     if min(header.PixelSpacing) <= 0:
-        raise DicomError(f"{path}: PixelSpacing (0028,0030) is {list(header.PixelSpacing)}; positive mm are needed.")
+        raise DicomError(f"{path}: PixelSpacing (0028,0030) is {list(header.PixelSpacing)}; expected positive mm.")
     if float(header.RescaleSlope) == 0:
         raise DicomError(f"{path}: RescaleSlope (0028,1053) is 0, which would erase every value.")
     axes = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
     if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
         raise DicomError(
-            f"{path}: ImageOrientationPatient (0020,0037) is {axes.ravel().tolist()}; two perpendicular unit vectors "
-            "are needed."
+            f"{path}: ImageOrientationPatient (0020,0037) is {axes.ravel().tolist()}; expected two perpendicular unit "
+            "vectors."
         )
     if int(header.get("SamplesPerPixel") or 1) != 1:
-        raise DicomError(f"{path}: a colour image (SamplesPerPixel {header.SamplesPerPixel}); a scan is grey.")
+        raise DicomError(f"{path}: a colour image (SamplesPerPixel {header.SamplesPerPixel}); expected a grey one.")
 
 
 def _stack(slices: list[Slice], folder: Path) -> tuple[list[Slice], np.ndarray]:
-    """Slices in order of position, and the affine that carries (i, j, k) to RAS+ mm, shape (4, 4)."""
+    """Slices in order of position, and the affine that maps (i, j, k) to RAS+ mm, shape (4, 4)."""
     if len(slices) < 2:
-        raise DicomError(f"{folder}: a single slice ({slices[0][0].name}); a volume needs at least two.")
+        raise DicomError(f"{folder}: a single slice ({slices[0][0].name}); expected at least two.")
     reference_path, reference = slices[0]
     for path, header in slices:
         for keyword, tolerance in (
@@ -232,7 +235,7 @@ def _stack(slices: list[Slice], folder: Path) -> tuple[list[Slice], np.ndarray]:
             if not same:
                 raise DicomError(
                     f"{folder}: {keyword} differs within the series: {one} in {path.name}, {other} in "
-                    f"{reference_path.name}. Move such slices (a localizer?) to a folder of their own."
+                    f"{reference_path.name}. Move such slices (a localizer?) to a separate folder."
                 )
     across, down = np.array(reference.ImageOrientationPatient, float).reshape(2, 3)
     normal = np.cross(across, down)
@@ -242,8 +245,8 @@ def _stack(slices: list[Slice], folder: Path) -> tuple[list[Slice], np.ndarray]:
     twice = int(np.argmin(gaps_mm))
     if gaps_mm[twice] < 0.01:
         raise DicomError(
-            f"{folder}: {slices[twice][0].name} and {slices[twice + 1][0].name} lie at the same position. A dynamic or "
-            "gated scan, or a copied file? Keep one image per position."
+            f"{folder}: {slices[twice][0].name} and {slices[twice + 1][0].name} lie at the same position. Is it a "
+            "dynamic or gated scan, or a copied file? Keep one image per position."
         )
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
     usual_mm = float(np.median(gaps_mm))
@@ -279,7 +282,7 @@ def _values(path: Path, header: Dataset) -> np.ndarray:
 
             values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))[0].astype(float)
         else:
-            if syntax is None:  # a file without preamble does not say how it is encoded; pydicom has found out
+            if syntax is None:  # a file without preamble does not state its encoding; pydicom has detected it
                 implicit = whole.original_encoding[0]
                 plain = uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
                 whole.file_meta.TransferSyntaxUID = plain
@@ -292,4 +295,4 @@ def _values(path: Path, header: Dataset) -> np.ndarray:
 
 
 def _refuse_pixels(path: Path, why: str) -> NoReturn:
-    raise DicomError(f"{path}: pixels cannot be read ({why}). The file may be cut short; copy it again.")
+    raise DicomError(f"{path}: pixels cannot be read ({why}). The file may be truncated; copy it again.")

@@ -1,12 +1,12 @@
-"""PERCIST: a reference in liver or blood, the threshold that it gives, and the lesions that can be measured.
+"""PERCIST: a reference in liver or blood pool, the threshold that follows from it, and the measurable lesions.
 
     reference = liver_reference(pet, liver, exclude=lesions > 0)
-    measurability(pet, lesions, reference)       # SULpeak of every lesion against the threshold
-    quantify(pet, lesions, rule=reference.rule)  # the masks narrowed to voxels that reach it
+    measurable_lesions(pet, lesions, reference)       # SULpeak of every lesion against the threshold
+    quantify(pet, lesions, threshold=reference.rule)  # masks narrowed to the voxels that reach it
 
 From Wahl et al., J Nucl Med 2009 (PERCIST 1.0; explained by O and Wahl, Radiology 2016): both thresholds, size and
-organ of both regions, SULpeak as what is compared, the hottest lesion as target. From this package: where a region
-lies if nobody places it, and the distance of one voxel from lesions. PERCIST is for FDG.
+organ of both reference regions, comparison by SULpeak, the hottest lesion as target. This package's own choices: the
+default position of a region, and the distance of one voxel from lesions. PERCIST is for FDG.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,16 +22,16 @@ from seganypet.pet.volume import Point, Volume
 if TYPE_CHECKING:
     import pandas
 
-# From x, y and z in mm around a centre to what is inside.
+# Maps x, y and z, in mm from a centre, to whether they lie inside.
 Shape = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 SPHERE_RADIUS_MM = 15.0
 CYLINDER_RADIUS_MM = 5.0
 CYLINDER_HALF_LENGTH_MM = 10.0
-# What the EANM's FDG guideline expects of the mean SUVbw of such a sphere, as cited in doi 10.1007/s00259-022-05977-5;
-# outside it, weight, injected activity or scanner may be wrong.
+# Mean SUVbw of such a sphere that the EANM's FDG guideline expects, as cited in doi 10.1007/s00259-022-05977-5; outside
+# this range, weight, injected activity or scanner may be wrong.
 LIVER_SUVBW = (1.3, 3.0)
-# Below the top of an adult's aorta: under the arch, where ascending and descending part stand apart, and in the chest.
+# Range below the top of an adult's aorta: under the arch, where ascending and descending part are separate.
 DESCENDING_MM = (50.0, 160.0)
 
 
@@ -46,11 +46,11 @@ class Reference:
         mean: Mean SUL of these voxels, g/mL.
         sd: Standard deviation of their SUL (divisor n - 1), g/mL.
         threshold: SUL that a lesion's SULpeak must reach, g/mL.
-        formula: Of lean body mass.
+        formula: Formula of lean body mass.
         sul_per_suvbw: SUL / SUVbw of the patient.
-        source: Of the volume.
-        text: How the threshold came about.
-        warning: What speaks against the reference; "" if nothing was noticed.
+        source: Source of the volume.
+        text: Derivation of the threshold, in words.
+        warning: Doubts about the reference; "" if there are none.
     """
 
     tissue: str
@@ -84,15 +84,15 @@ def liver_reference(
     Args:
         volume: PET in SUVbw, shape (I, J, K), with weight_kg, height_m and sex in its metadata.
         liver: Bool, shape (I, J, K).
-        formula: Of lean body mass: "janmahasatian" or "james".
-        exclude: Lesions, bool, shape (I, J, K). At least one voxel stays between them and the sphere.
-        centre_ijk: Centre of the sphere. None: the deepest voxel, in mm, of what remains of the liver to the
-            patient's right of its centre of mass. All of the sphere lies right of that.
+        formula: Formula of lean body mass: "janmahasatian" or "james".
+        exclude: Mask of lesions, bool, shape (I, J, K). At least one voxel separates them from the sphere.
+        centre_ijk: Centre of the sphere. Default: the deepest voxel, in mm, of the healthy liver to the patient's
+            right of the liver's centre of mass; the whole sphere lies right of it.
 
     Raises:
         UnitError, SUVError: As `quantify` with SUL.
-        GeometryError: A mask of another shape; a centre outside the volume.
-        VolumeError: A mask that is not bool, or empty; a sphere that is not wholly in healthy liver.
+        GeometryError: A mask has another shape; the centre lies outside the volume.
+        VolumeError: A mask is not bool, or empty; the sphere is not entirely in healthy liver.
 
     Source: Wahl et al., J Nucl Med 2009.
     """
@@ -104,13 +104,13 @@ def liver_reference(
         right = _axis_mm(volume, box, 0) > middle_mm[0]
         depth_mm = _depth_mm(volume, healthy[box] & right)
         centre_ijk = np.unravel_index(depth_mm.argmax(), depth_mm.shape) + _corner(box)
-        how = f"at the deepest place right of the liver's centre of mass, {depth_mm.max():.1f} mm deep,"
+        how = f"at the deepest position right of the liver's centre of mass, {depth_mm.max():.1f} mm deep,"
     else:
         how = "at the given centre"
         if _checked_mm(volume, centre_ijk)[0] <= middle_mm[0]:
-            warnings.append("The given centre lies to the left of the liver's centre of mass: is it the right lobe?")
+            warnings.append("The given centre lies left of the liver's centre of mass: is it in the right lobe?")
     centre_mm = volume.to_mm(centre_ijk)
-    way_out = "Give centre_ijk of a place that fits, or take the blood pool: blood_pool_reference(volume, aorta)."
+    way_out = "Give another centre_ijk, or use the blood pool: blood_pool_reference(volume, aorta)."
     sphere = _fitting(volume, centre_mm, _in_sphere, healthy, f"the 3 cm sphere {how}", "healthy liver", way_out)
     mean_suvbw = float(volume.data[sphere].mean(dtype=float))
     if not LIVER_SUVBW[0] <= mean_suvbw <= LIVER_SUVBW[1]:
@@ -132,21 +132,21 @@ def blood_pool_reference(
 ) -> Reference:
     """A cylinder of 1 cm diameter and 2 cm length, along z, in the descending aorta; threshold 2 x mean + 2 SD.
 
-    It replaces `liver_reference` where the liver is diseased.
+    PERCIST uses it in place of the liver where the liver is diseased.
 
     Args:
         volume: As for `liver_reference`.
         aorta: Bool, shape (I, J, K).
-        formula: Of lean body mass: "janmahasatian" or "james".
+        formula: Formula of lean body mass: "janmahasatian" or "james".
         exclude: As for `liver_reference`.
-        centre_ijk: Centre of the cylinder. None: 5 to 16 cm below the top of the aorta, ascending and descending
-            part are pieces apart; of the pieces in which the cylinder fits, it is put into the one farthest back, at
-            the deepest place. That holds for adults whose arch is in the mask; otherwise give the centre.
+        centre_ijk: Centre of the cylinder. Default: the deepest position, 5 to 16 cm below the top of the aorta, in the
+            hindmost piece that holds the cylinder (ascending and descending part are separate pieces there). This
+            suits adults whose arch is in the mask; otherwise give the centre.
 
     Raises:
         UnitError, SUVError: As `quantify` with SUL.
-        GeometryError: A mask of another shape; a centre outside the volume.
-        VolumeError: A mask that is not bool, or empty; a cylinder that is not wholly in the aorta.
+        GeometryError: A mask has another shape; the centre lies outside the volume.
+        VolumeError: A mask is not bool, or empty; the cylinder is not entirely in the aorta.
 
     Source: Wahl et al., J Nucl Med 2009.
     """
@@ -164,30 +164,30 @@ def blood_pool_reference(
         _checked_mm(volume, centre_ijk)
         how = "at the given centre"
     centre_mm = volume.to_mm(centre_ijk)
-    way_out = "Give centre_ijk of a place that fits."
+    way_out = "Give another centre_ijk."
     cylinder = _fitting(volume, centre_mm, _in_cylinder, healthy, f"the cylinder {how}", "healthy aorta", way_out)
     shape = "a cylinder of 1 cm x 2 cm in the descending aorta"
     return _reference(volume, "blood pool", shape, centre_mm, cylinder, formula, factor, 2.0, warnings)
 
 
-def measurability(
+def measurable_lesions(
     volume: Volume, lesions: Masks, reference: Reference, *, names: Mapping[int, str] | None = None
 ) -> "pandas.DataFrame":
     """Which lesions PERCIST can measure, and which is the target.
 
     Args:
         volume: The scan of `reference`.
-        lesions: As for `quantify`: bool mask, label map, or bool masks by name. A label map of instances, not of
-            kinds: two lesions under one label are one lesion.
-        reference: From the same scan.
-        names: As for `quantify`.
+        lesions: Bool mask, label map, or bool masks by name, as for `quantify`. Labels stand for single lesions: two
+            lesions with one label count as one.
+        reference: Reference from the same scan.
+        names: Names of the labels, as for `quantify`.
 
     Returns:
         One row per lesion: object, SULpeak (NaN if empty), threshold, measurable (SULpeak >= threshold), target (True
-        for the hottest of the measurable; nowhere if there is none), unit, definition, source.
+        for the hottest measurable lesion), unit, definition, source.
 
     Raises:
-        VolumeError: `reference` is of another scan; else as `quantify`.
+        VolumeError: `reference` comes from another scan; otherwise as `quantify`.
 
     Source: Wahl et al., J Nucl Med 2009; SULpeak as `quantify`'s "global" one.
     """
@@ -208,14 +208,17 @@ def measurability(
     return table
 
 
+measurability = measurable_lesions  # its name in older notebooks
+
+
 def _healthy(volume: Volume, organ: np.ndarray, exclude: np.ndarray | None, name: str) -> tuple[np.ndarray, Box]:
-    """The organ without lesions and their neighbours, and the bounding box of the organ."""
+    """The organ without lesions and the voxels next to them, and the bounding box of the organ."""
     from scipy import ndimage
 
     check_suvbw(volume)
     organ = check_mask(volume, organ, f"{name} mask")
     if not organ.any():
-        raise VolumeError(f"{volume.source}: the {name} mask is empty; a reference needs the {name}.")
+        raise VolumeError(f"{volume.source}: the {name} mask is empty; expected a mask of the {name}.")
     box = ndimage.find_objects(organ.view(np.uint8))[0]
     if exclude is not None:
         lesions = check_mask(volume, exclude, "exclude")
@@ -236,19 +239,19 @@ def _descending(volume: Volume, healthy: np.ndarray, box: Box) -> np.ndarray:
     structure = np.zeros(2 * np.abs(around).max(axis=0) + 1, bool)
     structure[tuple((around + np.abs(around).max(axis=0)).T)] = True
     y_mm = _axis_mm(volume, box, 1)
-    places = {}  # how far forward a piece lies -> the best voxel in it
+    centres = {}  # mean y of a piece, in mm -> its deepest voxel
     for piece in range(1, number + 1):
         inside = pieces == piece
         fits = ndimage.binary_erosion(inside, structure)
         if fits.any():
             depth_mm = np.where(fits, _depth_mm(volume, inside), 0.0)
-            places[y_mm[inside].mean()] = np.array(np.unravel_index(depth_mm.argmax(), depth_mm.shape))
-    if not places:
+            centres[y_mm[inside].mean()] = np.array(np.unravel_index(depth_mm.argmax(), depth_mm.shape))
+    if not centres:
         raise VolumeError(
             f"{volume.source}: no cylinder of 1 cm x 2 cm fits into the aorta {DESCENDING_MM[0]:g} to "
             f"{DESCENDING_MM[1]:g} mm below its top. Give centre_ijk, a voxel in the descending aorta."
         )
-    return places[min(places)] + _corner(box)
+    return centres[min(centres)] + _corner(box)
 
 
 def _reference(
@@ -278,19 +281,19 @@ def _reference(
 def _fitting(
     volume: Volume, centre_mm: np.ndarray, inside: Shape, healthy: np.ndarray, what: str, where: str, way_out: str
 ) -> np.ndarray:
-    """Mask of a shape; VolumeError unless all of it is healthy tissue."""
+    """Mask of a shape; VolumeError unless it lies entirely in healthy tissue."""
     ijk = _voxels(volume, centre_mm, inside)
     in_scan = ((ijk >= 0) & (ijk < volume.shape)).all(axis=1)
     fits = in_scan.copy()
     fits[in_scan] = healthy[tuple(ijk[in_scan].T)]
     if len(ijk) < 2:
         raise VolumeError(
-            f"{volume.source}: {what} holds {len(ijk)} voxel of this coarse grid; an SD needs at least 2. Use the scan "
-            "on its own grid."
+            f"{volume.source}: {what} holds {len(ijk)} voxel of this coarse grid; expected at least 2 for an SD. Use "
+            "the scan on its original grid."
         )
     if not fits.all():
         raise VolumeError(
-            f"{volume.source}: {what} is not wholly in {where}: {(~fits).sum()} of its {len(ijk)} voxels are not. "
+            f"{volume.source}: {what} is not entirely in {where}: {(~fits).sum()} of its {len(ijk)} voxels are not. "
             f"{way_out}"
         )
     mask = np.zeros(volume.shape, bool)
@@ -307,8 +310,8 @@ def _in_cylinder(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def _voxels(volume: Volume, centre_mm: np.ndarray, inside: Shape) -> np.ndarray:
-    """Voxels whose centre is in a shape around a point, (N, 3), also those beyond the scan."""
-    # Both shapes fit into the sphere's radius; its half-extent along each voxel axis, for sheared grids too.
+    """Voxels whose centre lies in a shape around a point, (N, 3), including those beyond the scan."""
+    # Both shapes fit into the sphere. This is its half-extent along each voxel axis, for sheared grids too.
     reach = np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1) * SPHERE_RADIUS_MM
     centre_ijk = volume.to_ijk(centre_mm)
     low, high = np.floor(centre_ijk - reach).astype(int), np.ceil(centre_ijk + reach).astype(int)
@@ -317,7 +320,7 @@ def _voxels(volume: Volume, centre_mm: np.ndarray, inside: Shape) -> np.ndarray:
 
 
 def _depth_mm(volume: Volume, inside: np.ndarray) -> np.ndarray:
-    """Distance from each voxel of a mask to the nearest outside it, of which the surroundings of the array are part."""
+    """Distance from each voxel of a mask to the nearest voxel outside it; beyond the array is outside."""
     from scipy import ndimage
 
     return ndimage.distance_transform_edt(np.pad(inside, 1), sampling=volume.spacing)[1:-1, 1:-1, 1:-1]
@@ -338,7 +341,7 @@ def _checked_mm(volume: Volume, centre_ijk: Sequence[float]) -> np.ndarray:
     """The centre in mm; GeometryError unless it lies in the volume."""
     if np.shape(centre_ijk) != (3,) or not volume.contains_ijk(centre_ijk):
         raise GeometryError(
-            f"centre_ijk={tuple(np.ravel(centre_ijk).tolist())} is no place in {volume.source} of shape "
+            f"centre_ijk={tuple(np.ravel(centre_ijk).tolist())} does not lie in {volume.source} of shape "
             f"{volume.shape}. If it is in mm, convert it with volume.to_ijk(mm)."
         )
     return volume.to_mm(centre_ijk)

@@ -1,12 +1,12 @@
-"""Physiological FDG uptake, the classic false alarm: which organs are hot in health, and a mask without them.
+"""Physiological FDG uptake, the classic false positive: which organs are hot in health, and masks without them.
 
     organs = physiological_mask(case.anatomy, case.anatomy_names)
-    without_physiology(pet, pet.data >= 4, organs)  # what a threshold finds, but for brain, bladder, kidneys and heart
-    organs = physiology_from_clicks(pet, clicks)    # where nobody drew organs: a click on each of them will do
+    without_physiology(pet, pet.data >= 4, organs)  # a threshold's mask without brain, bladder, kidneys and heart
+    organs = physiology_from_clicks(pet, clicks)    # for a scan without organ labels: one click on each organ
 
-Subtracting an organ's mask leaves a rim, because resolution spills activity over the organ's border, and widening the
-mask first eats what lies against the organ. So each voxel goes with its own peak, see `without_physiology`. This rule
-and its numbers are this package's own, chosen on phantoms.
+Subtracting an organ's mask leaves a rim, because limited resolution spills activity over the organ's border; dilating
+the mask first removes lesions that touch the organ. Therefore each voxel is assigned to its own peak, see
+`without_physiology`. This rule and its constants are this package's own, chosen on phantoms.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from seganypet.pet.volume import Volume, check_labels
 from seganypet.regions import CONNECTED_26, connected_pieces
 
 # Names in three vocabularies: tissues of phantoms (`PhantomCase.anatomy_names`), `ORGANS`, and TotalSegmentator's.
-# Ureters, which carry the same urine, are in none of the three.
+# None of the three has ureters, which carry the same urine.
 HOT_ORGANS = (
     "brain_grey", "brain_white", "cerebellum", "brain",  # burns glucose at all times; the white matter lies between
     "bladder", "urinary_bladder",  # collects the tracer that the kidneys excrete
@@ -32,11 +32,11 @@ HOT_ORGANS = (
 )  # fmt: skip
 
 # Chosen on phantoms 400 to 407 (internal; lymphoma, melanoma, disseminated).
-SMOOTHING_MM = 2.0  # sigma; below the resolution of any PET, so that neighbours stay apart and noise makes few peaks
+SMOOTHING_MM = 2.0  # sigma; finer than any PET's resolution: neighbours stay separate, and noise makes few peaks
 MERGE = 0.9  # saddle over lower peak: a dip of a tenth may be noise
 NEAR_MM = 5.0  # about a voxel of the internal phantoms, 4.07 mm
-RIM_MM = 10.0  # 1.5 times a resolution of 7 mm (FWHM), where nothing is left of a spill
-CLICKED = 0.5  # of a clicked peak: 0.41 takes lesions beside organs along, 0.6 leaves parts of the brain
+RIM_MM = 10.0  # 1.5 times a resolution of 7 mm (FWHM), beyond which no spill-over remains
+CLICKED = 0.5  # fraction of a clicked peak: 0.41 includes lesions beside organs, 0.6 misses parts of the brain
 
 # Half of the 26 neighbours; the others are their opposites.
 _STEPS = np.array([step for step in product((-1, 0, 1), repeat=3) if step > (0, 0, 0)])
@@ -45,21 +45,21 @@ _STEPS = np.array([step for step in product((-1, 0, 1), repeat=3) if step > (0, 
 def physiological_mask(
     labels: np.ndarray, names: Mapping[int, str], organs: str | Sequence[str] = HOT_ORGANS
 ) -> np.ndarray:
-    """Where the organs lie that are hot in health.
+    """Mask of the organs that are hot in health.
 
     Args:
         labels: Label map, integers, shape (I, J, K).
-        names: What its labels mean.
-        organs: Names to look for. More organs can be hot, and may be added by name: liver, spleen, bowel, stomach,
-            glands, pharynx, thyroid; but lesions in them are then called physiological too.
+        names: Name of each label.
+        organs: Names of the hot organs. Others can be hot and may be added: liver, spleen, bowel, stomach, glands,
+            pharynx, thyroid; lesions in them then count as physiological too.
 
     Returns:
-        Bool, shape (I, J, K). Organs of which the map does not speak are absent: the twelve `ORGANS`, as also
-        `read_totalsegmentator` gives them, hold neither brain nor bladder.
+        Bool, shape (I, J, K). Organs that the map does not name are missing: the twelve `ORGANS`, which
+        `read_totalsegmentator` also returns, include neither brain nor bladder.
 
     Raises:
-        SegAnyPETError: `names` knows none of `organs`.
-        VolumeError: `labels` is no label map.
+        SegAnyPETError: `names` has none of `organs`.
+        VolumeError: `labels` is not a label map.
 
     >>> labels = np.array([[[0, 5, 90]]])
     >>> physiological_mask(labels, {5: "liver", 90: "brain"}).tolist()
@@ -70,52 +70,54 @@ def physiological_mask(
     wanted = [label for label, name in names.items() if name in organs]
     if not wanted:
         raise SegAnyPETError(
-            f"the label map names {', '.join(map(str, names.values())) or 'nothing'}; none of these is one of "
-            f"{', '.join(organs)}. Give the hot organs as your map names them: organs=('my_bladder', ...)."
+            f"the label map names {', '.join(map(str, names.values())) or 'nothing'}; expected at least one of "
+            f"{', '.join(organs)}. Give the hot organs by the names in your map: organs=('my_bladder', ...)."
         )
     return np.isin(labels, wanted)
 
 
 def without_physiology(volume: Volume, mask: np.ndarray, physiology: np.ndarray, rim_mm: float = RIM_MM) -> np.ndarray:
-    """A mask without what belongs to hot organs: their voxels, and the rim that they spill around them.
+    """A mask without hot organs: neither their voxels nor the spill-over around them.
 
-    The mask is divided by its peaks, see `hot_spots`. A hot spot belongs to an organ if its peak lies in
-    `physiology`, or within 5 mm of it, or if `physiology` holds more than half of its voxels. It then goes, as far as
-    `rim_mm` from the organ: no spill reaches farther, so what is left there is something else. A voxel in
-    `physiology` always goes. A lesion against an organ stays if it has a peak of its own; one that the spill of a full
-    bladder drowns has none and is lost, but for what lies beyond `rim_mm`.
+    The mask is divided into hot spots by its peaks, see `hot_spots`. A hot spot belongs to an organ if its peak lies
+    in `physiology` or within 5 mm of it, or if more than half of its voxels lie in `physiology`. Such a spot is
+    removed up to `rim_mm` from the organ; spill-over reaches no farther, so the rest is something else. Voxels in
+    `physiology` are always removed. A lesion that touches an organ remains if it has a peak of its own; one that
+    drowns in the spill-over of a full bladder has none and is lost, except beyond `rim_mm`.
 
     Args:
         volume: PET in SUVbw, shape (I, J, K).
-        mask: A threshold's or a network's, bool, shape (I, J, K).
-        physiology: As `physiological_mask` gives it, bool, shape (I, J, K).
-        rim_mm: Where organs come from a CT without the PET's breathing, their distance from the PET's adds to it.
+        mask: Mask from a threshold or a network, bool, shape (I, J, K).
+        physiology: Mask of hot organs, as from `physiological_mask`, bool, shape (I, J, K).
+        rim_mm: Reach of the spill-over, in mm. Increase it by the displacement between organs and PET where the organs
+            come from a CT in another breathing state.
 
     Returns:
-        Bool, shape (I, J, K); a part of `mask`.
+        Part of `mask`, bool, shape (I, J, K).
 
     Raises:
         UnitError: `volume` is not in SUVbw.
-        GeometryError, VolumeError: A mask of another shape, or not bool; no voxel in `physiology`; a bad `rim_mm`.
+        GeometryError: A mask has another shape.
+        VolumeError: A mask is not bool; `physiology` is empty; `rim_mm` is negative or not a number.
     """
     from scipy import ndimage
 
     mask, physiology = check_pet_mask(volume, mask, "mask"), check_pet_mask(volume, physiology, "physiology")
     if not physiology.any():
         raise VolumeError(
-            f"{volume.source}: physiology is empty, so there is nothing to take out. Do the labels lie on this scan, "
-            "and is a hot organ in its field of view? If none is, use the mask as it is."
+            f"{volume.source}: physiology is empty, so there is nothing to remove. Do the labels lie on this scan, "
+            "and is a hot organ in its field of view? If there is none, use the mask as it is."
         )
-    check_amount("rim_mm", rim_mm)
+    check_nonnegative("rim_mm", rim_mm)
     kept = mask & ~physiology
-    # Organs are climbed too, so that a rim finds its peak in a mask that leaves the organ out.
+    # Organs are searched too, so that a rim finds its peak where the mask does not include the organ.
     for box, inside in connected_pieces(mask | physiology):
         wide, inner = _widened(volume, box, max(rim_mm, NEAR_MM))
-        masked = mask[box][inside]  # of every voxel, (N,), as what follows
+        masked = mask[box][inside]  # per voxel, (N,), as are away_mm and spot
         if not masked.any() or not physiology[wide].any():
             continue
         away_mm = ndimage.distance_transform_edt(~physiology[wide], sampling=volume.spacing)[inner][inside]
-        spot, top = _spots(volume, box, inside)  # of every voxel, (N,); of every spot, (S,)
+        spot, top = _spots(volume, box, inside)  # per voxel, (N,); per spot, (S,)
         in_organ, in_mask = (np.bincount(spot, one, len(top)) for one in (masked & (away_mm == 0), masked))
         physiological = (away_mm[top] <= NEAR_MM) | (in_organ > 0.5 * in_mask)
         kept[box][inside] &= ~(physiological[spot] & (away_mm <= rim_mm))
@@ -123,27 +125,28 @@ def without_physiology(volume: Volume, mask: np.ndarray, physiology: np.ndarray,
 
 
 def physiology_from_clicks(volume: Volume, clicks_ijk: Iterable[Sequence[int]], threshold: float = 4.0) -> np.ndarray:
-    """Hot organs from a click on each, for a scan of which nobody drew them.
+    """Mask of hot organs from a click on each, for a scan without organ labels.
 
-    A click stands for the peak that steepest ascent leads to from it, see `hot_spots`, and for what is 26-connected
-    with that peak and has at least half its uptake. The rim around it is the matter of `without_physiology`.
+    A click selects the peak that steepest ascent leads to, see `hot_spots`, and the region that is 26-connected with
+    that peak and has at least half its uptake. The rim around it is left to `without_physiology`.
 
     Args:
         volume: PET in SUVbw, shape (I, J, K).
-        clicks_ijk: Voxels, such as the background clicks of a click file.
-        threshold: SUVbw from which a voxel is hot, g/mL; a click on what is colder says nothing.
+        clicks_ijk: Clicked voxels, such as the background clicks of a click file.
+        threshold: SUVbw from which a voxel is hot, g/mL; clicks on colder voxels are ignored.
 
     Returns:
         Bool, shape (I, J, K); empty if nothing hot was clicked.
 
     Raises:
         UnitError: `volume` is not in SUVbw.
-        ClickError, VolumeError: A click that is no voxel of the volume; a bad threshold.
+        ClickError: A click is not a voxel of the volume.
+        VolumeError: `threshold` is negative or not a number.
     """
     from scipy import ndimage
 
     check_suvbw(volume)
-    check_amount("threshold", threshold)
+    check_nonnegative("threshold", threshold)
     clicks = [volume.check_voxel(ijk) for ijk in clicks_ijk]
     hot = volume.data >= threshold
     spots = hot_spots(volume, hot)
@@ -159,11 +162,11 @@ def physiology_from_clicks(volume: Volume, clicks_ijk: Iterable[Sequence[int]], 
 
 
 def hot_spots(volume: Volume, mask: np.ndarray) -> np.ndarray:
-    """Divide a mask by its peaks: each voxel belongs to the peak that steepest ascent leads to.
+    """Divide a mask into hot spots: each voxel belongs to the peak that steepest ascent leads to.
 
-    Ascent goes from voxel to voxel of the mask, by the intensities smoothed with a Gaussian of sigma 2 mm, so that
-    noise makes few peaks; slopes are per mm, so that the grid does not matter. Two peaks are one if the saddle between
-    them is at least 0.9 of the lower. Peaks in two 26-connected pieces of the mask are two.
+    Ascent goes from voxel to voxel of the mask, on intensities smoothed with a Gaussian of sigma 2 mm so that noise
+    makes few peaks; slopes are per mm so that the grid does not matter. Two peaks merge if the saddle between them is
+    at least 0.9 of the lower one; peaks in different 26-connected pieces of the mask never do.
 
     Args:
         volume: PET in SUVbw, shape (I, J, K).
@@ -187,14 +190,14 @@ def hot_spots(volume: Volume, mask: np.ndarray) -> np.ndarray:
     return labels
 
 
-def check_amount(name: str, value: float) -> None:
+def check_nonnegative(name: str, value: float) -> None:
     """Raise VolumeError unless `value` is a number of 0 or more."""
     if not isinstance(value, Real) or not 0 <= value < np.inf:
         raise VolumeError(f"{name}={value!r}; expected a number of 0 or more.")
 
 
 def _widened(volume: Volume, box: Box, by_mm: float) -> tuple[Box, Box]:
-    """A box wider on all sides, as far as the volume reaches; and the first one as a box in it."""
+    """A box widened on all sides within the volume, and the original box in its coordinates."""
     margins = np.ceil(by_mm * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1)).astype(int)
     wide = tuple(slice(max(part.start - n, 0), part.stop + n) for part, n in zip(box, margins.tolist(), strict=True))
     inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))
@@ -202,9 +205,9 @@ def _widened(volume: Volume, box: Box, by_mm: float) -> tuple[Box, Box]:
 
 
 def _spots(volume: Volume, box: Box, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which hot spot each voxel of a piece belongs to, (N,); and which voxel is the peak of each spot, (S,).
+    """The hot spot of each voxel of a piece, (N,), and the voxel at the peak of each spot, (S,).
 
-    Voxels are counted as in `volume.data[box][inside]`.
+    Voxels are numbered as in `volume.data[box][inside]`.
     """
     from scipy import ndimage
 
@@ -214,22 +217,22 @@ def _spots(volume: Volume, box: Box, inside: np.ndarray) -> tuple[np.ndarray, np
     # Number of each voxel in a box with a border, so that no step leaves it; -1 outside the piece.
     number = np.full(np.array(inside.shape) + 2, -1, np.int32)
     number[1:-1, 1:-1, 1:-1][inside] = np.arange(height.size)
-    place = np.flatnonzero(number.ravel() >= 0)
+    position = np.flatnonzero(number.ravel() >= 0)
     stride = np.array((number.shape[1] * number.shape[2], number.shape[2], 1))
 
     up, steepest = np.arange(height.size), np.zeros(height.size)
     neighbours = []
     for step in _STEPS:
-        there = number.ravel()[place + step @ stride]
+        there = number.ravel()[position + step @ stride]
         here = np.flatnonzero(there >= 0)
         there = there[here]
         neighbours.append((here, there))
         slope = (height[there] - height[here]) / np.linalg.norm(volume.affine[:3, :3] @ step)
-        rises = slope >= steepest[here]  # on a plateau forward only, so that nothing goes round in circles
+        rises = slope >= steepest[here]  # on a plateau forward only, so that no path is circular
         up[here[rises]], steepest[here[rises]] = there[rises], slope[rises]
         falls = -slope > steepest[there]
         up[there[falls]], steepest[there[falls]] = here[falls], -slope[falls]
-    while (up != up[up]).any():  # each round doubles the steps climbed
+    while (up != up[up]).any():  # each round doubles the number of steps
         up = up[up]
     top, spot = np.unique(up, return_inverse=True)
     merged = _merged(height, top, spot, *np.concatenate(neighbours, axis=1))
@@ -238,9 +241,9 @@ def _spots(volume: Volume, box: Box, inside: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _merged(height: np.ndarray, top: np.ndarray, spot: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """For each spot the one that it is part of, (S,): spots merge where hardly a dip parts them, highest saddle first.
+    """For each spot the spot that it merges into, (S,): those with a shallow dip between them, highest saddle first.
 
-    Of voxels there are `height` and `spot`, (N,); of spots `top`, (S,); `here` and `there` are neighbours, (P,).
+    `height` and `spot` are per voxel, (N,); `top` is per spot, (S,); `here` and `there` are neighbours, (P,).
     """
     part_of = np.arange(len(top))
 
@@ -254,7 +257,7 @@ def _merged(height: np.ndarray, top: np.ndarray, spot: np.ndarray, here: np.ndar
     pair = np.sort(np.stack((spot[here], spot[there])), axis=0)
     saddle = np.minimum(height[here], height[there])
     order = np.argsort(-saddle, kind="stable")
-    # The highest crossing between two spots is the first of its kind.
+    # The first crossing between two spots is their highest.
     first = np.sort(np.unique(pair[0, order] * len(top) + pair[1, order], return_index=True)[1])
     for crossing in order[first]:
         low, high = sorted((whole(one) for one in pair[:, crossing]), key=lambda one: height[top[one]])
@@ -264,18 +267,18 @@ def _merged(height: np.ndarray, top: np.ndarray, spot: np.ndarray, here: np.ndar
 
 
 def check_pet_mask(volume: Volume, mask: np.ndarray, what: str) -> np.ndarray:
-    """The mask, after a check that it is bool and lies on a PET in SUVbw.
+    """The mask, checked to be bool and to lie on a PET in SUVbw.
 
     Raises:
         UnitError: `volume` is not in SUVbw.
-        VolumeError: Not a bool array.
-        GeometryError: Another shape.
+        VolumeError: The mask is not bool.
+        GeometryError: The mask has another shape.
     """
     check_suvbw(volume)
     mask = np.asarray(mask)
     if mask.dtype != bool:
         raise VolumeError(
-            f"{volume.source}: {what} is {mask.dtype}; expected bool. Of a label map take labels > 0 or "
-            "physiological_mask(labels, names), of logits logits > 0."
+            f"{volume.source}: {what} is {mask.dtype}; expected bool. From a label map use labels > 0 or "
+            "physiological_mask(labels, names), from logits use logits > 0."
         )
     return check_mask(volume, mask, what)

@@ -1,6 +1,6 @@
-"""Pictures of PET: maximum intensity projection, orthogonal slices, DSC against clicks.
+"""Pictures of PET: maximum intensity projection, orthogonal slices, PET over CT.
 
-Across and up a picture run millimetres along the voxel axes, from the edge of the first voxel.
+The axes of a picture are millimetres along the voxel axes, from the edge of the first voxel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from seganypet.prompting.prompts import Prompt
 
-# What is drawn over a picture: name, colour, voxels along the axes of `to_ras`.
+# An object drawn over a picture: name, colour, voxels along the axes of `to_ras`.
 Outline = tuple[str, str, np.ndarray]
 
 
@@ -32,17 +32,17 @@ def show_mip(
     """Draw the coronal maximum intensity projection, dark where uptake is high.
 
     Args:
-        volume: Any grid: oblique, left-handed, axes in any order.
-        mask: Drawn as outline and tint, shape of `volume`: bool; or a label map, with a colour for each label; or
-            several bool masks by name, with a legend.
-        ax: Where to draw, its title tells the limits of the greys; a new figure, with a colour bar, if None.
-        vmax: Intensity, in `volume.unit`, drawn darkest. None: SUV 7; HU 240; else the 99.5th percentile.
+        volume: Volume on any grid: oblique, left-handed, axes in any order.
+        mask: Objects drawn as outline and tint, shape of `volume`: a bool mask; a label map, with a colour for each
+            label; or several bool masks by name, with a legend.
+        ax: Axes to draw in, with the range of intensities in the title; default: a new figure with a colour bar.
+        vmax: Darkest intensity, in `volume.unit`; default: SUV 7, HU 240, or the 99.5th percentile.
 
     Returns:
         The axes, in mm.
 
     Raises:
-        GeometryError: If the mask has another shape.
+        GeometryError: The mask has another shape.
     """
     import matplotlib.pyplot as plt
 
@@ -76,21 +76,21 @@ def show_slices(
     """Draw the axial, coronal and sagittal slices through one voxel.
 
     Args:
-        volume: Any grid.
-        mask: As for `show_mip`.
-        at_ijk: The voxel. None: the last click, else the middle of the mask, else of the volume.
+        volume: Volume on any grid.
+        mask: Objects, as for `show_mip`.
+        at_ijk: Voxel to cut through; default: the last click, else the middle of the mask, else of the volume.
         clicks: Clicks, or prompts of other kinds. Their marks are drawn in the slices that they lie in: a disc for a
             foreground voxel, a cross for a background one, a line for several that are joined.
-        axes: Three axes to draw in; a new figure, with a colour bar, if None.
-        vmax: As for `show_mip`.
-        field_mm: Width and height of what is shown around the voxel; None: everything.
+        axes: Three axes to draw in; default: a new figure with a colour bar.
+        vmax: Darkest intensity, as for `show_mip`.
+        field_mm: Width and height of the field of view around the voxel; default: the whole slice.
 
     Returns:
         The three axes, shape (3,).
 
     Raises:
-        ClickError: If `at_ijk` or a click lies outside the volume.
-        GeometryError: If the mask has another shape.
+        ClickError: `at_ijk` or a click lies outside the volume.
+        GeometryError: The mask has another shape.
     """
     outlines = outlines_of(mask, volume)
     if at_ijk is None and clicks:
@@ -140,18 +140,18 @@ def show_fused(
     """Draw PET in colour over CT in grey: axial, coronal and sagittal slices through one voxel.
 
     Args:
-        volume: PET, any grid.
-        ct: CT in HU; resampled onto the grid of `volume` if it lies on another.
-        at_ijk: The voxel, of `volume`; None: its middle.
-        axes: Three axes to draw in; a new figure, with a colour bar, if None.
-        vmax: Intensity of the PET drawn brightest, as for `show_mip`.
+        volume: PET on any grid.
+        ct: CT in HU; resampled to the grid of `volume` if it lies on another.
+        at_ijk: Voxel of `volume` to cut through; default: its middle.
+        axes: Three axes to draw in; default: a new figure with a colour bar.
+        vmax: Brightest intensity of the PET, with the defaults of `show_mip`.
 
     Returns:
         The three axes, shape (3,).
 
     Raises:
-        UnitError: If `ct` is not in HU.
-        ClickError: If `at_ijk` lies outside the volume.
+        UnitError: `ct` is not in HU.
+        ClickError: `at_ijk` lies outside the volume.
     """
     if ct.unit != "HU":
         raise UnitError(f"{ct.source} is in {ct.unit}; expected a CT in HU, as show_fused(pet, ct).")
@@ -162,12 +162,12 @@ def show_fused(
     own_figure = axes is None
     axes = show_slices(ct, at_ijk=at_ijk, axes=_three_axes(volume) if own_figure else axes)
     at_ras, pet, spacing = ijk_to_ras(at_ijk, volume), to_ras(volume.data, volume), ras_spacing(volume)
-    lowest, highest = usual_window(volume.data, volume.unit)
+    lowest, highest = usual_intensity_range(volume.data, volume.unit)
     highest = highest if vmax is None else vmax
     for ax, (across, up, through, *_) in zip(axes, VIEWS.values(), strict=True):
         data = pet.take(at_ras[through], axis=through).T
         extent = (0, data.shape[1] * spacing[across], 0, data.shape[0] * spacing[up])
-        alpha = 0.8 * np.clip(data / highest, 0, 1) ** 0.5  # what takes up nothing leaves the CT as it is
+        alpha = 0.8 * np.clip(data / highest, 0, 1) ** 0.5  # transparent where there is no uptake
         image = ax.imshow(
             data, cmap="hot", vmin=lowest, vmax=highest, alpha=alpha, origin="lower", extent=extent,
             interpolation="nearest",
@@ -179,7 +179,7 @@ def show_fused(
 
 
 def _three_axes(volume: Volume) -> np.ndarray:
-    """A new figure for axial, coronal and sagittal slices, all in one scale."""
+    """A new figure for axial, coronal and sagittal slices, all at one scale."""
     import matplotlib.pyplot as plt
 
     size_mm = np.array(ras_spacing(volume)) * to_ras(volume.data, volume).shape
@@ -199,24 +199,24 @@ def _draw(
 ) -> None:
     """Draw one picture, (across, up) as in `VIEWS`, with the outlines of its masks.
 
-    `field` is what is shown of it: its middle, across and up, and its width and height, all in mm; None: everything.
+    `field` is the field of view in mm: its centre, across and up, and its width, which is also its height.
     """
     from matplotlib.colors import ListedColormap
 
     across, up, _, left_letter, right_letter = VIEWS[view]
     spacing = ras_spacing(volume)
     width_mm, height_mm = data.shape[0] * spacing[across], data.shape[1] * spacing[up]
-    place = {"origin": "lower", "extent": (0, width_mm, 0, height_mm)}
-    # CT is read white on black between its soft tissue limits, PET black on white from zero.
+    frame = {"origin": "lower", "extent": (0, width_mm, 0, height_mm)}
+    # CT is shown white on black in a soft tissue range, PET black on white from zero.
     greys = "gray" if volume.unit == "HU" else "gray_r"
-    lowest, highest = usual_window(data, volume.unit)
-    ax.imshow(data.T, cmap=greys, vmin=lowest, vmax=highest if vmax is None else vmax, interpolation="nearest", **place)
+    lowest, highest = usual_intensity_range(data, volume.unit)
+    ax.imshow(data.T, cmap=greys, vmin=lowest, vmax=highest if vmax is None else vmax, interpolation="nearest", **frame)
     for _, colour, outline in outlines:
         if outline.any():
             tint = np.ma.masked_equal(outline.T, False)
-            ax.imshow(tint, cmap=ListedColormap([colour]), alpha=0.2, interpolation="nearest", **place)
+            ax.imshow(tint, cmap=ListedColormap([colour]), alpha=0.2, interpolation="nearest", **frame)
             if min(outline.shape) > 1:  # matplotlib finds no contour in a single row
-                ax.contour(outline.T, levels=[0.5], colors=[colour], linewidths=1.2, **place)
+                ax.contour(outline.T, levels=[0.5], colors=[colour], linewidths=1.2, **frame)
     low, bottom, shown_mm, tall_mm = 0.0, 0.0, width_mm, height_mm
     if field is not None:
         across_mm, up_mm, shown_mm = field
@@ -232,7 +232,7 @@ def _draw(
 
 
 def _legend(ax: Axes, outlines: list[Outline]) -> None:
-    """Name the masks that have a name, below the picture, where nothing is covered."""
+    """A legend of the masks that have a name, below the picture so that it covers nothing."""
     from matplotlib.patches import Patch
 
     named = [Patch(facecolor=colour, label=name) for name, colour, _ in outlines if name]
@@ -241,24 +241,24 @@ def _legend(ax: Axes, outlines: list[Outline]) -> None:
 
 
 def _colour_bar(axes: Sequence[Axes], image: AxesImage, volume: Volume) -> None:
-    """Say what the greys or colours of `image` mean; all axes share them."""
+    """A colour bar for `image`, shared by all axes."""
     unit = "SUVbw (g/mL)" if volume.unit == "SUVbw" else volume.unit
     bar = axes[0].figure.colorbar(image, ax=list(axes), shrink=0.6, aspect=30, pad=0.02, extend="max")
     bar.set_label(unit)
 
 
-def usual_window(data: np.ndarray, unit: str) -> tuple[float, float]:
-    """Lowest and highest intensity told apart in a picture of `data`."""
+def usual_intensity_range(data: np.ndarray, unit: str) -> tuple[float, float]:
+    """Lowest and highest intensity of a picture of `data`: soft tissue for HU, 0 to 7 for SUV."""
     if unit == "HU":
         return -160.0, 240.0
     return 0.0, 7.0 if unit == "SUVbw" else max(float(np.percentile(data, 99.5)), 1e-3)
 
 
 def outlines_of(mask: Masks | None, volume: Volume) -> list[Outline]:
-    """Every object of a mask; its name is blank unless it was given one.
+    """Every object of a mask; names are blank unless they were given.
 
     Raises:
-        GeometryError: If a mask has another shape than `volume`.
+        GeometryError: A mask has another shape than `volume`.
     """
     if mask is None:
         return []
@@ -269,7 +269,7 @@ def outlines_of(mask: Masks | None, volume: Volume) -> list[Outline]:
         if one.shape != volume.shape:
             raise GeometryError(
                 f"mask {name}{' ' * bool(name)}of shape {one.shape} does not fit {volume.source} of shape "
-                f"{volume.shape}; draw it over the volume that it was made on."
+                f"{volume.shape}; draw it over the volume that it belongs to."
             )
         one = to_ras(one, volume)
         for label in (int(label) for label in np.unique(one) if label):

@@ -1,7 +1,6 @@
-"""What a mask on a PET says in numbers: SUVmax, SUVmean, SUVpeak, MTV, TLG and SUL, with definitions."""
+"""A mask on a PET in numbers: SUVmax, SUVmean, SUVpeak, MTV, TLG and SUL, with their definitions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError
 from seganypet.pet.suv import sul_per_suvbw
+from seganypet.pet.threshold_rules import Rule, Threshold, ThresholdRule
 from seganypet.pet.volume import Volume
 
 if TYPE_CHECKING:
@@ -21,70 +21,44 @@ Masks = np.ndarray | Mapping[str, np.ndarray]
 Box = tuple[slice, slice, slice]
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """A fixed threshold, and why it is that one.
-
-    Attributes:
-        suvbw: Voxels of at least this SUVbw count, g/mL.
-        meaning: Where the number comes from; stands in the table's definitions.
-
-    Raises:
-        VolumeError: `suvbw` is not a number, or `meaning` is blank.
-    """
-
-    suvbw: float
-    meaning: str
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.suvbw, Real) or not np.isfinite(self.suvbw):
-            raise VolumeError(f"Threshold of SUVbw {self.suvbw!r}; expected a finite number, in g/mL.")
-        if not self.meaning.strip():
-            raise VolumeError(f"Threshold of SUVbw {self.suvbw:g} without a meaning; say where it comes from.")
-
-
-Rule = str | Threshold
-
-
 def quantify(
     volume: Volume,
     mask: Masks,
     *,
     names: Mapping[int, str] | None = None,
-    rule: Rule | None = None,
+    threshold: Rule | None = None,
     peak: str = "global",
     sul: str | Sequence[str] = (),
 ) -> "pandas.DataFrame":
-    """SUVmax, SUVmean, SUVpeak, MTV and TLG of one or several objects; on request, SULs.
+    """SUVmax, SUVmean, SUVpeak, MTV and TLG of one or several objects, and SULs on request.
 
     Args:
-        volume: PET in SUVbw.
-        mask: Bool mask, or integer label map (0 is background), shape of `volume`; or several bool
-            masks by name.
-        names: Names for the labels of a label map; a label that does not occur gives an empty object.
-            Without it every label that occurs is reported as "label 3".
-        rule: If given, each mask is first narrowed to its voxels above a threshold, see `threshold_mask`.
+        volume: PET in SUVbw, shape (I, J, K).
+        mask: Bool mask, integer label map (0 is background), or several bool masks by name; shape (I, J, K).
+        names: Names of the labels of a label map; a label that does not occur gives an empty object. Default: every
+            label that occurs, as "label 3".
+        threshold: Rule that narrows each mask first, see `threshold_mask`; None: masks as given.
         peak: Where the 1 cm3 sphere of SUVpeak may be centred: "global", on any voxel of the mask, or
             "local", on its hottest voxel.
         sul: Formulas of lean body mass, "janmahasatian" and "james"; each adds the rows SULmax, SULmean and
             SULpeak, e.g. "SULpeak_james". Body weight, height and sex are taken from `volume.metadata`.
 
     Returns:
-        One row per object and quantity: object, quantity, value, unit, definition, source. An empty
-        mask has MTV 0 and TLG 0; its SUVs and SULs are NaN. `rule` compares SUVbw for SULs too.
+        One row per object and quantity: object, quantity, value, unit, definition, source. An empty mask has MTV 0
+        and TLG 0; its SUVs and SULs are NaN. `threshold` is applied to SUVbw, for SULs too.
 
     Raises:
         UnitError: `volume` is not in SUVbw.
-        GeometryError: A mask of another shape.
-        VolumeError: A mask of fractions; an unknown `rule` or `peak`.
-        SUVError: An SUL is asked for, and `sul_factor` cannot be computed.
+        GeometryError: The mask has another shape.
+        VolumeError: The mask holds fractions; `threshold` or `peak` is unknown.
+        SUVError: An SUL was requested, and `sul_factor` cannot be computed.
 
     Source: Wahl et al., J Nucl Med 2009 (PERCIST; SUVpeak); Boellaard et al., EJNMMI 2015 (EANM 2.0).
     """
     import pandas
 
     check_suvbw(volume)
-    check_rule(rule, peak)
+    rule = check_rule(threshold, peak)
     formulas = dict.fromkeys([sul] if isinstance(sul, str) else sul)
     lean = {formula: sul_factor(volume, formula) for formula in formulas}
     weights = peak_weights(volume.affine)
@@ -99,13 +73,14 @@ def quantify(
     return pandas.DataFrame(rows, columns=["object", "quantity", "value", "unit", "definition", "source"])
 
 
-def threshold_mask(volume: Volume, mask: np.ndarray, rule: Rule) -> np.ndarray:
+def threshold_mask(volume: Volume, mask: np.ndarray, threshold: Rule) -> np.ndarray:
     """Voxels of a mask that count as metabolically active.
 
     Args:
         volume: PET in SUVbw, shape (I, J, K).
         mask: Bool, shape (I, J, K).
-        rule: "fixed4", SUV of at least 4; "41%", at least 41 % of the SUVmax in the mask; or a `Threshold`.
+        threshold: "SUV>=4", SUVbw of at least 4; "41% SUVmax", at least 41 % of the SUVmax in the mask (see
+            `ThresholdRule`); or a `Threshold`.
 
     Returns:
         Bool, shape (I, J, K).
@@ -114,7 +89,7 @@ def threshold_mask(volume: Volume, mask: np.ndarray, rule: Rule) -> np.ndarray:
         UnitError, GeometryError, VolumeError: As `quantify`.
     """
     check_suvbw(volume)
-    check_rule(rule)
+    rule = check_rule(threshold)
     mask = check_mask(volume, mask, "mask")
     return mask & _above(volume.data, mask, rule)
 
@@ -123,8 +98,8 @@ def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
     """SUL / SUVbw of the patient in `volume`, dimensionless: lean body mass over body weight.
 
     Args:
-        volume: With `weight_kg`, `height_m` and `sex` in its metadata, as load_dicom and make_phantom give it.
-        formula: "janmahasatian" or "james", see `suv.lean_body_mass`.
+        volume: Volume with `weight_kg`, `height_m` and `sex` in its metadata, as from load_dicom and make_phantom.
+        formula: Formula of lean body mass, "janmahasatian" or "james", see `suv.lean_body_mass`.
 
     Raises:
         SUVError: One of the three is missing or impossible, or the formula is unknown.
@@ -137,15 +112,15 @@ def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
     for key in ("weight_kg", "height_m"):
         value = person[key]
         if value is not None and not (isinstance(value, Real) and np.isfinite(value)):
-            raise SUVError(f"{volume.source}: {key} in its metadata is {value!r}; a number is needed.")
+            raise SUVError(f"{volume.source}: {key} in its metadata is {value!r}; expected a number.")
     try:
         return sul_per_suvbw(**person, formula=formula)
     except SUVError as error:
         message = f"{volume.source}: {error}"
         if None in person.values():
             message += (
-                " A NIfTI file does not hold it. Give it: dataclasses.replace(volume, metadata={**volume.metadata, "
-                "'weight_kg': 70.0, 'height_m': 1.75, 'sex': 'F'}), with this patient's numbers."
+                " A NIfTI file does not hold it. Add it: dataclasses.replace(volume, metadata={**volume.metadata, "
+                "'weight_kg': 70.0, 'height_m': 1.75, 'sex': 'F'}), with this patient's values."
             )
         raise SUVError(message) from None
 
@@ -154,11 +129,11 @@ def peak_weights(affine: np.ndarray) -> np.ndarray:
     """Millilitres of a 1 cm3 sphere in each voxel around its centre voxel.
 
     Args:
-        affine: Of any grid, oblique and anisotropic too, shape (4, 4).
+        affine: Affine of the grid, which may be oblique and anisotropic, shape (4, 4).
 
     Returns:
-        Shape (odd, odd, odd), float64, summing to 1. Voxels that the surface cuts are divided into
-        pieces of at most 0.4 mm, of which those with their centre inside count.
+        Weights that sum to 1, shape (odd, odd, odd), float64. Voxels are divided into pieces of at most 0.4 mm, of
+        which those with their centre inside the sphere count.
     """
     matrix = np.asarray(affine, float)[:3, :3]
     # Half-extent of the sphere in voxels along each axis, exact for sheared grids too.
@@ -177,24 +152,29 @@ def peak_weights(affine: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def check_rule(rule: Rule | None, peak: str = "global") -> None:
-    """Raise VolumeError unless `quantify` knows this rule and this kind of peak."""
-    if not (rule is None or isinstance(rule, Threshold) or rule in ("fixed4", "41%")):
-        raise VolumeError(f"threshold rule {rule!r}; expected 'fixed4' or '41%', or a Threshold.")
+def check_rule(threshold: Rule | None, peak: str = "global") -> ThresholdRule | Threshold | None:
+    """The rule behind `threshold`; VolumeError unless `quantify` knows it, and this kind of peak."""
     if peak not in ("global", "local"):
         raise VolumeError(f"peak={peak!r}; expected 'global' or 'local'.")
+    if threshold is None or isinstance(threshold, Threshold):
+        return threshold
+    rule = ThresholdRule.parse(threshold)
+    if rule.is_band or rule.from_hottest:
+        raise VolumeError(
+            f"threshold rule {str(rule)!r} grows from a click, and there is none here; expected a rule such as "
+            "'41% SUVmax' or 'SUV>=4', or a Threshold. ThresholdSession clicks."
+        )
+    return rule
 
 
-def _above(data: np.ndarray, mask: np.ndarray, rule: Rule) -> np.ndarray:
-    if isinstance(rule, Threshold):
-        return data >= rule.suvbw
-    return data >= (4.0 if rule == "fixed4" else 0.41 * data[mask].max(initial=-np.inf))
+def _above(data: np.ndarray, mask: np.ndarray, rule: ThresholdRule | Threshold) -> np.ndarray:
+    return data >= rule.lowest(data[mask].max(initial=-np.inf))
 
 
 def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, peak: str) -> float:
     """Largest mean SUV in a sphere centred on a voxel of the mask; NaN for an empty mask.
 
-    The sphere may reach beyond the mask. A part of it outside the scan is left out of its mean.
+    The sphere may reach beyond the mask. Its mean leaves out what lies outside the scan.
     """
     from scipy.signal import fftconvolve
 
@@ -219,21 +199,14 @@ def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, pea
 
 
 def _measure(
-    volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, rule: Rule | None, peak: str
+    volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, rule: ThresholdRule | Threshold | None, peak: str
 ) -> list[tuple[str, float, str, str]]:
     """(quantity, value, unit, definition) of one object."""
     values = volume.data[box][in_box].astype(float)
     empty = values.size == 0
     mean = float("nan") if empty else float(values.mean())
     volume_ml = values.size * volume.voxel_volume_ml
-    if isinstance(rule, Threshold):
-        where = f"voxels of the mask with SUVbw >= {rule.suvbw:.4g} ({rule.meaning})"
-    else:
-        where = {
-            None: "voxels of the mask as given",
-            "fixed4": "voxels of the mask with SUVbw >= 4",
-            "41%": "voxels of the mask with at least 41 % of its SUVmax",
-        }[rule]
+    where = "voxels of the mask " + ("as given" if rule is None else f"with {rule.definition}")
     centre = "any of these voxels" if peak == "global" else "the hottest of these voxels"
     return [
         ("SUVmax", float("nan") if empty else float(values.max()), "g/mL", f"largest SUVbw; {where}"),
@@ -269,7 +242,7 @@ def _objects(volume: Volume, mask: Masks, names: Mapping[int, str] | None) -> li
         if mask.dtype.kind in "ui":
             _check_shape(volume, mask, "label map")
             if mask.size and not 0 <= mask.min() <= mask.max() <= np.iinfo(np.int16).max:
-                raise VolumeError(f"label map holds {mask.min()} to {mask.max()}; labels from 0 to 32767 are needed.")
+                raise VolumeError(f"label map holds {mask.min()} to {mask.max()}; expected labels from 0 to 32767.")
             boxes = dict(enumerate(ndimage.find_objects(mask.astype(np.int16, copy=False)), start=1))
             if names is None:
                 names = {label: f"label {label}" for label, box in boxes.items() if box is not None}

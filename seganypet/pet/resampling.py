@@ -1,4 +1,4 @@
-"""One volume on the grid of another."""
+"""Resampling of one volume to the grid of another."""
 
 import numpy as np
 
@@ -8,11 +8,15 @@ AIR_HU = -1024.0
 
 
 def resample_to(volume: Volume, like: Volume) -> Volume:
-    """Linear resampling onto the grid of `like`, by one affine, e.g. a CT onto its PET.
+    """Linear resampling to the grid of `like` by one affine, e.g. of a CT to its PET.
 
-    Where voxels of `like` are larger, `volume` is first smoothed with a Gaussian that widens a voxel
-    to theirs (FWHM^2 = ratio^2 - 1, in voxels), so that fine detail does not alias. Outside `volume`
-    (more than half a voxel beyond its outermost voxel centres) the result is air for HU, else 0.
+    Where voxels of `like` are larger, `volume` is first smoothed with a Gaussian that widens its voxels to that size
+    (FWHM^2 = ratio^2 - 1, in voxels), so that fine detail does not alias. Outside `volume` (more than half a voxel
+    beyond its outermost voxel centres) the result is air for HU, else 0.
+
+    Args:
+        volume: Volume to resample.
+        like: Volume with the target grid.
 
     Returns:
         A volume on the grid of `like`, in the unit of `volume`.

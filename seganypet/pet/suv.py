@@ -2,9 +2,9 @@
 
     SUVbw [g/mL] = activity [Bq/mL] x weight [g] / dose left at the decay reference [Bq]
 
-A scanner that writes DecayCorrection START has scaled every slice back to one moment, the decay
-reference. Vendors say in different ways which moment; taking the wrong one costs up to a third of
-the value. Nothing is assumed here: a header that leaves the factor open raises `SUVError`.
+A scanner that writes DecayCorrection START has scaled every slice back to one time, the decay reference. Vendors encode
+this time in different ways, and a wrong one changes the SUV by up to a third. Nothing is assumed here: a header that
+leaves the factor open raises `SUVError`.
 """
 
 from collections.abc import Sequence
@@ -20,25 +20,24 @@ from pydicom.valuerep import DA, DT, TM
 from seganypet.errors import SUVError
 
 DAY_S = 86400.0
-# No human dose is so small: a number below is in MBq or mCi, though the tag's unit is Bq.
+# No human dose is this small: a smaller number is in MBq or mCi, although the tag's unit is Bq.
 SMALLEST_DOSE_BQ = 1e4
 
 
 @dataclass(frozen=True)
 class SUVFactor:
-    """How one PET series becomes SUVbw, and the facts this rests on.
+    """The factor that converts a PET series to SUVbw, and the header values behind it.
 
     Attributes:
         suv_per_stored_unit: SUVbw in g/mL per unit of (stored value x RescaleSlope + RescaleIntercept).
         units: That unit: "BQML", "CNTS" or "GML".
-        decay_reference: Moment to which the dose is decayed: "series time", "GE scan time",
-            "average count rate time", "earliest acquisition time", "injection", or
-            "not needed" where the scanner has already divided by the dose.
-        how: One sentence on the way the factor was found, naming the tags.
+        decay_reference: Time to which the dose is decayed: "series time", "GE scan time", "average count rate time",
+            "earliest acquisition time", "injection", or "not needed" where the scanner has already divided by the dose.
+        how: Derivation of the factor in a sentence that names the tags.
         weight_kg: Patient weight; None if absent and not needed.
         height_m: Patient height, or None.
         sex: "M", "F", "O", or None.
-        dose_bq: Injected activity at injection; None where not needed.
+        dose_bq: Activity at injection; None where not needed.
         half_life_s: Half-life of the radionuclide; None where not needed.
         decay_s: Seconds from injection to the decay reference; None where not needed.
     """
@@ -59,25 +58,25 @@ def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFac
     """The factor from a PET series' pixel values to SUVbw.
 
     Args:
-        headers: Headers of all slices of one series (pixels not needed), any order. All are
-            needed: the earliest acquisition time decides on the decay reference.
-        source: Named in errors.
+        headers: Headers of all slices of one series, in any order and without pixels. All are needed, because the
+            earliest acquisition time determines the decay reference.
+        source: Name of the series, for errors.
 
     Returns:
         The factor and its provenance.
 
     Raises:
-        SUVError: No SUV may be computed; the message names the tag.
+        SUVError: The headers allow no SUV; the message names the tag.
 
     Source: DICOM PS3.3 C.8.9; QIBA SUV vendor-neutral pseudo-code, with the average count rate
         time for scanners whose series time is later than the acquisition.
     """
     if not headers:
-        raise SUVError(f"{source}: no PET headers given; an SUV needs those of every slice.")
+        raise SUVError(f"{source}: no PET headers given; expected those of every slice.")
     series = _Series(headers, source)
     units = series.text("Units")
     if units not in ("BQML", "CNTS", "GML"):
-        series.refuse("Units", f"is {units!r}; an SUV can be computed from BQML, GML and Philips CNTS only")
+        series.refuse("Units", f"is {units!r}; expected BQML, GML or Philips CNTS")
     _check_corrections(series)
     person = {
         "weight_kg": series.number("PatientWeight", required=False),
@@ -87,7 +86,7 @@ def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFac
     if units == "GML":
         kind = series.text("SUVType", required=False) or "BW"
         if kind != "BW":
-            series.refuse("SUVType", f"is {kind!r}; SUVbw needs body weight (BW)")
+            series.refuse("SUVType", f"is {kind!r}; expected body weight (BW)")
         how = "Units is GML: pixel values are SUVbw already"
         return SUVFactor(1.0, units, "not needed", how, **person)
     bq_ml_per_unit, made_from = 1.0, "Units is BQML"
@@ -100,7 +99,7 @@ def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFac
         if not bq_ml_per_unit:
             raise SUVError(
                 f"{source}: Units is CNTS, and neither the Philips SUV factor (7053,1000) nor the activity factor "
-                "(7053,1009) is there (anonymisation may have removed them). Export the series with these tags."
+                "(7053,1009) is present (anonymisation may have removed them). Export the series with these tags."
             )
         made_from = "Units is CNTS: Philips activity factor (7053,1009)"
 
@@ -116,18 +115,20 @@ def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFac
         decay_s = _seconds_from_injection(series, moment)
     dose_left_bq = dose_bq * 2.0 ** (-decay_s / half_life_s)
     factor = bq_ml_per_unit * person["weight_kg"] * 1000.0 / dose_left_bq
-    facts = {**person, "dose_bq": dose_bq, "half_life_s": half_life_s, "decay_s": decay_s}
-    return SUVFactor(factor, units, reference, f"{made_from}; {why}", **facts)
+    return SUVFactor(
+        factor, units, reference, f"{made_from}; {why}", **person, dose_bq=dose_bq, half_life_s=half_life_s,
+        decay_s=decay_s,
+    )  # fmt: skip
 
 
 def lean_body_mass(weight_kg: float, height_m: float, sex: str, formula: str = "janmahasatian") -> float:
     """Lean body mass in kg.
 
     Args:
-        weight_kg: Body weight.
-        height_m: Body height.
+        weight_kg: Body weight in kg.
+        height_m: Body height in m.
         sex: "M" or "F".
-        formula: "janmahasatian" (2005, holds for obese patients too) or "james" (1976).
+        formula: "janmahasatian" (2005, valid for obese patients too) or "james" (1976).
 
     Raises:
         SUVError: A value is missing, not positive, or unknown.
@@ -139,17 +140,17 @@ def lean_body_mass(weight_kg: float, height_m: float, sex: str, formula: str = "
     70.11
     """
     if not weight_kg or weight_kg <= 0:
-        raise SUVError(f"lean body mass: weight_kg is {weight_kg}; a positive weight (0010,1030) is needed.")
+        raise SUVError(f"lean body mass: weight_kg is {weight_kg}; expected a positive weight (0010,1030).")
     if not height_m or height_m <= 0:
-        raise SUVError(f"lean body mass: height_m is {height_m}; a positive height (0010,1020) is needed.")
+        raise SUVError(f"lean body mass: height_m is {height_m}; expected a positive height (0010,1020).")
     if not 0.5 <= weight_kg <= 400:
-        raise SUVError(f"lean body mass: weight_kg is {weight_kg:g}; give kilograms.")
+        raise SUVError(f"lean body mass: weight_kg is {weight_kg:g}; expected kilograms.")
     if height_m < 0.3:
-        raise SUVError(f"lean body mass: height_m is {height_m:g}; give metres.")
+        raise SUVError(f"lean body mass: height_m is {height_m:g}; expected metres.")
     if height_m > 3:
-        raise SUVError(f"lean body mass: height_m is {height_m:g}; give metres, not centimetres.")
+        raise SUVError(f"lean body mass: height_m is {height_m:g}; expected metres, not centimetres.")
     if sex not in ("M", "F"):
-        raise SUVError(f"lean body mass: sex is {sex!r}; the formulas exist for M and F only (0010,0040).")
+        raise SUVError(f"lean body mass: sex is {sex!r}; expected M or F (0010,0040), for which there are formulas.")
     if formula == "janmahasatian":
         bmi = weight_kg / height_m**2
         return 9270.0 * weight_kg / ((6680.0 + 216.0 * bmi) if sex == "M" else (8780.0 + 244.0 * bmi))
@@ -159,7 +160,7 @@ def lean_body_mass(weight_kg: float, height_m: float, sex: str, formula: str = "
         if lean_kg <= 0:
             raise SUVError(
                 f"lean body mass: James's formula gives {lean_kg:.1f} kg for {weight_kg:g} kg at {height_m:g} m; "
-                "it fails for such obesity. Use formula='janmahasatian'."
+                "it is not valid for such obesity. Use formula='janmahasatian'."
             )
         return lean_kg
     raise SUVError(f"lean body mass: unknown formula {formula!r}; expected 'janmahasatian' or 'james'.")
@@ -177,11 +178,11 @@ def _check_corrections(series: "_Series") -> None:
             listed = "\\".join(corrected) or "absent"
             series.refuse("CorrectedImage", f"is {listed}: without {needed}, {meaning} is not corrected")
     if series.text("DecayCorrection") not in ("START", "ADMIN"):
-        series.refuse("DecayCorrection", f"is {series.text('DecayCorrection')!r}; START or ADMIN is needed")
+        series.refuse("DecayCorrection", f"is {series.text('DecayCorrection')!r}; expected START or ADMIN")
 
 
 def _decay_reference(series: "_Series", half_life_s: float) -> tuple[datetime, str, str]:
-    """Moment to which START has corrected: (when, its name, why it was chosen)."""
+    """Time to which START has corrected: (when, its name, why it was chosen)."""
     series_time = min(series.moment(header, "SeriesDate", "SeriesTime") for header in series.headers)
     acquired = [series.moment(header, "AcquisitionDate", "AcquisitionTime") for header in series.headers]
     earliest = min(acquired)
@@ -190,24 +191,24 @@ def _decay_reference(series: "_Series", half_life_s: float) -> tuple[datetime, s
     ge_scan = series.ge_scan_time()
     if ge_scan is not None and abs((ge_scan - earliest).total_seconds()) <= DAY_S:
         return ge_scan, "GE scan time", "SeriesTime is after the acquisition, GE's scan time (0009,100D) is there"
-    # Series time is when a later reconstruction was saved.
+    # Here, series time is when a later reconstruction was saved.
     header = series.headers[acquired.index(earliest)]
     to_average_s = series.number_of(header, "FrameReferenceTime") / 1000.0
     duration_s = series.number_of(header, "ActualFrameDuration") / 1000.0
     if to_average_s > 0 and duration_s > 0:
-        # FrameReferenceTime runs from the reference to the moment when the decaying count rate
-        # equals its mean over the frame, t: exp(-lambda t) = (1 - exp(-x)) / x, x = lambda duration.
+        # FrameReferenceTime is the time from the reference to t, when the decaying count rate equals its mean over the
+        # frame: exp(-lambda t) = (1 - exp(-x)) / x, x = lambda duration.
         decay_constant = np.log(2.0) / half_life_s
         x = decay_constant * duration_s
         average_s = np.log(x / -np.expm1(-x)) / decay_constant
         moment = earliest + timedelta(seconds=float(average_s - to_average_s))
-        return moment, "average count rate time", "SeriesTime is after the acquisition, FrameReferenceTime tells"
-    why = "SeriesTime is after the acquisition and neither GE's scan time nor FrameReferenceTime tells"
+        return moment, "average count rate time", "SeriesTime is after the acquisition, FrameReferenceTime is there"
+    why = "SeriesTime is after the acquisition, neither GE's scan time nor FrameReferenceTime is there"
     return earliest, "earliest acquisition time", why
 
 
 def _seconds_from_injection(series: "_Series", reference: datetime) -> float:
-    """Seconds from injection to the decay reference; refuses what cannot be one scan."""
+    """Seconds from injection to the decay reference; SUVError if they cannot belong to one scan."""
     keyword = "RadiopharmaceuticalStartDateTime"
     injected = series.datetime_of(series.drug, keyword)
     if injected is None:
@@ -217,19 +218,19 @@ def _seconds_from_injection(series: "_Series", reference: datetime) -> float:
             series.refuse(keyword, "is missing, and so is RadiopharmaceuticalStartDateTime (0018,1078)")
         injected = series.combine(series.value_of(series.first, "SeriesDate"), clock, keyword)
         if injected > reference:
-            injected -= timedelta(days=1)  # a time without a date: injected before midnight, scanned after
+            injected -= timedelta(days=1)  # the time has no date: injected before midnight, scanned after
     decay_s = (reference - injected).total_seconds()
     if not 0 <= decay_s <= DAY_S:
         series.refuse(
             keyword,
-            f"lies {decay_s / 3600:.2f} h before the decay reference; between 0 and 24 h is possible. "
-            "Anonymisation may have shifted dates differently",
+            f"lies {decay_s / 3600:.2f} h before the decay reference; expected 0 to 24 h. Anonymisation may have "
+            "shifted dates differently",
         )
     return decay_s
 
 
 class _Series:
-    """Reads tags of all slices; what a series must share is checked to be shared."""
+    """Reads the tags of all slices, and checks that those which a series must share are equal."""
 
     def __init__(self, headers: Sequence[Dataset], source: str) -> None:
         self.headers = list(headers)
@@ -237,7 +238,7 @@ class _Series:
         self.first = self.headers[0]
         drugs = [header.get("RadiopharmaceuticalInformationSequence") or [] for header in self.headers]
         if any(len(items) > 1 for items in drugs):
-            self.refuse("RadiopharmaceuticalInformationSequence", "lists several injections; one is needed")
+            self.refuse("RadiopharmaceuticalInformationSequence", "lists several injections; expected one")
         self.drugs = [items[0] if items else Dataset() for items in drugs]
         self.drug = self.drugs[0]
 
@@ -266,7 +267,7 @@ class _Series:
         return values[0] if values else None
 
     def number(self, keyword: str, required: bool = True) -> float | None:
-        """A positive number that every slice shares; None if it is missing or zero and not required."""
+        """A positive number that every slice must share; None if it is missing or zero and not required."""
         holders = self.drugs if keyword.startswith("Radionuclide") else self.headers
         numbers = {self.number_of(header, keyword) for header in holders}
         if len(numbers) > 1:
@@ -276,7 +277,7 @@ class _Series:
             return number
         if required:
             missing = self.value_of(holders[0], keyword) is None
-            self.refuse(keyword, "is missing" if missing else f"is {number:g}; a positive number is needed")
+            self.refuse(keyword, "is missing" if missing else f"is {number:g}; expected a positive number")
         return None
 
     def number_of(self, header: Dataset, keyword: str) -> float:
@@ -287,11 +288,11 @@ class _Series:
         except (ValueError, TypeError):
             number = np.nan
         if not np.isfinite(number):
-            self.refuse(keyword, f"is {value!r}; one finite number is needed")
+            self.refuse(keyword, f"is {value!r}; expected one finite number")
         return number
 
     def philips(self, element: int) -> float:
-        """A Philips private factor that all slices share; 0.0 if absent."""
+        """A Philips private factor that all slices must share; 0.0 if absent."""
         numbers = set()
         for header in self.headers:
             value = _private(header, 0x7053, "Philips PET Private Group", element)
@@ -301,15 +302,15 @@ class _Series:
                 numbers.add(np.nan)
         if len(numbers) > 1 or not all(np.isfinite(number) and number >= 0 for number in numbers):
             raise SUVError(
-                f"{self.source}: no SUV: Philips factor (7053,10{element:02X}) is {sorted(numbers)[:3]}; "
-                "one positive number for all slices is needed."
+                f"{self.source}: no SUV: Philips factor (7053,10{element:02X}) is {sorted(numbers)[:3]}; expected one "
+                "positive number for all slices."
             )
         return numbers.pop()
 
     def moment(self, header: Dataset, date_keyword: str, time_keyword: str) -> datetime:
         for keyword in (date_keyword, time_keyword):
             if self.value_of(header, keyword) is None:
-                self.refuse(keyword, "is missing; the time of decay cannot be told without it")
+                self.refuse(keyword, "is missing; without it the time of decay is unknown")
         return self.combine(self.value_of(header, date_keyword), self.value_of(header, time_keyword), time_keyword)
 
     def combine(self, date: Any, clock: Any, keyword: str) -> datetime:
@@ -332,12 +333,12 @@ class _Series:
         if when.tzinfo is not None:
             zone = self.value_of(self.first, "TimezoneOffsetFromUTC")
             if zone is None:
-                self.refuse(keyword, f"is {value!r}, with a time zone, TimezoneOffsetFromUTC (0008,0201) is missing")
+                self.refuse(keyword, f"is {value!r}, in a time zone, but TimezoneOffsetFromUTC (0008,0201) is missing")
             when = when.astimezone(DT(f"20000101{zone}").tzinfo)
         return datetime.combine(when.date(), when.time())
 
     def ge_scan_time(self) -> datetime | None:
-        """GE's private scan time, where DecayCorrection START points to; None if absent or unreadable."""
+        """GE's private scan time, the reference of DecayCorrection START; None if absent or unreadable."""
         value = _private(self.first, 0x0009, "GEMS_PETD_01", 0x0D)
         text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
         try:
@@ -353,7 +354,7 @@ class _Series:
 
 
 def _private(header: Dataset, group: int, creator: str, element: int) -> Any:
-    """A private value; also where anonymisation has removed the creator but kept the element."""
+    """A private value, even if anonymisation has removed the creator but kept the element."""
     try:
         return header.private_block(group, creator)[element].value
     except KeyError:

@@ -1,9 +1,9 @@
-"""How a grid is looked at: axial, coronal and sagittal, whichever way its axes run.
+"""Axial, coronal and sagittal views of a grid, whichever way its axes run.
 
 However a grid lies in the scanner, a picture shows the patient as radiologists expect: head up, front up in axial
-slices, the patient's right on the viewer's left. The array is reordered to its closest RAS axes for that; oblique
-grids are not resampled, so a picture shows voxels, not guesses. Indices of the reordered array are called `ras`,
-those of the file `ijk`.
+slices, the patient's right on the viewer's left. For this, the array is reordered to its closest RAS axes; oblique
+grids are not resampled, so a picture shows original voxels. Indices of the reordered array are called `ras`, those of
+the file `ijk`.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ import numpy as np
 from seganypet.errors import ClickError
 from seganypet.pet.volume import Point, Volume
 
-# Told apart with any colour vision and against grey (Okabe and Ito).
+# Distinguishable with any colour vision and against grey (Okabe and Ito).
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 class View(NamedTuple):
-    """One of the three ways to cut; its fields are axes of an array in RAS order.
+    """One of the three slice directions; `across`, `up` and `through` are axes of an array in RAS order.
 
-    Across, indices always run downwards from left to right: the patient's right, or front, stands at the left.
+    From left to right, indices always decrease: the patient's right, or front, is on the left.
     """
 
     across: int
@@ -36,7 +36,7 @@ VIEWS = {"axial": View(0, 1, 2, "R", "L"), "coronal": View(0, 2, 1, "R", "L"), "
 
 
 def to_ras(data: np.ndarray, volume: Volume) -> np.ndarray:
-    """View of an array, shape of the volume, with axes that run to the patient's right, front and head."""
+    """An array, shape of the volume, with axes that run to the patient's right, front and head; no copy."""
     return nib.orientations.apply_orientation(data, _orientation(volume))
 
 
@@ -51,7 +51,7 @@ def ijk_to_ras(ijk: Sequence[int], volume: Volume) -> tuple[int, int, int]:
     """Indices into `volume.data` to indices into `to_ras(volume.data, volume)`.
 
     Raises:
-        ClickError: Outside the volume.
+        ClickError: The voxel lies outside the volume.
     """
     if not volume.contains_ijk(ijk):
         raise ClickError(

@@ -1,9 +1,8 @@
-"""A 3D scan with its place in the patient: NIfTI in and out, voxels and millimetres.
+"""A 3D scan and its position in the patient: NIfTI in and out, voxels and millimetres.
 
-Frames. A voxel has indices (i, j, k) in the order of the array, the order in which nibabel
-delivers a file. `affine` carries them to (x, y, z) in millimetres, RAS+: x grows towards the
-patient's right, y towards the front, z towards the head. Nothing else is assumed: grids may be
-oblique, anisotropic or left-handed.
+Frames. A voxel has indices (i, j, k) in the order of the array, the order in which nibabel reads a file. `affine` maps
+them to (x, y, z) in millimetres, RAS+: x grows towards the patient's right, y towards the front, z towards the head.
+Nothing else is assumed: grids may be oblique, anisotropic or left-handed.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ UNITS = ("SUVbw", "Bq/mL", "HU")
 
 Point = tuple[float, float, float]
 
-# What nibabel raises on damaged files.
+# Raised by nibabel on damaged files.
 _UNREADABLE = (
     nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, OSError,
     EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error,
@@ -33,7 +32,7 @@ _UNREADABLE = (
 
 
 class Grid(NamedTuple):
-    """Where voxels lie, without them. A `Volume` has these attributes too and can stand for its grid."""
+    """A grid of voxels without intensities. A `Volume` has these attributes too and can be used in its place."""
 
     shape: tuple[int, int, int]
     affine: np.ndarray
@@ -46,16 +45,16 @@ class Volume:
 
     Attributes:
         data: Intensities in `unit`, shape (I, J, K), float32.
-        affine: Voxel indices to RAS+ millimetres, shape (4, 4), float64.
-        unit: One of `UNITS`.
-        source: Where it came from, for messages and tables.
-        metadata: Facts about its making (scanner headers used, phantom seed, ...).
-        header: NIfTI header of the file it was read from; masks are written with it.
+        affine: Map from voxel indices to RAS+ millimetres, shape (4, 4), float64.
+        unit: Unit of the intensities, one of `UNITS`.
+        source: Origin, for messages and tables.
+        metadata: Provenance (scanner headers used, phantom seed, ...).
+        header: NIfTI header of the file that it was read from; masks are written with it.
 
     Raises:
-        VolumeError: If `data` is not 3D, is empty, or holds NaN or infinity.
-        GeometryError: If `affine` is not an invertible 4 x 4 affine.
-        UnitError: If `unit` is not one of `UNITS`.
+        VolumeError: `data` is not 3D, is empty, or holds NaN or infinity.
+        GeometryError: `affine` is not an invertible 4 x 4 affine.
+        UnitError: `unit` is not one of `UNITS`.
     """
 
     data: np.ndarray
@@ -77,8 +76,8 @@ class Volume:
             first = tuple(int(index) for index in np.argwhere(~finite)[0])
             raise VolumeError(
                 f"{self.source}: {(~finite).sum()} of {finite.size} voxels are NaN or infinite "
-                f"(the first at ijk={first}); every voxel needs a number. If they mark 'outside', "
-                "replace them: numpy.nan_to_num(data)."
+                f"(the first at ijk={first}); every voxel needs a number. If they mark voxels outside "
+                "the scan, replace them: numpy.nan_to_num(data)."
             )
 
     @property
@@ -97,7 +96,7 @@ class Volume:
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
     def to_mm(self, ijk: Any) -> np.ndarray:
-        """Voxel coordinates to RAS+ millimetres; shape (..., 3) in and out, float64.
+        """Convert voxel coordinates to RAS+ millimetres; shape (..., 3) in and out, float64.
 
         >>> Volume(np.zeros((4, 4, 4)), np.diag([2.0, 2.0, 3.0, 1.0]), "HU").to_mm((1, 0, 2)).tolist()
         [2.0, 0.0, 6.0]
@@ -105,11 +104,11 @@ class Volume:
         return nib.affines.apply_affine(self.affine, ijk)
 
     def to_ijk(self, mm: Any) -> np.ndarray:
-        """RAS+ millimetres to (fractional) voxel coordinates; shape (..., 3) in and out, float64."""
+        """Convert RAS+ millimetres to (fractional) voxel coordinates; shape (..., 3) in and out, float64."""
         return nib.affines.apply_affine(np.linalg.inv(self.affine), mm)
 
     def contains_ijk(self, ijk: Any) -> bool:
-        """True if the voxel coordinate lies inside the grid (voxel centres are integers)."""
+        """Whether a voxel coordinate lies inside the grid; voxel centres are integers."""
         ijk = np.asarray(ijk, float)
         return bool(np.all(ijk >= -0.5) and np.all(ijk < np.array(self.shape) - 0.5))
 
@@ -117,16 +116,16 @@ class Volume:
         """A voxel's indices as plain integers.
 
         Args:
-            ijk: Three whole numbers.
+            ijk: Voxel, three whole numbers.
 
         Raises:
-            ClickError: Not three finite whole numbers, or outside the volume.
+            ClickError: `ijk` is not three finite whole numbers, or lies outside the volume.
         """
         index = finite_point(ijk, "ijk")
         if not self.contains_ijk(index):
             hint = ""
             if self.contains_ijk(self.to_ijk(index)):
-                hint = " As millimetres it would lie inside: if that is what you mean, write mm= instead of ijk=."
+                hint = " In millimetres it would lie inside: if you meant that, write mm= instead of ijk=."
             raise ClickError(f"{self.source}: ijk={rounded(index)} lies outside volume shape {self.shape}.{hint}")
         if not np.array_equal(index, np.rint(index)):
             raise ClickError(
@@ -146,20 +145,20 @@ class Volume:
 
 
 def finite_point(given: Any, name: str) -> np.ndarray:
-    """Three finite numbers, float64, shape (3,); ClickError, about `name`, if they are not."""
+    """Three finite numbers, float64, shape (3,); ClickError naming the argument otherwise."""
     try:
         point = np.asarray(given, float)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ClickError(f"{name}={given!r} is not a point: three numbers are needed.") from error
+        raise ClickError(f"{name}={given!r} is not a point; expected three numbers.") from error
     if point.shape != (3,):
-        raise ClickError(f"{name}={given!r} has shape {point.shape}; three numbers are needed.")
+        raise ClickError(f"{name}={given!r} has shape {point.shape}; expected three numbers.")
     if not np.isfinite(point).all():
-        raise ClickError(f"{name}={given!r} is not finite; three finite numbers are needed.")
+        raise ClickError(f"{name}={given!r} is not finite; expected three finite numbers.")
     return point
 
 
 def rounded(point: np.ndarray) -> tuple[float, ...]:
-    """A point as messages show it."""
+    """A point rounded for messages."""
     return tuple(round(float(x), 2) for x in point)
 
 
@@ -168,7 +167,7 @@ def check_unit(unit: str | None, source: str) -> None:
     if unit is None:
         raise UnitError(
             f"{source}: no intensity unit given, and a NIfTI file does not hold one. "
-            f"Say it: unit={' | '.join(map(repr, UNITS))}."
+            f"Give it: unit={' | '.join(map(repr, UNITS))}."
         )
     if unit not in UNITS:
         raise UnitError(f"{source}: unknown unit {unit!r}; expected one of {', '.join(UNITS)}.")
@@ -182,11 +181,11 @@ def check_affine(affine: Any, source: str) -> np.ndarray:
             f"{source}: affine must be a finite 4 x 4 matrix with last row (0, 0, 0, 1); got {affine.tolist()}."
         )
     sizes = nib.affines.voxel_sizes(affine)
-    # Relative to the voxel sizes, so that a grid in micrometres is judged as one in metres.
+    # Relative to the voxel sizes, so that the unit of length does not matter.
     if not sizes.all() or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-6:
         raise GeometryError(
-            f"{source}: singular affine {affine[:3, :3].tolist()}: two voxel axes point the same way or one has no "
-            "length, so clicks have no place. Repair the file's sform or qform."
+            f"{source}: singular affine {affine[:3, :3].tolist()}: two voxel axes are parallel, or one has no length, "
+            "so clicks have no position. Repair the file's sform or qform."
         )
     return affine
 
@@ -194,8 +193,8 @@ def check_affine(affine: Any, source: str) -> np.ndarray:
 def _check_shape(shape: tuple[int, ...], source: str) -> None:
     if len(shape) != 3:
         raise VolumeError(
-            f"{source}: {len(shape)}D array of shape {shape}; a 3D volume (I, J, K) is needed. "
-            "Of a dynamic scan choose one frame first, e.g. data[..., 0]."
+            f"{source}: {len(shape)}D array of shape {shape}; expected a 3D volume (I, J, K). "
+            "For a dynamic scan, choose one frame first, e.g. data[..., 0]."
         )
     if 0 in shape:
         raise VolumeError(f"{source}: empty volume of shape {shape}; every axis needs at least one voxel.")
@@ -208,7 +207,7 @@ def _check_type(dtype: np.dtype, source: str) -> None:
 
 def check_on_grid(labels: Grid, like: "Grid | Volume") -> None:
     """Raise GeometryError unless shape and affine are the same, to a hundredth of a voxel."""
-    # Far below anything visible, above float32 rounding of an affine.
+    # A hundredth of a voxel is far below anything visible, and above the float32 rounding of an affine.
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in like.shape])).reshape(3, -1).T
     apart_mm = 0.0
     if labels.shape == like.shape:
@@ -228,8 +227,8 @@ def check_labels(data: np.ndarray, source: str) -> np.ndarray:
         data.dtype != bool and (data.min() < 0 or data.max() > np.iinfo(np.int16).max)
     ):
         raise VolumeError(
-            f"{source}: a label map holds integers from 0 to 32767; got values from {data.min()} to {data.max()}"
-            ", perhaps with fractions. Is it an image, or was it interpolated?"
+            f"{source}: values from {data.min()} to {data.max()}, perhaps with fractions; expected a label map with "
+            "integers from 0 to 32767. Is it an image, or was it interpolated?"
         )
     return data.astype(np.int16)
 
@@ -238,16 +237,16 @@ def load_volume(path: str | os.PathLike, unit: str | None = None) -> Volume:
     """Read a 3D NIfTI file.
 
     Args:
-        path: A `.nii` or `.nii.gz` file, of any integer or float type, with or without slope.
-        unit: "SUVbw", "Bq/mL" or "HU". Required: it is never guessed from the numbers.
+        path: Path of a `.nii` or `.nii.gz` file, of any integer or float type, with or without slope.
+        unit: Unit of the intensities: "SUVbw", "Bq/mL" or "HU". Required, because it is never guessed.
 
     Returns:
         The volume on the file's own grid and affine.
 
     Raises:
-        VolumeError: Missing, unreadable or truncated file; not 3D; NaN or infinity.
-        GeometryError: Singular affine.
-        UnitError: Unit missing or unknown.
+        VolumeError: The file is missing, unreadable, truncated or not 3D, or holds NaN or infinity.
+        GeometryError: The affine is singular.
+        UnitError: The unit is missing or unknown.
     """
     check_unit(unit, str(path))
     image = open_nifti(path)
@@ -258,12 +257,16 @@ def load_volume(path: str | os.PathLike, unit: str | None = None) -> Volume:
 def load_labels(path: str | os.PathLike, like: Volume) -> np.ndarray:
     """Read a label map that lies on the grid of `like`.
 
+    Args:
+        path: Path of a `.nii` or `.nii.gz` file.
+        like: Volume whose grid the labels must have.
+
     Returns:
         Integer labels, shape of `like`, int16.
 
     Raises:
-        VolumeError: As `load_volume`; or values that are not integers from 0 to 32767.
-        GeometryError: If shape or affine differ from those of `like`.
+        VolumeError: As `load_volume`; or the values are not integers from 0 to 32767.
+        GeometryError: Shape or affine differ from those of `like`.
     """
     image = open_nifti(path)
     check_on_grid(Grid(image.shape, image.affine, str(path)), like)
@@ -276,19 +279,20 @@ def save_mask(path: str | os.PathLike, mask: np.ndarray, like: Volume) -> None:
     The file is complete or absent, also after a crash.
 
     Args:
-        path: Ends in `.nii` or `.nii.gz`.
-        mask: Bool or integers 0 to 255, shape of `like`.
+        path: Path of the file, ending in `.nii` or `.nii.gz`.
+        mask: Bool, or integers from 0 to 255, shape of `like`.
+        like: Volume with the grid of the mask.
 
     Raises:
-        VolumeError: Other suffix; values that do not fit.
-        GeometryError: Shape differs from that of `like`.
+        VolumeError: The suffix is another, or the values do not fit.
+        GeometryError: The shape differs from that of `like`.
     """
     mask = np.asarray(mask)
     if mask.shape != like.shape:
         raise GeometryError(f"mask of shape {mask.shape} does not fit {like.source} of shape {like.shape}.")
     if mask.dtype.kind not in "bui" or (mask.size and (mask.min() < 0 or mask.max() > 255)):
         raise VolumeError(
-            f"a mask is bool or holds integers from 0 to 255; got {mask.dtype} from {mask.min()} to {mask.max()}. "
+            f"mask of {mask.dtype} from {mask.min()} to {mask.max()}; expected bool or integers from 0 to 255. "
             "Threshold logits first: logits > 0."
         )
     _write_nifti(path, mask.astype(np.uint8), like)
@@ -303,11 +307,11 @@ def open_nifti(path: str | os.PathLike) -> nib.Nifti1Pair:
     """Open a NIfTI file and leave its voxels on disk, see `read_voxels`.
 
     Raises:
-        VolumeError: Missing file, other suffix, unreadable header; not 3D, or without a voxel.
-        GeometryError: Singular affine.
+        VolumeError: The file is missing, has another suffix or an unreadable header, is not 3D, or has no voxels.
+        GeometryError: The affine is singular.
     """
     path = Path(path)
-    if not os.path.isfile(path):  # unlike Path.is_file, False also where one may not look
+    if not os.path.isfile(path):  # unlike Path.is_file, also False where permission is denied
         what = "is a folder (for DICOM use load_dicom)" if os.path.isdir(path) else "does not exist"
         raise VolumeError(f"{path} {what}; expected a NIfTI file.")
     _check_suffix(path)
@@ -315,12 +319,12 @@ def open_nifti(path: str | os.PathLike) -> nib.Nifti1Pair:
         image = nib.load(path)
         shape = image.shape
     except PermissionError as error:
-        raise VolumeError(f"{path}: you may not read this file; change its permissions.") from error
+        raise VolumeError(f"{path}: permission denied; change the permissions of the file.") from error
     except _UNREADABLE as error:
         raise VolumeError(f"{path}: not a readable NIfTI file, or cut short ({error}). Copy it again.") from error
     if not isinstance(image, nib.Nifti1Pair):
-        raise VolumeError(f"{path}: a {type(image).__name__}; a plain NIfTI volume is needed.")
-    # A damaged header may claim more than any memory holds. gzip shrinks by at most a factor of 1032.
+        raise VolumeError(f"{path}: a {type(image).__name__}; expected a plain NIfTI volume.")
+    # A damaged header may claim more than fits into memory. gzip compresses by at most a factor of 1032.
     claimed = math.prod(map(int, shape)) * image.get_data_dtype().itemsize
     possible = path.stat().st_size * (1100 if path.name.endswith(".gz") else 1)
     if claimed > possible:
@@ -334,10 +338,10 @@ def open_nifti(path: str | os.PathLike) -> nib.Nifti1Pair:
 
 
 def read_voxels(image: nib.Nifti1Pair, path: str | os.PathLike) -> np.ndarray:
-    """Voxels of an open NIfTI file, scaled by its slope, in a type that holds them: integers or floats.
+    """Voxels of an open NIfTI file, scaled by its slope, as integers or floats.
 
     Raises:
-        VolumeError: Cut short or damaged; complex numbers, colours, or other things that are no real numbers.
+        VolumeError: The file is truncated or damaged, or its voxels are complex numbers or colours.
     """
     try:
         data = np.asanyarray(image.dataobj)
@@ -355,7 +359,7 @@ def _check_suffix(path: Path) -> None:
 def _write_nifti(path: str | os.PathLike, data: np.ndarray, like: Volume) -> None:
     path = Path(path)
     _check_suffix(path)
-    # With a header of its own kind, the file's sform, qform and their codes come back bit for bit.
+    # A header of the same kind keeps the file's sform, qform and their codes bit for bit.
     is_nifti2 = isinstance(like.header, nib.Nifti2Header) or max(data.shape) >= 2**15
     image_class = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
     image = image_class(data, like.affine, header=like.header)

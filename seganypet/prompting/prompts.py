@@ -20,6 +20,7 @@ import numpy as np
 from seganypet import __version__
 from seganypet._files import replace_atomically
 from seganypet.errors import ClickError, JournalError
+from seganypet.pet.threshold_rules import current_rule_name
 from seganypet.pet.volume import Volume, check_affine, finite_point, rounded
 
 # Clicks alone are written as ever, so that any version reads them; with other kinds among them, in the second format.
@@ -282,7 +283,10 @@ class Journal:
             if not isinstance(entry.get("object"), str) or not entry["object"]:
                 raise JournalError(f"{path}: {key[:-1]} {number}: {entry} names no object; expected its name.")
             prompts.append((entry["object"], prompt))
-        return cls(content["volume"], content["model"], content["settings"], tuple(prompts), content["versions"])
+        model = content["model"]
+        if isinstance(model.get("rule"), str):  # a threshold's, which had another name in older journals
+            model = {**model, "rule": current_rule_name(model["rule"])}
+        return cls(content["volume"], model, content["settings"], tuple(prompts), content["versions"])
 
 
 _KEYS = {FORMAT: "clicks", FORMAT_2: "prompts"}

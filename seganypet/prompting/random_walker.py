@@ -1,4 +1,4 @@
-"""What a random walker reaches from the same clicks: no training and no threshold, and negative clicks count fully.
+"""Random walker segmentation from the same clicks: no training, no threshold, and negative clicks count fully.
 
 A `RandomWalkerSession` takes the calls of a model's session, as a `ThresholdSession` does.
 """
@@ -20,13 +20,13 @@ RANDOM_WALKER = "random_walker"  # its name among the baselines
 # Chosen on phantoms 300 and 302 (make_phantom), internal.
 BETA = 200.0  # weight of a step is exp(-BETA d^2), d the difference of log(1 + SUV)
 SMOOTHING_MM = 3.0  # sigma of a Gaussian, against noise
-SIMILAR = 0.2  # of log(1 + SUV): what looks as the click does
-ODD_FRACTION = 0.05  # of the voxels of a ball that may look otherwise
-SEED_MM = (6.0, 40.0)  # radius of that ball, least and most
-SEED_FRACTION = 0.9  # of the ball, so that a seed keeps off the edge
-MARGIN_MM, MARGIN_RADII = 25.0, 3.0  # the box reaches that far beyond the clicks
+SIMILAR = 0.2  # largest difference of log(1 + SUV) between voxels that look alike
+MAX_DIFFERENT = 0.05  # fraction of the voxels of a ball that may look different from the click
+MIN_SEED_MM, MAX_SEED_MM = 6.0, 40.0  # radius of that ball
+SEED_FRACTION = 0.9  # of that radius, so that a seed stays away from the edge
+MARGIN_MM, MARGIN_RADII = 25.0, 3.0  # margin of the box beyond the clicks
 VOXEL_MM = 4.0
-MAX_VOXELS = 100_000  # of the box; above, its voxels grow
+MAX_VOXELS = 100_000  # of the box; beyond this number, its voxels become larger
 
 Box = tuple[slice, slice, slice]
 Point = tuple[Voxel, bool]  # and whether it is foreground
@@ -42,35 +42,34 @@ class Walked(NamedTuple):
 class RandomWalkerSession(PromptSession):
     """Random walker segmentation behind the calls of a model's session.
 
-    A walker that starts at a voxel and steps more readily between voxels of like intensity reaches some seed first. A
-    voxel belongs to the mask where a positive seed is the likelier one, and its piece (26-connected) holds a positive
-    click.
+    A walker starts at a voxel, steps more readily between voxels of similar intensity, and reaches one of the seeds
+    first. A voxel belongs to the mask if a positive seed is the more likely one, and if its 26-connected piece contains
+    a positive click.
 
-    Intensities are log(1 + SUV), smoothed. The seed of a click is a ball around it, as large (6 to 40 mm) as nearly all
-    voxels in it look like the click's own, and of this ball those voxels that do: an organ that is clicked in its
-    middle gets a large seed, a lesion a small one. A seed ends half way to a click of the other sign. Background seeds:
-    the same around negative clicks, and the faces of a box around all clicks, 25 mm and three radii of the largest
-    positive ball away. Where the box ends with the volume, its face is no seed, for an organ may be cut there; unless
-    the box is the whole volume. If the mask comes near a face that is a seed, the box is doubled, once.
+    Intensities are log(1 + SUV), smoothed. The seed of a click is the largest ball around it (6 to 40 mm) in which
+    nearly all voxels look like the clicked one, without those that do not: an organ that is clicked in its middle gets
+    a large seed, a lesion a small one. A seed ends half way to a click of the other sign. Background seeds are the same
+    around negative clicks, and the faces of a box around all clicks, at a distance of 25 mm and three radii of the
+    largest positive ball. A face at the end of the volume is not a seed, because an organ may be cut there, unless the
+    box is the whole volume. If the mask comes near a face that is a seed, the size of the margin is doubled, once.
 
-    The box is averaged to voxels of about 4 mm, or larger ones where it would hold more than 100 000; probabilities
-    come back to the volume's grid by linear interpolation.
+    The box is averaged to voxels of about 4 mm, or larger ones if it had more than 100 000; probabilities are resampled
+    to the volume's grid by linear interpolation.
 
     Args:
-        volume: The scan, in SUVbw.
+        volume: PET in SUVbw.
 
     Raises:
-        UnitError: A volume in another unit.
+        UnitError: The volume is in another unit.
 
     Source: L. Grady, Random walks for image segmentation, IEEE TPAMI 28 (2006) 1768-1783; solved by scikit-image. The
-    seeds' size is this package's own: from single voxels the nearest seed wins, whatever the image shows.
+    size of the seeds is this package's own choice: with single voxels the nearest seed wins, whatever the image shows.
     """
 
     def __init__(self, volume: Volume) -> None:
         if volume.unit != "SUVbw":
             raise UnitError(
-                f"{volume.source}: the random walker compares logarithms of SUV and needs SUVbw; the volume's unit is "
-                f"{volume.unit}."
+                f"{volume.source} is in {volume.unit}; the random walker compares logarithms of SUV and needs SUVbw."
             )
         super().__init__(volume)
         self._radii: dict[tuple[int, int, int], float] = {}
@@ -108,7 +107,7 @@ class RandomWalkerSession(PromptSession):
         # scikit-image divides beta by ten standard deviations, which depend on what else the box holds; 0 breaks it.
         if coarse.std() < 1e-6:
             coarse[0, 0, 0] += 1e-3
-        with warnings.catch_warnings(action="ignore"):  # that pyamg, which is not needed, would be faster
+        with warnings.catch_warnings(action="ignore"):  # scikit-image recommends pyamg, which is not needed
             positive, _ = random_walker(
                 coarse, seeds, beta=BETA * 10 * coarse.std(), mode="cg_j", spacing=spacing / VOXEL_MM,
                 return_full_prob=True,
@@ -118,11 +117,11 @@ class RandomWalkerSession(PromptSession):
             positive, 1 / factors, (1 - factors) / (2 * factors), values.shape, order=1, mode="nearest"
         )
         pieces, _ = ndimage.label(probability >= 0.5, CONNECTED_26)
-        held = {int(pieces[tuple(_within(ijk, box))]) for ijk, foreground in points if foreground} - {0}
-        return np.isin(pieces, list(held))
+        clicked = {int(pieces[tuple(_within(ijk, box))]) for ijk, foreground in points if foreground} - {0}
+        return np.isin(pieces, list(clicked))
 
     def _seeds(self, points: Sequence[Point], box: Box, coarse: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        """1 where the object is, 2 where it is not, 0 where the walker decides; shape of `coarse`."""
+        """1 for the object, 2 for the background, 0 where the walker decides; shape of `coarse`."""
         seeds = np.zeros(coarse.shape, np.int32)
         whole = all(part == slice(0, size) for part, size in zip(box, self.volume.shape, strict=True))
         for axis, (part, size) in enumerate(zip(box, self.volume.shape, strict=True)):
@@ -131,17 +130,17 @@ class RandomWalkerSession(PromptSession):
                 faces[0] = 2
             if whole or part.stop < size:
                 faces[-1] = 2
-        for ijk, foreground in points:
-            centre = _within(ijk, box) // factors
+        centres = [tuple(_within(ijk, box) // factors) for ijk, _ in points]
+        for (ijk, foreground), centre in zip(points, centres, strict=True):
             near_mm = _distance_mm(coarse.shape, centre, self.volume.affine[:3, :3] * factors)
-            similar = np.abs(coarse - coarse[tuple(centre)]) <= SIMILAR
+            similar = np.abs(coarse - coarse[centre]) <= SIMILAR
             seeds[(near_mm <= self._seed_mm(ijk, foreground, points)) & similar] = 1 if foreground else 2
-        for ijk, foreground in points:  # two in one coarse voxel: the newer wins
-            seeds[tuple(_within(ijk, box) // factors)] = 1 if foreground else 2
+        for (_, foreground), centre in zip(points, centres, strict=True):  # of two in one coarse voxel, the newer wins
+            seeds[centre] = 1 if foreground else 2
         return seeds
 
     def _seed_mm(self, ijk: Voxel, foreground: bool, points: Sequence[Point]) -> float:
-        """Radius of a point's seed: it goes no farther than half way to a point of the other sign."""
+        """Radius of a point's seed, at most half way to a point of the other sign."""
         apart_mm = [
             np.linalg.norm(self.volume.to_mm(ijk) - self.volume.to_mm(other))
             for other, sign in points
@@ -150,16 +149,16 @@ class RandomWalkerSession(PromptSession):
         return min([SEED_FRACTION * self._radius_mm(ijk), *(0.5 * mm for mm in apart_mm)])
 
     def _radius_mm(self, ijk: Voxel) -> float:
-        """Radius of the largest ball around a voxel that looks alike nearly everywhere, within SEED_MM."""
+        """Radius of the largest ball around a voxel in which nearly all voxels look like it, within the limits."""
         if ijk not in self._radii:
-            box = self._box([ijk], SEED_MM[1])
+            box = self._box([ijk], MAX_SEED_MM)
             values, centre = self._contrast(box), _within(ijk, box)
             distance_mm = _distance_mm(values.shape, centre, self.volume.affine[:3, :3]).ravel()
             order = np.argsort(distance_mm, kind="stable")
-            odd = (np.abs(values - values[tuple(centre)]) > SIMILAR).ravel()[order]
-            too_odd = np.flatnonzero(np.cumsum(odd) > ODD_FRACTION * np.arange(1, odd.size + 1))
-            radius_mm = float(distance_mm[order][max(too_odd[0] - 1, 0)]) if too_odd.size else SEED_MM[1]
-            self._radii[ijk] = float(np.clip(radius_mm, *SEED_MM))
+            different = (np.abs(values - values[tuple(centre)]) > SIMILAR).ravel()[order]
+            too_many = np.flatnonzero(np.cumsum(different) > MAX_DIFFERENT * np.arange(1, different.size + 1))
+            radius_mm = float(distance_mm[order][max(too_many[0] - 1, 0)]) if too_many.size else MAX_SEED_MM
+            self._radii[ijk] = float(np.clip(radius_mm, MIN_SEED_MM, MAX_SEED_MM))
         return self._radii[ijk]
 
     def _contrast(self, box: Box) -> np.ndarray:
@@ -168,7 +167,7 @@ class RandomWalkerSession(PromptSession):
         return np.log1p(np.maximum(smooth, 0)).astype(float)
 
     def _box(self, voxels: Sequence[Voxel], reach_mm: float) -> Box:
-        """All voxels within `reach_mm` of one of some voxels, and those between; cut off by the volume."""
+        """The box around some voxels with a margin of `reach_mm`, within the volume."""
         per_mm = np.linalg.norm(np.linalg.inv(self.volume.affine[:3, :3]), axis=1)
         reach = np.ceil(reach_mm * per_mm).astype(int)
         low = np.maximum(np.min(voxels, axis=0) - reach, 0)
@@ -176,13 +175,13 @@ class RandomWalkerSession(PromptSession):
         return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
     def _factors(self, shape: Sequence[int]) -> np.ndarray:
-        """How many voxels along each axis of a box make one of the walker's."""
+        """Number of voxels along each axis of a box that are averaged to one of the walker's."""
         spacing = np.array(self.volume.spacing)
         mm = max(VOXEL_MM, (np.prod(shape) * np.prod(spacing) / MAX_VOXELS) ** (1 / 3))
         return np.maximum(np.round(mm / spacing), 1).astype(int)
 
     def _nears_face(self, mask: np.ndarray, box: Box) -> bool:
-        """True if the mask comes within two voxels of the walker's from a face that was a background seed."""
+        """Whether the mask comes within two of the walker's voxels of a face that was a background seed."""
         depths = 2 * self._factors(mask.shape)
         for axis, (part, size, depth) in enumerate(zip(box, self.volume.shape, depths, strict=True)):
             along = np.moveaxis(mask, axis, 0)
@@ -192,15 +191,15 @@ class RandomWalkerSession(PromptSession):
 
 
 def _averaged(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Means over blocks of `factors` voxels; the last block of an axis repeats its last voxel where it is cut."""
+    """Means over blocks of `factors` voxels; an incomplete block at the end of an axis repeats its last voxel."""
     blocks = -(-np.array(values.shape) // factors)
     values = np.pad(values, [(0, missing) for missing in blocks * factors - values.shape], mode="edge")
     (i, j, k), (a, b, c) = blocks, factors
     return values.reshape(i, a, j, b, k, c).mean(axis=(1, 3, 5))
 
 
-def _distance_mm(shape: Sequence[int], centre: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Distance of every voxel of a box from one, in mm; `axes` holds the voxel axes as columns, in mm."""
+def _distance_mm(shape: Sequence[int], centre: Sequence[int], axes: np.ndarray) -> np.ndarray:
+    """Distance of every voxel of a box from `centre`, in mm; the columns of `axes` are the voxel axes, in mm."""
     i, j, k = (np.arange(size) - at for size, at in zip(shape, centre, strict=True))
     offsets = np.stack(np.meshgrid(i, j, k, indexing="ij"), axis=-1)  # (I, J, K, 3)
     return np.linalg.norm(offsets @ axes.T, axis=-1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seganypet.errors import VolumeError
-from seganypet.pet.physiology import check_amount, check_pet_mask, hot_spots, without_physiology
+from seganypet.pet.physiology import check_nonnegative, check_pet_mask, hot_spots, without_physiology
 from seganypet.pet.quantification import Masks, Threshold, check_mask, check_suvbw
 from seganypet.pet.volume import Point, Volume
 from seganypet.prompting.prompts import Click
@@ -94,8 +94,8 @@ def find_candidates(
     """
     from scipy import ndimage
 
-    check_amount("min_volume_ml", min_volume_ml)
-    check_amount("most", most)
+    check_nonnegative("min_volume_ml", min_volume_ml)
+    check_nonnegative("most", most)
     refused = [volume.check_voxel(ijk) for ijk in rejected]
     left = hot_mask(volume, threshold)
     if physiology is not None:
@@ -171,7 +171,7 @@ def background_clicks(
         UnitError, GeometryError, VolumeError: As `without_physiology`; or a bad number.
     """
     for name, value in (("most", most), ("threshold", threshold), ("min_volume_ml", min_volume_ml)):
-        check_amount(name, value)
+        check_nonnegative(name, value)
     hot = check_pet_mask(volume, physiology, "physiology") & (volume.data >= threshold)
     found = []
     for box, inside in connected_pieces(hot):

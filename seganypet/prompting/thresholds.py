@@ -1,32 +1,31 @@
-"""What a threshold reaches from the same clicks: the rules of PET reading rooms, and an oracle that knows the answer.
+"""What a threshold reaches from the same clicks: the rules of clinical PET reading.
 
-A `ThresholdSession` takes the calls of a model's session, so that whatever drives a model drives a threshold.
+A `ThresholdSession` takes the calls of a model's session, so whatever drives a model can drive a threshold.
 """
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError
-from seganypet.metrics import dice
+from seganypet.errors import UnitError
+from seganypet.pet.threshold_rules import ThresholdRule
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.prompts import Prompt, signed_voxels
 from seganypet.prompting.random_walker import RANDOM_WALKER, RandomWalkerSession
 from seganypet.regions import CONNECTED_26, bounding_box
 
-RULES = ("41%", "2.5", "4.0", "41% hottest", "band")  # those that tables show; see ThresholdSession
+# The rules that tables show by default.
+RULES = ("41% SUVmax", "SUV>=2.5", "SUV>=4", "41% SUVmax, from hottest", "band")
 PEAK_RADIUS_MM = 15.0
 BAND = 0.8
 BAND_SIGMA_MM = 4.0
-_RULE = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<percent>%?)(?P<hottest> hottest)?")
 
 
 class Region(NamedTuple):
-    """What one positive click grew: its starting voxel, and the mask inside a box of the volume."""
+    """The region grown from one positive click: its starting voxel, and the mask inside a box of the volume."""
 
     start: tuple[int, int, int]
     box: tuple[slice, slice, slice]
@@ -34,54 +33,52 @@ class Region(NamedTuple):
 
 
 class ThresholdSession(PromptSession):
-    """Threshold growing behind the calls of a model's session.
+    """Region growing by a threshold, behind the calls of a model's session.
 
-    Rules, by name:
-        "41%": voxels of at least 41 % of the maximum within 15 mm of the click, 26-connected to the clicked voxel.
-        "2.5", "4.0": voxels of at least this SUVbw, 26-connected to the clicked voxel.
-        "41% hottest", "2.5 hottest", ...: the same, grown from the hottest voxel within 15 mm of the click, as a
-            workstation does that snaps to the local maximum. Without this word a click on a voxel below the threshold,
-            such as the necrotic core of a tumour, grows nothing.
-        "band": for organs, which are not hotter than all around them. In the volume smoothed by a Gaussian of sigma
-            4 mm, voxels from 0.8 to 1 / 0.8 times the intensity at the click, 26-connected to it.
-    Any number may stand in the place of 41, 2.5 or 4.0.
+    Rules, by name (see `ThresholdRule`; any percentage or SUV may be given):
+        "41% SUVmax": voxels of at least 41 % of the maximum within 15 mm of the click, 26-connected to the clicked
+            voxel.
+        "SUV>=2.5", "SUV>=4": voxels of at least this SUVbw, 26-connected to the clicked voxel.
+        "41% SUVmax, from hottest", "SUV>=2.5, from hottest": the same, grown from the hottest voxel within 15 mm of the
+            click, as workstations do that snap to the local maximum. Without these words a click on a voxel below the
+            threshold, such as the necrotic core of a tumour, grows nothing.
+        "band": for organs, which are not hotter than everything around them. In the volume smoothed by a Gaussian of
+            sigma 4 mm, voxels from 0.8 to 1 / 0.8 times the intensity at the click, 26-connected to it.
 
-    Several positive clicks give the union of what each grows. A negative click takes away what lies nearer (in mm) to
-    it than to every positive click; of the rest, only pieces that hold a positive click or its starting voxel stay.
+    Several positive clicks give the union of the regions grown from each. A negative click removes what lies nearer (in
+    mm) to it than to every positive click; of the rest, only pieces that contain a positive click or its starting voxel
+    remain.
 
     Args:
-        volume: The scan.
+        volume: The scan, a PET.
+        rule: Name of the rule, or a `ThresholdRule`.
+
+    Attributes:
         rule: Name of the rule.
 
     Raises:
-        SegAnyPETError: A rule that cannot be read.
-        UnitError: A volume that is not PET; a fixed SUV threshold on a volume that is not in SUVbw.
+        VolumeError: The rule is unknown.
+        UnitError: The volume is not a PET, or not in SUVbw where the rule is a fixed SUV.
     """
 
-    def __init__(self, volume: Volume, rule: str = "41%") -> None:
-        parts = _RULE.fullmatch(str(rule))
-        if rule != "band" and (parts is None or float(parts["number"]) == 0):
-            raise SegAnyPETError(
-                f"unknown threshold rule {rule!r}; expected a share of the peak ('41%') or an SUV ('2.5'), each "
-                "perhaps with ' hottest' behind it, or 'band'."
-            )
-        fixed = parts is not None and not parts["percent"]
+    def __init__(self, volume: Volume, rule: str | ThresholdRule = "41% SUVmax") -> None:
+        self._rule = ThresholdRule.parse(rule)
+        self.rule = str(self._rule)
+        fixed = self._rule.suvbw is not None
         if volume.unit == "HU" or (volume.unit != "SUVbw" and fixed):
-            need = "SUVbw" if fixed else "PET (SUVbw or Bq/mL)"
-            raise UnitError(f"{volume.source}: rule {rule!r} needs {need}; the volume's unit is {volume.unit}.")
+            expected = "SUVbw" if fixed else "PET (SUVbw or Bq/mL)"
+            raise UnitError(f"{volume.source} is in {volume.unit}; the rule {self.rule!r} needs {expected}.")
         super().__init__(volume)
-        self.rule = rule
-        self._parts = parts
         self._data = volume.data
-        if parts is None:
+        if self._rule.is_band:
             self._data = ndimage.gaussian_filter(volume.data, BAND_SIGMA_MM / np.array(volume.spacing))
-        self._flood = _Flood(self._data)
+        self._flood = FloodFill(self._data)
         self._regions: dict[tuple[int, int, int], Region] = {}
 
     def _predict(self, prompts: tuple[Prompt, ...], previous: tuple[Prompt, ...] | None) -> tuple[Prompt, ...]:
         for ijk, foreground in signed_voxels(prompts[-1:]):
             if foreground:
-                self._region(ijk)  # what can fail fails here, before the prompt counts
+                self._region(ijk)  # a failure must come before the prompt counts
         return prompts  # a mask follows from prompts alone
 
     def _mask_on_grid(self, prediction: tuple[Prompt, ...]) -> np.ndarray:
@@ -99,7 +96,7 @@ class ThresholdSession(PromptSession):
         return {"name": f"threshold {self.rule}", "rule": self.rule}
 
     def _region(self, ijk: tuple[int, int, int]) -> Region:
-        """What a positive click grows; kept, so that each click grows once."""
+        """The region grown from a positive click; cached, so that each click grows once."""
         if ijk not in self._regions:
             start, lower, upper = self._limits(ijk)
             grown = self._flood.grow(start, lower, upper)
@@ -109,16 +106,14 @@ class ThresholdSession(PromptSession):
 
     def _limits(self, ijk: tuple[int, int, int]) -> tuple[tuple[int, int, int], float, float]:
         """Where to start growing, and between which intensities."""
-        if self._parts is None:
+        if self._rule.is_band:
             value = float(self._data[ijk])
             return ijk, *sorted((BAND * value, value / BAND))
         peak_ijk, peak = hottest_voxel(self.volume, ijk)
-        number = float(self._parts["number"])
-        lower = number / 100 * peak if self._parts["percent"] else number
-        return peak_ijk if self._parts["hottest"] else ijk, lower, np.inf
+        return peak_ijk if self._rule.from_hottest else ijk, self._rule.lowest(peak), np.inf
 
     def _cut(self, mask: np.ndarray, positives: list, negatives: list, starts: list) -> None:
-        """Take out of a mask, in place, what is nearer to a negative click, and pieces that then hang on nothing."""
+        """Remove from a mask, in place, what is nearer to a negative click, and pieces that lose their connection."""
         box = bounding_box(mask)
         if box is None:
             return
@@ -142,77 +137,40 @@ class ThresholdSession(PromptSession):
         return i[:, None, None] + j[:, None] + k > a @ metric @ a - b @ metric @ b
 
 
-def baseline_session(volume: Volume, rule: str) -> PromptSession:
-    """A session of any classical baseline by name: "random_walker", or a rule of `ThresholdSession`.
+def baseline_name(rule: str | ThresholdRule) -> str:
+    """The name of a classical baseline as tables have it: "random_walker", or that of a `ThresholdRule`.
 
     Raises:
-        SegAnyPETError: Another name.
-        UnitError: A volume in a unit that the baseline cannot use.
+        VolumeError: No such baseline.
+    """
+    return RANDOM_WALKER if rule == RANDOM_WALKER else str(ThresholdRule.parse(rule))
+
+
+def baseline_session(volume: Volume, rule: str | ThresholdRule) -> PromptSession:
+    """A session of a classical baseline by name: "random_walker", or a rule of `ThresholdSession`.
+
+    Raises:
+        VolumeError: No such baseline.
+        UnitError: The volume's unit does not suit the baseline.
     """
     return RandomWalkerSession(volume) if rule == RANDOM_WALKER else ThresholdSession(volume, rule)
 
 
-class BestThreshold(NamedTuple):
-    """Answer of `best_threshold`; an upper bound, not a method."""
-
-    threshold: float
-    dsc: float
-    mask: np.ndarray
-
-
-def best_threshold(volume: Volume, truth: np.ndarray, ijk: Sequence[int], steps: int = 64) -> BestThreshold:
-    """ORACLE: the threshold from this voxel that agrees best with the truth, chosen with the truth known.
-
-    No threshold rule of whatever kind can do better from the same starting voxel (up to the step). For the oracle of a
-    lesion start at its hottest voxel.
-
-    Args:
-        volume: The scan.
-        truth: True inside the target, shape of `volume`, bool.
-        ijk: Voxel from which the 26-connected region grows.
-        steps: Number of thresholds tried: quantiles of the truth's intensities up to the one at `ijk`.
-
-    Raises:
-        GeometryError: Shapes differ.
-        ClickError: Empty truth or a voxel outside the volume.
-    """
-    if truth.shape != volume.shape or truth.dtype != bool:
-        raise GeometryError(f"truth ({truth.dtype}, {truth.shape}) must be bool on the grid of {volume.shape}.")
-    ijk = tuple(int(index) for index in ijk)
-    if not truth.any() or not volume.contains_ijk(ijk):
-        raise ClickError(f"{volume.source}: the oracle needs a target and a voxel inside the volume; got ijk={ijk}.")
-    size = np.count_nonzero(truth)
-    values = np.minimum(volume.data[truth], volume.data[ijk])
-    flood = _Flood(volume.data)
-    best = BestThreshold(float("nan"), -1.0, np.zeros_like(truth))
-    for threshold in np.unique(np.quantile(values, np.linspace(0, 1, steps), method="lower"))[::-1]:
-        mask = flood.grow(ijk, threshold)
-        # Lower thresholds only grow the region; once it alone is too large to win, stop.
-        if 2 * size / (size + np.count_nonzero(mask)) <= best.dsc:
-            break
-        dsc = dice(mask, truth)
-        if dsc > best.dsc:
-            best = BestThreshold(float(threshold), dsc, mask)
-    return best
-
-
-def hottest_voxel(
-    volume: Volume, ijk: Sequence[int], radius_mm: float = PEAK_RADIUS_MM
-) -> tuple[tuple[int, int, int], float]:
-    """The hottest voxel whose centre lies within `radius_mm` of the centre of `ijk`, and its intensity."""
-    reach = np.ceil(radius_mm * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1)).astype(int)
+def hottest_voxel(volume: Volume, ijk: Sequence[int]) -> tuple[tuple[int, int, int], float]:
+    """The hottest voxel whose centre lies within 15 mm of the centre of `ijk`, and its intensity."""
+    reach = np.ceil(PEAK_RADIUS_MM * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1)).astype(int)
     low = np.maximum(np.array(ijk) - reach, 0)
     box = tuple(slice(a, b) for a, b in zip(low, np.array(ijk) + reach + 1, strict=True))
     offsets = np.moveaxis(np.indices(volume.data[box].shape), 0, -1) + low - np.array(ijk)
-    far = np.linalg.norm(offsets @ volume.affine[:3, :3].T, axis=-1) > radius_mm
+    far = np.linalg.norm(offsets @ volume.affine[:3, :3].T, axis=-1) > PEAK_RADIUS_MM
     values = np.where(far, -np.inf, volume.data[box])
     found = np.array(np.unravel_index(np.argmax(values), values.shape)) + low
     found = tuple(int(index) for index in found)
     return found, float(volume.data[found])
 
 
-class _Flood:
-    """26-connected flood fill; visits only the region that it fills, unlike labelling a whole scan."""
+class FloodFill:
+    """26-connected flood fill; unlike labelling a whole scan, it visits only the region that it fills."""
 
     def __init__(self, data: np.ndarray) -> None:
         import SimpleITK as sitk  # slow to import

@@ -1,29 +1,29 @@
-"""Tables of `quantify` compared: two sets of masks (Bland-Altman), and one case's organs with those of others.
+"""Comparison of `quantify` tables: of two sets of masks (Bland-Altman), and of a case's organs with other cases.
 
-    bland_altman(by_hand, by_model, quantity="MTV").text  # how far two ways of drawing agree
+    bland_altman(by_hand, by_model, quantity="MTV").text  # how well two ways of drawing agree
     compare_suvmax(organs_of_all_cases)                   # which organ is hotter than in other patients
 
-Tables of several cases are those of single ones, each with a column `case`, one below the other.
+A table of several cases is a concatenation of tables of single ones, each with a column `case`.
 """
 
 import re
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from seganypet.errors import SegAnyPETError, UnitError
+from seganypet.metrics import LEVEL
 
 if TYPE_CHECKING:
     import pandas
 
-# Below, a spread is a guess, and so is every distance measured in it.
+# With fewer reference cases, a spread is a guess, and so are distances in units of it.
 MIN_REFERENCES = 5
-# MAD of normal numbers x this = their SD.
+# SD of normally distributed numbers / their MAD.
 MAD_TO_SD = 1.4826
-# What `pandas.merge` calls a row, and why it is no pair.
+# The indicator of `pandas.merge`, and why the row is not a pair.
 UNMATCHED = {"left_only": "not in the second table", "right_only": "not in the first table", "both": ""}
 
 
@@ -33,22 +33,20 @@ class BlandAltman:
 
     Attributes:
         quantity: What was measured.
-        unit: Of the quantity; bias, SD and limits are in `difference_unit`.
-        relative: Differences are in % of the pair's mean.
-        level: Of the limits and of the intervals, 0.95 as a rule.
-        n: Pairs, or patients if averaged.
+        unit: Unit of the quantity; bias, SD and limits are in `difference_unit`.
+        relative: Whether differences are in % of the pair's mean.
+        n: Number of pairs, or of patients if averaged.
         bias: Mean of first - second.
         sd: Standard deviation of the differences (divisor n - 1).
-        lower, upper: Limits of agreement: bias -/+ 1.96 SD (at level 0.95).
-        bias_interval, lower_interval, upper_interval: Confidence intervals, (low, high).
-        pairs: One row per pair: what names it, first, second, mean, difference.
-        left_out: One row per measurement without a pair: what names it, first, second, why.
+        lower, upper: Limits of agreement: bias -/+ 1.96 SD.
+        bias_interval, lower_interval, upper_interval: 95 % confidence intervals, (low, high).
+        pairs: One row per pair: its names (case, object), first, second, mean, difference.
+        left_out: One row per measurement without a pair: its names, first, second, why.
     """
 
     quantity: str
     unit: str
     relative: bool
-    level: float
     n: int
     bias: float
     sd: float
@@ -78,7 +76,7 @@ class BlandAltman:
         left_out = ", ".join(f"{count} ({reason})" for reason, count in why.items()) or "none"
         return (
             f"{self.quantity}, first - second: bias {bias}, limits of agreement {lower} and {upper}; in brackets "
-            f"{100 * self.level:g} % intervals; n = {self.n}; left out: {left_out}."
+            f"{100 * LEVEL:g} % intervals; n = {self.n}; left out: {left_out}."
         )
 
 
@@ -88,26 +86,26 @@ def bland_altman(
     *,
     quantity: str,
     relative: bool = False,
-    level: float = 0.95,
     by_patient: bool = False,
 ) -> BlandAltman:
     """Agreement of two tables of `quantify`, made with two sets of masks.
 
-    Several objects of one patient are not independent: pooled, they make the intervals too narrow. `by_patient`
-    averages them first; the limits are then those of a patient's average, narrower than those of a single object.
+    Several objects of one patient are not independent: pooled, they make the intervals too narrow. With `by_patient`
+    they are averaged first; the limits are then those of a patient's average, narrower than those of a single object.
 
     Args:
-        first: Tidy, with columns object, quantity, value, unit; rows are matched by `object`, and by `case` too where
-            the tables have that column.
-        second: The same.
-        quantity: E.g. "SUVmax", "MTV", "SULpeak_james".
-        relative: Differences in % of each pair's mean; a pair with mean 0 is left out.
-        level: Of limits and intervals.
-        by_patient: Average the pairs of each `patient` (a column of both tables).
+        first: Tidy table with columns object, quantity, value, unit. Rows are matched by `object`, and by `case` too
+            where the tables have that column.
+        second: Table of the same form.
+        quantity: Quantity to compare, e.g. "SUVmax", "MTV", "SULpeak_james".
+        relative: Whether differences are in % of each pair's mean; a pair with mean 0 is left out.
+        by_patient: Whether to average the pairs of each `patient` (a column of both tables).
+
+    Returns:
+        Bias, limits of agreement and their 95 % intervals, with the pairs.
 
     Raises:
-        SegAnyPETError: A column or the quantity is missing, an object is there twice, fewer than 3 pairs remain, or
-            `level` is not between 0 and 1.
+        SegAnyPETError: A column or the quantity is missing, an object occurs twice, or fewer than 3 pairs remain.
         UnitError: The quantity has several units.
 
     Source: Bland and Altman, Lancet 1986 and Stat Methods Med Res 1999, see `bland_altman_of`.
@@ -121,7 +119,7 @@ def bland_altman(
         two.rename(columns={"value": "second"}), on=keys, how="outer", indicator="found"
     )
     why = both.pop("found").astype(str).map(UNMATCHED)
-    return _agreement(both, why, keys, quantity, unit, relative, level, by_patient)
+    return _agreement(both, why, keys, quantity, unit, relative, by_patient)
 
 
 def bland_altman_of(
@@ -131,24 +129,25 @@ def bland_altman_of(
     quantity: str = "value",
     unit: str = "",
     relative: bool = False,
-    level: float = 0.95,
 ) -> BlandAltman:
     """Agreement of two measurements of the same things, a - b.
 
     Args:
-        values_a: Shape (N,).
-        values_b: Shape (N,), in the same order. A pair with NaN or infinity is left out.
-        quantity: Its name, for text and plot.
-        unit: Its unit.
-        relative: As for `bland_altman`.
-        level: As for `bland_altman`.
+        values_a: First measurements, shape (N,).
+        values_b: Second measurements in the same order, shape (N,). A pair with NaN or infinity is left out.
+        quantity: Name of the quantity, for text and plot.
+        unit: Unit of the quantity.
+        relative: Whether differences are in % of each pair's mean; a pair with mean 0 is left out.
+
+    Returns:
+        Bias, limits of agreement and their 95 % intervals, with the pairs.
 
     Raises:
-        SegAnyPETError: Other shapes, fewer than 3 pairs, or `level` not between 0 and 1.
+        SegAnyPETError: The shapes differ, or fewer than 3 pairs remain.
 
     Source: Bland and Altman, Stat Methods Med Res 1999. The interval of the bias is Student's; that of a limit uses
-        t and the standard error SD x sqrt(1/n + z^2 / (2 (n - 1))), which is their approximation. All of it takes
-        differences for normal, and for as large among small values as among large ones: look at the plot.
+        t and the standard error SD x sqrt(1/n + z^2 / (2 (n - 1))), which is their approximation. The method assumes
+        that differences are normal and do not grow with the values: look at the plot.
 
     >>> agreement = bland_altman_of([1.0, 2.0, 3.0, 6.0], [1.0, 1.0, 4.0, 2.0], quantity="SUVmax", unit="g/mL")
     >>> agreement.bias, round(agreement.sd, 3), round(agreement.lower, 2), round(agreement.upper, 2)
@@ -161,7 +160,7 @@ def bland_altman_of(
         raise SegAnyPETError(f"values of shapes {a.shape} and {b.shape}; expected two lists of the same length.")
     both = pandas.DataFrame({"first": a, "second": b})
     why = pandas.Series("", index=both.index)
-    return _agreement(both, why, [], quantity, unit, relative, level, by_patient=False)
+    return _agreement(both, why, [], quantity, unit, relative, by_patient=False)
 
 
 def compare_suvmax(
@@ -171,32 +170,32 @@ def compare_suvmax(
     reference: "pandas.DataFrame | None" = None,
     liver: str = "liver",
 ) -> "pandas.DataFrame":
-    """How unusual the uptake of each organ is: among other cases, against the liver, left against right.
+    """How unusual the uptake of each organ is: compared with other cases, with the liver, and left with right.
 
     Args:
-        table: Tables of `quantify` with the same organs of many cases, told apart by a column `case`.
-        quantity: What is compared.
-        reference: The same of cases taken for normal; None: those of `table`. A case is never compared with itself,
-            that is, with the rows of its name.
-        liver: Name of the organ that others are divided by.
+        table: Tables of `quantify` with the same organs of many cases, distinguished by a column `case`.
+        quantity: Quantity to compare.
+        reference: Table of the same form, of cases considered normal; default: `table`. A case is never compared with
+            rows of its own name.
+        liver: Name of the organ that the others are divided by.
 
     Returns:
         One row per case and organ: case, object, quantity, value, unit;
-        ratio_to_liver: value / that of the same case's liver;
-        reference_median, reference_q25, reference_q75: of the reference cases' values of this organ;
-        percentile: % of them that are lower, ties counted half;
+        ratio_to_liver: value / value of the same case's liver;
+        reference_median, reference_q25, reference_q75: quartiles of this organ in the reference cases;
+        percentile: % of the reference cases that are lower, ties counted half;
         robust_z: (value - median) / (1.4826 x median absolute deviation); NaN if that deviation is 0, or with
-        fewer than 5 reference cases, which say little about a spread;
-        n_reference: how many reference cases have a value;
-        asymmetry_percent: of organs with `left` or `right` in their name, (this - other side) / mean of both, in %.
-        What cannot be said is NaN.
+        fewer than 5 reference cases, whose spread is uncertain;
+        n_reference: number of reference cases with a value;
+        asymmetry_percent: for organs with `left` or `right` in their name, (this - other side) / mean of both, in %.
+        What is unknown is NaN.
 
     Raises:
         SegAnyPETError: A column or the quantity is missing, or a case has an organ twice.
         UnitError: The quantity has several units.
 
-    Source: the purpose is that of the paper's supplement, section A: differences of SUVmax between organs help to find
-        malignancy. The statistics are this package's choice, and no diagnosis: organs differ for many reasons.
+    Source: the paper's supplement, section A, for the purpose: differences of SUVmax between organs help to find
+        malignancy. The statistics are this package's choice, and not a diagnosis: organs differ for many reasons.
     """
     import pandas
 
@@ -226,7 +225,7 @@ def compare_suvmax(
 
 
 def _among(value: float, normal: np.ndarray) -> dict[str, float]:
-    """Where a value lies among others."""
+    """The position of a value among others."""
     if not len(normal):
         nothing = dict.fromkeys(
             ("reference_median", "reference_q25", "reference_q75", "percentile", "robust_z"), float("nan")
@@ -256,8 +255,8 @@ def _rows(table: "pandas.DataFrame", quantity: str, keys: list[str], what: str) 
     missing = {*keys, "quantity", "value", "unit"} - set(table.columns)
     if missing:
         raise SegAnyPETError(
-            f"the {what} lacks column {', '.join(sorted(missing))}; expected a table of quantify(). Which case or "
-            "patient it is of, add yourself: table.assign(case='...')."
+            f"the {what} lacks column {', '.join(sorted(missing))}; expected a table of quantify(). Add case and "
+            "patient yourself: table.assign(case='...')."
         )
     rows = table[table["quantity"] == quantity]
     if rows.empty:
@@ -266,16 +265,16 @@ def _rows(table: "pandas.DataFrame", quantity: str, keys: list[str], what: str) 
     units = list(rows["unit"].unique())
     if len(units) > 1:
         raise UnitError(f"{quantity} is in {' and '.join(map(str, units))} in the {what}; convert to one unit.")
-    # A CSV turns case "7" into the number; a case or patient that is not there has no name.
+    # A CSV turns case "7" into a number; a missing case or patient stays missing.
     rows = rows.assign(**{key: rows[key].where(rows[key].isna(), rows[key].astype(str)) for key in keys})
     again = rows[rows.duplicated(keys)]
     if len(again):
         first = ", ".join(f"{key} {again.iloc[0][key]}" for key in keys)
-        raise SegAnyPETError(f"the {what} has {quantity} of {first} twice; each object of a case may be there once.")
+        raise SegAnyPETError(f"the {what} has {quantity} of {first} twice; expected each object of a case once.")
     try:
         return rows[[*keys, "value"]].astype({"value": float}), units[0]
     except (ValueError, TypeError) as error:
-        raise SegAnyPETError(f"the {what} has values of {quantity} that are no numbers ({error}).") from error
+        raise SegAnyPETError(f"the {what} has values of {quantity} that are not numbers ({error}).") from error
 
 
 def _agreement(
@@ -285,13 +284,10 @@ def _agreement(
     quantity: str,
     unit: str,
     relative: bool,
-    level: float,
     by_patient: bool,
 ) -> BlandAltman:
     from scipy import stats
 
-    if not isinstance(level, Real) or not 0 < level < 1:
-        raise SegAnyPETError(f"level={level!r}; expected a share between 0 and 1, such as 0.95.")
     both["mean"] = both[["first", "second"]].mean(axis=1, skipna=False)
     both["difference"] = both["first"] - both["second"]
     if relative:
@@ -308,17 +304,15 @@ def _agreement(
     if n < 3:
         raise SegAnyPETError(
             f"{quantity}: {n} {'patients' if by_patient else 'pairs'} to compare, {len(left_out)} rows left out; "
-            "limits of agreement need at least 3. Do object and case have the same names in both tables?"
+            "expected at least 3 for limits of agreement. Do object and case have the same names in both tables?"
         )
     bias, sd = float(pairs["difference"].mean()), float(pairs["difference"].std(ddof=1))
-    z = stats.norm.ppf((1 + level) / 2)
-    t = stats.t.ppf((1 + level) / 2, n - 1)
+    z = stats.norm.ppf((1 + LEVEL) / 2)
+    t = stats.t.ppf((1 + LEVEL) / 2, n - 1)
     lower, upper = bias - z * sd, bias + z * sd
     around_bias, around_limit = t * sd / np.sqrt(n), t * sd * np.sqrt(1 / n + z**2 / (2 * (n - 1)))
     intervals = [
         (float(middle - half), float(middle + half))
         for middle, half in ((bias, around_bias), (lower, around_limit), (upper, around_limit))
     ]
-    return BlandAltman(
-        quantity, unit, relative, level, n, bias, sd, float(lower), float(upper), *intervals, pairs, left_out
-    )
+    return BlandAltman(quantity, unit, relative, n, bias, sd, float(lower), float(upper), *intervals, pairs, left_out)

@@ -281,7 +281,8 @@ models (--model, several times; NAME=... names it in the table):
   seganypet-v1, seganypet-v2, seganypet-lesion, sam-med3d, sam-med3d-turbo, and in 2D sam-vit-b, sam-vit-l, sam-vit-h,
   medsam-vit-b           downloaded once, under their licence
   PATH                   .safetensors or .pth; for instance mine=runs/mine.safetensors
-  41%, 2.5, "41% hottest", band, ...   threshold rules from the same clicks; --baselines adds five by default
+  "41% SUVmax", "SUV>=2.5", "41% SUVmax, from hottest", band, ...
+                         threshold rules from the same clicks; --baselines adds five by default
   random_walker          the same clicks, and no training either
   A 2D model is clicked on every slice that holds the target; the other slices are empty. An oracle: 3D models are not
   told which slices these are. Round r of it is the prompt rN.

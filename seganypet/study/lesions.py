@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 WHOLE = ("click", "total_clicks")
 WORDS = ("case", "patient", "model", "weights", "lesions_in_training", "prompting", "lesion", "version")
 COLUMNS = (
-    *WORDS[:7], "click", "total_clicks", "model_seconds", "dsc", "fpv_ml", "fnv_ml", "fnv_share", "f1", "lesions",
+    *WORDS[:7], "click", "total_clicks", "model_seconds", "dsc", "fpv_ml", "fnv_ml", "fnv_fraction", "f1", "lesions",
     "volume_ml", "suv_max", "mtv_ml", "tlg", "true_mtv_ml", "true_tlg", "version",
 )  # fmt: skip
 
@@ -65,7 +65,7 @@ def analyse_tumours(
     clicks: int = 3,
     clicks_at_once: int | None = None,
     promptings: Sequence[str] = PROMPTINGS_3D,
-    rules: Sequence[str] = ("41% hottest",),
+    rules: Sequence[str] = ("41% SUVmax, from hottest",),
     thresholds: Sequence[float] = (4.0,),
     min_volume_ml: float = 0.0,
     totalsegmentator: str | os.PathLike | None = None,
@@ -148,9 +148,9 @@ def without_clicks(scan: TumourScan, thresholds: Sequence[float]) -> Iterator[di
     """What a threshold calls tumour that nobody clicks: everywhere, and outside the organs that are hot in health."""
     for suv in thresholds:
         hot = hot_mask(scan.pet, float(suv))
-        masks = {f"SUV {suv:g}": hot}
+        masks = {f"SUV>={suv:g}": hot}
         if scan.physiology is not None:
-            masks[f"SUV {suv:g}, no hot organs"] = without_physiology(scan.pet, hot, scan.physiology)
+            masks[f"SUV>={suv:g}, no hot organs"] = without_physiology(scan.pet, hot, scan.physiology)
         for name, mask in masks.items():
             scores = lesion_scores(mask, scan.truth, scan.pet.data, scan.pet.voxel_volume_ml)
             facts = {"model": name, "weights": "", "lesions_in_training": "", "prompting": NO_CLICK, "lesion": ALL}
@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clicks", type=int, default=3, help="rounds for each lesion and slice (%(default)s)")
     parser.add_argument("--clicks-at-once", type=int, help="rounds where all lesions are one object (as --clicks)")
     parser.add_argument("--prompting", action="append", choices=PROMPTINGS_3D, help="of 3D networks (all four)")
-    parser.add_argument("--rule", action="append", help="threshold rule clicked on each lesion (41%% hottest)")
+    parser.add_argument("--rule", action="append", help='rule clicked on each lesion ("41%% SUVmax, from hottest")')
     parser.add_argument("--threshold", type=float, action="append", help="SUV that nobody clicks (4)")
     parser.add_argument("--min-volume-ml", type=float, default=0.0, help="do not click smaller lesions one by one")
     parser.add_argument("--totalsegmentator", type=Path, help="folder of its output, <case>.nii.gz or <case>/")
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
         table = analyse_tumours(
             Cohort.from_path(options.cohort), named_models(options.model), clicks=options.clicks,
             clicks_at_once=options.clicks_at_once, promptings=options.prompting or PROMPTINGS_3D,
-            rules=options.rule or ("41% hottest",),
+            rules=options.rule or ("41% SUVmax, from hottest",),
             thresholds=options.threshold or (4.0,), min_volume_ml=options.min_volume_ml,
             totalsegmentator=options.totalsegmentator, output=options.output, reports=options.reports,
         )  # fmt: skip

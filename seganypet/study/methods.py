@@ -6,13 +6,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from seganypet.errors import SegAnyPETError
+from seganypet.pet.threshold_rules import current_rule_name
 from seganypet.pet.volume import Volume
 from seganypet.prompting import networks
 from seganypet.prompting.base import PromptSession
-from seganypet.prompting.thresholds import baseline_session
+from seganypet.prompting.thresholds import baseline_name, baseline_session
 
 # Voxel sizes of windows on single lesions, at the first look and at most at the second: chosen with tiny-base on the
 # phantoms 400 and 403 (disseminated).
@@ -87,7 +86,8 @@ def named_models(said: Sequence[str]) -> dict[str, str] | list[str]:
     Raises:
         SegAnyPETError: A name that is given twice.
     """
-    pairs = [(None, model) if "=" not in model or Path(model).exists() else model.split("=", 1) for model in said]
+    pairs = [(None, model) if "=" not in model or is_rule(model) or Path(model).exists() else model.split("=", 1)
+             for model in said]
     if any(name for name, _ in pairs):
         names = [name or (model if is_rule(model) else Path(model).stem) for name, model in pairs]
         if len(set(names)) < len(names):
@@ -141,20 +141,17 @@ def _method(name: str | None, model: Any, opener: Opener) -> Method:
 
 
 def _rule(rule: str, name: str | None = None) -> Method:
-    _threshold_session(rule, _ONE_VOXEL)  # refuses unknown rules here and now
+    rule = baseline_name(rule)
     return Method(name or rule, _threshold_session, rule)
 
 
 def is_rule(name: str) -> bool:
-    """Whether `ThresholdSession` knows a rule of this name."""
+    """Whether this names a baseline; also true of a rule's old name, which `baseline_name` refuses in words."""
     try:
-        _threshold_session(name, _ONE_VOXEL)
+        baseline_name(current_rule_name(name))
     except SegAnyPETError:
         return False
     return True
-
-
-_ONE_VOXEL = Volume(np.ones((1, 1, 1), np.float32), np.eye(4), "SUVbw", source="one voxel")
 
 
 def _threshold_session(rule: str, volume: Volume) -> PromptSession:

@@ -1,4 +1,4 @@
-"""Pictures of tables: DSC against clicks, Bland-Altman."""
+"""Plots of tables: DSC against clicks, Bland-Altman."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-MARKERS = "osD^vP*X<>hp"  # with twelve organs colours repeat, the pair with its marker does not
+MARKERS = "osD^vP*X<>hp"  # with twelve organs, colours repeat; pairs of colour and marker do not
 
 
 def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw DSC against the number of clicks: colour and marker say the target, the line's style the model.
+    """Draw DSC against the number of clicks: colour and marker by target, line style by model.
 
-    Of a single target, colour and marker say the model too.
+    For a single target, colour and marker are by model too. A line is the mean over cases, its band their middle half.
 
     Args:
         results: Tidy table with columns case, target, model, click, dsc.
-        ax: Where to draw; a new figure if None.
+        ax: Axes to draw in; default: a new figure.
 
     Returns:
-        The axes. A line is the mean over cases, its band their middle half.
+        The axes.
 
     Raises:
-        SegAnyPETError: If a column is missing or the table has no rows.
+        SegAnyPETError: A column is missing, or the table has no rows.
     """
     import matplotlib.pyplot as plt
 
@@ -41,7 +41,7 @@ def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         )
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-    by = "target" if results["target"].nunique() > 1 else "model"  # one target needs no colour of its own
+    by = "target" if results["target"].nunique() > 1 else "model"
     looks = dict(zip(results[by].unique(), zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
     styles = dict(zip(results["model"].unique(), cycle(["-", "--", ":", "-."]), strict=False))
     for (target, model), rows in results[results["dsc"].notna()].groupby(["target", "model"], sort=False):
@@ -59,12 +59,14 @@ def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def plot_bland_altman(agreement: BlandAltman, *, ax: Axes | None = None) -> Axes:
     """Draw the difference of each pair against its mean, with bias and limits of agreement.
 
+    Bands are confidence intervals of the bias and of the limits.
+
     Args:
-        agreement: From `bland_altman` or `bland_altman_of`.
-        ax: Where to draw; a new figure if None.
+        agreement: Result of `bland_altman` or `bland_altman_of`.
+        ax: Axes to draw in; default: a new figure.
 
     Returns:
-        The axes. Lines are bias and limits, bands their confidence intervals.
+        The axes.
     """
     import matplotlib.pyplot as plt
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def quantify_cohort(
     cohort: Cohort,
     *,
-    rule: Rule | None = None,
+    threshold: Rule | None = None,
     peak: str = "global",
     output: str | os.PathLike | None = None,
     progress: bool = True,
@@ -32,7 +32,7 @@ def quantify_cohort(
 
     Args:
         cohort: Its PETs are in SUVbw. Never more than a PET and one label map are in memory.
-        rule: Narrows the lesions' masks, see `quantify`; organs are measured as drawn.
+        threshold: Narrows the lesions' masks, see `quantify`; organs are measured as drawn.
         peak: See `quantify`.
         output: CSV that is written after every case, so that a killed run goes on. Cases that stand there are not
             measured again unless their files have changed since (`<output>.json` remembers them); other cases in it
@@ -44,8 +44,8 @@ def quantify_cohort(
         ("lesion_01", ...: 26-connected components, the largest first) or "lesions" (all together).
 
     Raises:
-        VolumeError: An unknown `rule` or `peak`.
-        SegAnyPETError: `output` cannot be written, holds another table, or was made with another rule or peak.
+        VolumeError: An unknown `threshold` or `peak`.
+        SegAnyPETError: `output` cannot be written, holds another table, or was made with another threshold or peak.
 
     Warns:
         UserWarning: Cases that cannot be measured, with the reason; the others are.
@@ -53,15 +53,15 @@ def quantify_cohort(
     import pandas
     from tqdm.auto import tqdm
 
-    check_rule(rule, peak)
-    settings = f"rule {rule}, peak {peak}, seganypet {__version__}"
+    check_rule(threshold, peak)
+    settings = f"threshold {threshold}, peak {peak}, seganypet {__version__}"
     tables = []
     with Kept(None if output is None else Path(output), settings, COLUMNS, set(COLUMNS) - {"value"}) as kept:
         for case in tqdm(cohort, desc="cases", disable=not progress):
             table = kept.table(case)
             if table is None:
                 try:
-                    table = quantify_case(case, rule=rule, peak=peak)
+                    table = quantify_case(case, threshold=threshold, peak=peak)
                 except SegAnyPETError as error:
                     warnings.warn(f"case {case.name} is left out: {error}", stacklevel=2)
                     continue
@@ -74,7 +74,7 @@ COLUMNS = ("case", "patient", "kind", "object", "quantity", "value", "unit", "de
 
 
 def quantify_case(
-    case: Case, pet: Volume | None = None, *, rule: Rule | None = None, peak: str = "global"
+    case: Case, pet: Volume | None = None, *, threshold: Rule | None = None, peak: str = "global"
 ) -> "pandas.DataFrame":
     """As `quantify_cohort`, for one case, whose PET may be given if it is loaded.
 
@@ -97,8 +97,8 @@ def quantify_case(
             raise SegAnyPETError(f"case {case.name}: {lesions.max()} separate lesions; is {case.lesions} a mask?")
         names = {number: lesion_name(number) for number in range(1, int(lesions.max()) + 1)}
         if names:
-            tables.append(quantify(pet, lesions, names=names, rule=rule, peak=peak).assign(kind="lesion"))
-        tables.append(quantify(pet, {"lesions": lesions > 0}, rule=rule, peak=peak).assign(kind="lesions"))
+            tables.append(quantify(pet, lesions, names=names, threshold=threshold, peak=peak).assign(kind="lesion"))
+        tables.append(quantify(pet, {"lesions": lesions > 0}, threshold=threshold, peak=peak).assign(kind="lesions"))
     if not tables:
         raise SegAnyPETError(f"case {case.name}: neither organs nor lesions are drawn, so there is nothing to measure.")
     table = pandas.concat(tables, ignore_index=True).assign(case=case.name, patient=case.patient)

@@ -1,4 +1,4 @@
-"""What the article's supplement reports, as tables to set beside one's own."""
+"""The tables of the article's supplement, in the format of this package's results."""
 
 import os
 from pathlib import Path
@@ -21,27 +21,28 @@ COLUMNS = ("target", "seen", "model", "strategy", "modality", "prompt", "click",
 
 
 def published(table: int = 2, folder: str | os.PathLike | None = None) -> "pandas.DataFrame":
-    """A table of the SegAnyPET supplement: published by its authors, never measured here.
+    """A table of the SegAnyPET supplement, as published by its authors; nothing in it was measured here.
 
     Args:
-        table: 1 the data sets; DSC: 2 twelve organs of AutoPET-Organ, another hospital's scans; 3 CT against PET;
-            4 training strategies; 5 tumours of AutoPET, zero-shot.
-        folder: Folder that holds the CSV files; default: those of this package.
+        table: Number of the table. 1: data sets. The others are DSC. 2: twelve organs of AutoPET-Organ, scans from
+            another hospital; 3: CT against PET; 4: training strategies; 5: tumours of AutoPET, zero-shot.
+        folder: Folder of the CSV files; default: those of this package.
 
     Returns:
-        Table 1: dataset, split, targets, scans, new_data, new_label, source. The others, so that they go with the
+        Table 1: dataset, split, targets, scans, new_data, new_label, source. The others have columns that match the
         results of `evaluate`:
 
-        - target: the organ; "mean" over organs, "tumour" for all of a scan
+        - target: the organ, "mean" over organs, or "tumour" for all tumours of a scan
         - seen: whether SegAnyPET was trained on such targets; NA where the table does not say
         - model; strategy: how SegAnyPET was trained (table 4), else NA; modality: "PET" or "registered CT"
-        - prompt: as printed: "1", "3" or "5" points in a volume; "N", "3N" or "5N", that is 1, 3 or 5 in each of its N
-          slices with the target; "auto", none
-        - click: that 1, 3 or 5, or NA; per_slice: whether in each slice. Costs compare only where per_slice is equal.
-        - dsc: 0 to 1, as a mean over scans; source
+        - prompt: as printed: "1", "3" or "5" points in a volume; "N", "3N" or "5N", which is 1, 3 or 5 in each of the N
+          slices that contain the target; "auto" for none
+        - click: the 1, 3 or 5, or NA; per_slice: whether in each slice. Effort is comparable only where per_slice is
+          equal.
+        - dsc: 0 to 1, mean over scans; source
 
     Raises:
-        SegAnyPETError: No such table, or its file is not there.
+        SegAnyPETError: There is no such table, or its file is missing.
 
     Source: Zhang et al., SegAnyPET, ICCV 2025, supplement, Tables 1 to 5.
 
@@ -51,10 +52,10 @@ def published(table: int = 2, folder: str | os.PathLike | None = None) -> "panda
     import pandas as pd
 
     if table not in FILES:
-        raise SegAnyPETError(f"no table {table!r}; the supplement has tables {', '.join(map(str, FILES))}: table=2.")
+        raise SegAnyPETError(f"no table {table!r}; expected one of {', '.join(map(str, FILES))}, such as table=2.")
     path = (FOLDER if folder is None else Path(folder)) / FILES[table]
     if not path.is_file():
-        raise SegAnyPETError(f"{path} is missing; a folder of published tables holds {', '.join(FILES.values())}.")
+        raise SegAnyPETError(f"{path} is missing; expected a folder with {', '.join(FILES.values())}.")
     printed = pd.read_csv(path, dtype=str)
     source = f"Zhang et al., ICCV 2025, supplement Table {table}"
     if table == 1:

@@ -27,7 +27,7 @@ def summarise_tumours(table: "pd.DataFrame", *, min_volume_ml: float = MIN_VOLUM
         need a lesion to click are compared with the others on the same scans:
 
         - lesions_in_training, patients; total_clicks and model_seconds, means for a scan
-        - dsc (all lesions together), with dsc_low and dsc_high; likewise fpv_ml, fnv_share and f1
+        - dsc (all lesions together), with dsc_low and dsc_high; likewise fpv_ml, fnv_fraction and f1
         - lesion_dsc, single lesions one by one, each patient counted once, with its interval; `counted`, how many
         - healthy_fpv_ml, false positive volume of scans without lesions, mean over their patients
     """
@@ -40,7 +40,7 @@ def summarise_tumours(table: "pd.DataFrame", *, min_volume_ml: float = MIN_VOLUM
         single = every[(every["lesion"] != ALL) & (every["volume_ml"] >= min_volume_ml)]
         row = dict(zip(keys, key, strict=True)) | {"patients": whole["patient"].nunique()}
         row |= {name: whole[name].mean() for name in ("total_clicks", "model_seconds")}
-        for name in ("dsc", "fpv_ml", "fnv_share", "f1"):
+        for name in ("dsc", "fpv_ml", "fnv_fraction", "f1"):
             row |= _interval(name, whole[name], whole["patient"], seed)
         row |= _interval("lesion_dsc", single["dsc"], single["patient"], seed) | {"counted": len(single)}
         false_ml, *_ = bootstrap_interval(healthy["fpv_ml"], healthy["patient"], seed)

@@ -21,7 +21,7 @@ import traitlets
 
 from seganypet._files import make_folder
 from seganypet.errors import ClickError, SegAnyPETError, renamed_keywords
-from seganypet.pet.plots import usual_window
+from seganypet.pet.plots import usual_intensity_range
 from seganypet.pet.quantification import quantify
 from seganypet.pet.views import COLOURS, ijk_to_ras, ras_axes, ras_spacing, ras_to_ijk, to_ras
 from seganypet.pet.volume import Volume
@@ -116,7 +116,7 @@ class ClickWidget(anywidget.AnyWidget):
             },
             cursor=[size // 2 for size in to_ras(volume.data, volume).shape],
             intensity_range=list(
-                usual_window(volume.data, volume.unit) if intensity_range is None else intensity_range
+                usual_intensity_range(volume.data, volume.unit) if intensity_range is None else intensity_range
             ),
         )
         session.watchers.insert(0, self.refresh)  # before those that save: a click is seen, whatever a disk does

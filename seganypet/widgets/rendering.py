@@ -18,7 +18,7 @@ import numpy as np
 import traitlets
 
 from seganypet.errors import SegAnyPETError
-from seganypet.pet.plots import Outline, outlines_of, usual_window
+from seganypet.pet.plots import Outline, outlines_of, usual_intensity_range
 from seganypet.pet.quantification import Masks
 from seganypet.pet.views import COLOURS, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
@@ -157,7 +157,7 @@ class Projections:
         block = np.maximum(1, np.rint((spacing * data.shape).max() / PIXELS_ALONG / spacing)).astype(int)
         spacing = spacing * block
         merged = _merge(data, block)  # (X, Y, Z)
-        low, high = usual_window(merged.max(axis=1), volume.unit)
+        low, high = usual_intensity_range(merged.max(axis=1), volume.unit)
         codes = np.rint(255 * ((merged - low) / max(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
         inside = [_merge_mask(voxels, block, codes.shape) for *_, voxels in objects]
 
@@ -255,7 +255,7 @@ def _niivue(volume: Volume, mask: Masks | None) -> NiiVue:
 
     objects = outlines_of(mask, volume)
     data = to_ras(volume.data, volume)
-    low, high = usual_window(data.max(axis=1), volume.unit)
+    low, high = usual_intensity_range(data.max(axis=1), volume.unit)
     layers = [Layer(data=_nifti(data, volume), name="scan.nii", colormap="gray", cal_min=low, cal_max=high)]
     if objects:
         layers.append(Layer(data=_nifti(_label_map(objects), volume), name="mask.nii", opacity=0.4))
@@ -291,7 +291,7 @@ def _itk(volume: Volume, mask: Masks | None) -> Any:
         raise SegAnyPETError("backend='itk' needs the package itkwidgets: pip install 'seganypet[itk]'.")
     objects = outlines_of(mask, volume)
     data = to_ras(volume.data, volume)
-    low, high = usual_window(data.max(axis=1), volume.unit)
+    low, high = usual_intensity_range(data.max(axis=1), volume.unit)
     import itkwidgets  # from here on it runs the kernel's cells
     from itkwidgets.cell_watcher import CellWatcher
 

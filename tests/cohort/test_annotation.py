@@ -584,7 +584,7 @@ def test_a_second_notebook_on_the_same_case_does_not_overwrite_the_first(start):
     clock.now += 5
     session.click(ijk=LIVER)
     before = contents(first.folder)
-    with pytest.raises(AnnotationError, match="a/progress.json: changed by somebody else.*second notebook"):
+    with pytest.raises(AnnotationError, match="a/progress.json: changed by another process.*second notebook"):
         late.click(ijk=SPLEEN)
     assert contents(first.folder) == before
     assert Counter(second.open().journal().clicks) == Counter(session.journal().clicks)

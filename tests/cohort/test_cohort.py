@@ -79,14 +79,14 @@ def test_table_of_a_spreadsheet_with_mark_and_blank_lines_is_read(folder):
         ([ROW], "case;patient;pet;pet_unit", r"columns \['case', 'patient', 'pet', 'pet_unit'\] are missing"),
         (["a,p1,scans/pet.nii.gz"], "case,patient,pet", r"columns \['pet_unit'\] are missing"),
         (["a,p1,scans/pet.nii.gz,SUVbw,x"], "case,patient,pet,pet_unit,note", r"unknown columns \['note'\]"),
-        (["a,p1,scans/pet.nii.gz,SUVbw,x"], "case,patient,pet,pet_unit,pet", "a column stands there twice"),
+        (["a,p1,scans/pet.nii.gz,SUVbw,x"], "case,patient,pet,pet_unit,pet", "a column occurs twice"),
         (["a,p1,scans/pet.nii.gz,SUVbw"], HEADER, "line 2: 4 cells; the header has 11"),
         ([ROW, ROW.replace("p1", "")], HEADER, r"line 3 .*\['patient'\] must not be blank"),
         ([ROW.replace("SUVbw", "HU")], HEADER, "line 2: case a: pet_unit='HU'.*SUVbw, Bq/mL"),
         ([ROW.replace("HQ", "good")], HEADER, "quality='good'.*HQ, LQ"),
         ([ROW.replace("seganypet", "mine")], HEADER, "organ_convention='mine'.*autopet-organ-12"),
         ([ROW.replace("scans/pet", "scans/PET2")], HEADER, "line 2 .*pet file .*PET2.nii.gz does not exist"),
-        ([ROW, ROW], HEADER, "case a stands there twice"),
+        ([ROW, ROW], HEADER, "case a occurs twice"),
         ([ROW, ROW.replace("a,", "b,", 1).replace("train", "test")], HEADER, "patient p1 is in split 'train'"),
         (['a,"p1,scans/pet.nii.gz,SUVbw'], "case,patient,pet,pet_unit", "not a readable CSV"),
     ],
@@ -200,7 +200,7 @@ def test_autopet_tree_is_read(tmp_path, pet):
     assert (case.pet_unit, case.tracer, case.ct.name) == ("SUVbw", "FDG", "CTres.nii.gz")
     assert dict(case.targets(only=["lesions"]))["lesions"].sum() == (pet.data > 0.9).sum()
     (tmp_path / study / "SEG.nii.gz").unlink()
-    with pytest.raises(CohortError, match=r"missing are case PETCT_1b.*SEG.nii.gz. Is the download complete"):
+    with pytest.raises(CohortError, match=r"missing: case PETCT_1b.*SEG.nii.gz. Is the download complete"):
         Cohort.from_autopet(tmp_path)
 
 
@@ -257,7 +257,7 @@ def test_impossible_splits_are_refused():
 def test_filter_says_what_there_is_when_nothing_fits():
     assert len(many().filter(quality="HQ")) == 5
     assert len(many(split="train").filter(split="train", quality="LQ")) == 15
-    with pytest.raises(CohortError, match=r"split='tset', quality=None; there are \[\('train', 'HQ'\)"):
+    with pytest.raises(CohortError, match=r"split='tset', quality=None, only \[\('train', 'HQ'\)"):
         many(split="train").filter(split="tset")
 
 
@@ -363,7 +363,7 @@ def test_two_files_for_one_case_are_a_question(tmp_path, pet):
     (tmp_path / "organs").mkdir()
     for name in ("petct_0a1b", "PETCT-0a1b"):
         save_mask(tmp_path / "organs" / f"{name}.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
-    with pytest.raises(CohortError, match="all fit; keep one"):
+    with pytest.raises(CohortError, match="all match; keep one"):
         cohort.with_organs(tmp_path / "organs")
 
 
@@ -372,7 +372,7 @@ def test_any_path_is_opened_as_what_it_is(folder, tmp_path, pet):
     assert [case.patient for case in autopet(tmp_path / "new", pet, "PETCT_0/1")] == ["PETCT_0"]
     assert [case.patient for case in Cohort.from_path(tmp_path / "new" / "autopet")] == ["PETCT_0"]
     (tmp_path / "nnunet" / "imagesTr").mkdir(parents=True)
-    with pytest.raises(CohortError, match="no imagesTr/<case>_0001"):
+    with pytest.raises(CohortError, match="expected imagesTr/<case>_0001"):
         Cohort.from_path(tmp_path / "nnunet")
     with pytest.raises(CohortError, match="does not exist; expected a cohort.csv, an AutoPET tree or an nnU-Net"):
         Cohort.from_path(tmp_path / "none")
@@ -387,9 +387,9 @@ def test_a_file_that_is_named_exactly_is_taken_and_none_serves_two_cases(tmp_pat
     labelled = Cohort(cases).with_organs(tmp_path / "organs")
     assert [case.organs.name for case in labelled] == ["fdg_x1_2020.nii.gz", "psma_x1_2020.nii.gz"]
     (tmp_path / "organs" / "psma_x1_2020.nii.gz").unlink()
-    with pytest.raises(CohortError, match="fits case fdg_x1_2020 and case psma_x1_2020; name it exactly"):
+    with pytest.raises(CohortError, match="matches cases fdg_x1_2020 and psma_x1_2020; name it exactly"):
         Cohort(cases).with_organs(tmp_path / "organs")
-    with pytest.raises(CohortError, match="none is no folder"):
+    with pytest.raises(CohortError, match="none is not a folder"):
         Cohort(cases).with_organs(tmp_path / "none")
 
 

@@ -239,7 +239,7 @@ def test_each_fault_of_a_file_is_a_row(folder, name, damage, kind):
     [
         (("seganypet", ""), "convention_detected", "'seganypet'"),
         (("seganypet,lesions.nii.gz", "seganypet,organs.nii.gz"), "same_file", "this case's organs"),
-        (("SUVbw", "Bq/mL"), "unit_range", "SUVbw already"),
+        (("SUVbw", "Bq/mL"), "unit_range", "already SUVbw"),
     ],
 )
 def test_what_the_table_says_is_compared_with_the_files(folder, change, kind, word):
@@ -314,7 +314,7 @@ def test_two_volumes_at_most_are_in_memory(tmp_path, monkeypatch):
 def test_an_inspection_of_nothing_is_one_problem(tmp_path):
     found = inspect_case(Case("a", "p", tmp_path / "none.nii.gz", "SUVbw"))
     assert isinstance(found, Inspection) and [problem.problem for problem in found.problems] == ["missing"]
-    assert found.facts == {}
+    assert found.row == {}
 
 
 def test_workers_must_be_a_number(folder):

@@ -79,7 +79,7 @@ def tiny(host: Host, monkeypatch: pytest.MonkeyPatch) -> samples.Sample:
         local = name.replace(" <1>", "")
         files.append(samples.RemoteFile(local, source, hashlib.sha256(content).hexdigest(), len(content)))
     sample = samples.Sample("a tiny thing", "CC0", "nobody 2020", tuple(files))
-    monkeypatch.setitem(samples.SAMPLES_TO_FETCH, "tiny", sample)
+    monkeypatch.setitem(samples.REGISTRY, "tiny", sample)
     return sample
 
 
@@ -139,7 +139,7 @@ def test_a_file_damaged_later_is_fetched_again(host: Host, tiny: samples.Sample,
 
 def test_an_unknown_name_is_answered_with_near_ones(tmp_path: Path):
     message = failure(tmp_path, "sts_0002")
-    assert "Do you mean" in message and "STS_002" in message and "listed()" in message
+    assert "Do you mean" in message and "STS_002" in message and "list_samples()" in message
     assert "Do you mean" not in failure(tmp_path, "quite other")
 
 
@@ -223,7 +223,7 @@ def test_files_placed_by_hand_are_taken_without_a_network(host: Host, tiny: samp
 # ---- the registry
 
 def test_the_registry_is_pinned_by_full_commits_and_hashes():
-    for name, sample in samples.SAMPLES_TO_FETCH.items():
+    for name, sample in samples.REGISTRY.items():
         assert bool(sample.files) != bool(sample.series), name
         assert len({file.name for file in sample.files}) == len(sample.files), name
         for file in sample.files:
@@ -233,8 +233,9 @@ def test_the_registry_is_pinned_by_full_commits_and_hashes():
             assert re.fullmatch(r"[\w.-]+", file.name), file.name  # a name that every system takes
 
 
-def test_listed_says_what_there_is_under_which_licence():
-    table = sap.samples.listed()
+def test_list_samples_says_what_there_is_under_which_licence():
+    table = sap.samples.list_samples()
+    assert table.equals(sap.samples.listed())  # its older name
     assert list(table.columns) == ["name", "files", "size_mb", "how", "licence", "citation", "what"]
     assert list(table["name"]) == [*(f"STS_{n:03d}" for n in range(2, 14)), "pet_headers", "flt_slices", "acrin042"]
     assert list(table.query("how == 'by hand'")["name"]) == ["acrin042"]
@@ -251,7 +252,8 @@ def test_samples_is_reached_from_the_package_and_is_the_module():
 
 def test_acrin042_explains_the_way_by_hand(tmp_path: Path):
     message = failure(tmp_path, "acrin042")
-    for part in ("0 of 135", "10.7937/tcia.2019.30ilqfcl", samples.ACRIN_042.uid, "NBIA", str(tmp_path / "acrin042")):
+    uid = samples.REGISTRY["acrin042"].series.uid
+    for part in ("0 of 135", "10.7937/tcia.2019.30ilqfcl", uid, "NBIA", str(tmp_path / "acrin042")):
         assert part in message
 
 
@@ -285,17 +287,17 @@ def local_file(real_data: Path, name: str, file: samples.RemoteFile) -> Path:
 
 
 def test_every_pinned_hash_is_that_of_the_real_file(real_data: Path):
-    for name, sample in samples.SAMPLES_TO_FETCH.items():
+    for name, sample in samples.REGISTRY.items():
         for file in sample.files:
             content = local_file(real_data, name, file).read_bytes()
             assert (hashlib.sha256(content).hexdigest(), len(content)) == (file.sha256, file.size), file.source
 
 
 def test_real_samples_come_from_their_upstream_layout(host: Host, real_data: Path, tmp_path: Path):
-    for name, sample in samples.SAMPLES_TO_FETCH.items():
+    for name, sample in samples.REGISTRY.items():
         for file in sample.files:
             host.content[file.source] = local_file(real_data, name, file).read_bytes()
-    for name, sample in samples.SAMPLES_TO_FETCH.items():
+    for name, sample in samples.REGISTRY.items():
         if sample.files:
             folder = samples.fetch(name, tmp_path)
             assert {path.name for path in folder.iterdir()} == {file.name for file in sample.files}
@@ -303,12 +305,3 @@ def test_real_samples_come_from_their_upstream_layout(host: Host, real_data: Pat
     pet = sap.load_volume(tmp_path / "STS_002" / "PET_image.nii.gz", unit="SUVbw")
     mask = sap.load_labels(tmp_path / "STS_002" / "PET_mask.nii.gz", like=pet)
     assert np.asarray(mask).any()
-
-
-# ---- phantoms
-
-def test_the_phantoms_of_data_samples_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(samples, "SAMPLES", samples.SAMPLES[1:2])
-    samples.write_samples(tmp_path)
-    cohort = sap.Cohort.from_csv(tmp_path / "cohort.csv")
-    assert [case.name for case in cohort] == ["phantom_internal_9005"]

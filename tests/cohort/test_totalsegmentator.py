@@ -12,7 +12,7 @@ from seganypet.cohort.labels import organ_targets
 from seganypet.cohort.totalsegmentator import TOTAL_V2, read_totalsegmentator, run_totalsegmentator
 from seganypet.errors import GeometryError, SegAnyPETError, UnitError, VolumeError
 from seganypet.organs import ORGANS
-from seganypet.pet.registration import moved
+from seganypet.pet.registration import apply_transform
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Volume
 
@@ -98,7 +98,7 @@ def test_one_file_with_names_is_read_by_its_names(ct, tmp_path):
 def test_names_in_the_header_come_before_numbers_as_of_version_1(ct, tmp_path):
     v1 = {"spleen": 1, "kidney_right": 2, "kidney_left": 3, "liver": 5, "aorta": 7, "lung_lower_lobe_left": 14}
     nib.save(label_image(drawn(v1), ct.affine, v1), tmp_path / "v1.nii.gz")
-    with pytest.warns(UserWarning, match="does not speak of heart, prostate"):
+    with pytest.warns(UserWarning, match="has no label for heart, prostate"):
         labels, names = read_totalsegmentator(tmp_path / "v1.nii.gz", ct)
     assert (labels[BLOCKS["aorta"]] == 6).all() and not labels[BLOCKS["heart"]].any()
     assert 4 not in names and names[6] == "aorta"
@@ -127,7 +127,7 @@ def test_a_folder_of_one_file_per_organ_names_what_is_absent(ct, tmp_path):
         nib.save(nib.Nifti1Image(mask, ct.affine), tmp_path / f"{organ}.nii.gz")
     nib.save(nib.Nifti1Image(np.zeros(ct.shape, np.uint8), ct.affine), tmp_path / "spleen.nii.gz")  # not found
     (tmp_path / "statistics.json").write_text("{}")
-    with pytest.warns(UserWarning, match="does not speak of kidney_right, prostate, lung_lower_lobe_left"):
+    with pytest.warns(UserWarning, match="has no label for kidney_right, prostate, lung_lower_lobe_left"):
         labels, names = read_totalsegmentator(tmp_path, ct)
     assert np.array_equal(labels, expected())
     assert sorted(names.values()) == ["aorta", "heart", "kidney_left", "liver", "spleen"]
@@ -174,7 +174,7 @@ def test_labels_of_a_ct_that_was_moved_since_are_read_by_moving_the_pet_instead(
     transform = np.eye(4)
     transform[:3, 3] = ct.affine[:3, 0]  # the CT shows one voxel on what the PET shows here
     pet = Volume(np.ones(ct.shape), ct.affine, "SUVbw")
-    labels, _ = read_totalsegmentator(tmp_path / "organs.nii.gz", moved(pet, np.linalg.inv(transform)))
+    labels, _ = read_totalsegmentator(tmp_path / "organs.nii.gz", apply_transform(pet, np.linalg.inv(transform)))
     assert np.array_equal(labels[:-1], expected()[1:])
 
 
@@ -183,7 +183,7 @@ def test_labels_of_a_ct_that_was_moved_since_are_read_by_moving_the_pet_instead(
     [
         (np.eye(3, dtype=np.uint8)[None].repeat(3, 0), "labels up to 1 and no names .* the folder that holds them"),
         (np.full((3, 3, 3), 200, np.uint8), "labels up to 200 and no names"),
-        (np.full((3, 3, 3), 0.5, np.float32), "a label map holds integers"),
+        (np.full((3, 3, 3), 0.5, np.float32), "expected a label map with integers"),
     ],
 )
 def test_files_that_are_not_its_output_are_refused(ct, tmp_path, labels, message):
@@ -202,7 +202,7 @@ def test_folders_and_paths_without_its_output_are_refused(ct, tmp_path):
     with pytest.raises(VolumeError, match="liver.nii.gz: not a readable NIfTI file"):
         read_totalsegmentator(tmp_path, ct)
     nib.save(nib.Nifti1Image(drawn(TOTAL_V2), ct.affine), tmp_path / "liver.nii.gz")
-    with pytest.raises(VolumeError, match="labels up to 117; the mask of one organ holds 0 and 1"):
+    with pytest.raises(VolumeError, match="labels up to 117; expected 0 and 1"):
         read_totalsegmentator(tmp_path, ct)
     nib.save(label_image(drawn(TOTAL_V2), ct.affine, {"lung_vessels": 1}), tmp_path / "vessels.nii.gz")
     with pytest.raises(VolumeError, match="names its labels lung_vessels, ...: none of liver"):
@@ -214,7 +214,7 @@ def test_organs_of_another_place_are_refused(ct, tmp_path):
     far = np.eye(4)
     far[2, 3] = 5000.0
     with pytest.raises(GeometryError, match="no organ lies within"):
-        read_totalsegmentator(tmp_path / "organs.nii.gz", moved(ct, far))
+        read_totalsegmentator(tmp_path / "organs.nii.gz", apply_transform(ct, far))
 
 
 # ---- the package itself, by a stand-in with its signature
@@ -277,5 +277,5 @@ def test_without_the_package_the_error_says_how_to_install_it(ct, monkeypatch):
     monkeypatch.setitem(sys.modules, "totalsegmentator", None)
     with pytest.raises(SegAnyPETError, match=r"pip install 'seganypet\[totalsegmentator\]'"):
         run_totalsegmentator(ct)
-    with pytest.raises(UnitError, match="reads CT in HU"):
+    with pytest.raises(UnitError, match="expected a CT in HU"):
         run_totalsegmentator(Volume(ct.data, ct.affine, "SUVbw"))

@@ -47,7 +47,7 @@ def test_clicks_segment_seen_organs_far_better_than_thresholds_do(model, cohort)
     network, grown = [], []
     for case in SAMPLES:
         pet = cohort[case].load_pet()
-        session, threshold = sap.Session(model, pet), sap.ThresholdSession(pet, "41%")
+        session, threshold = sap.Session(model, pet), sap.ThresholdSession(pet, "41% SUVmax")
         for _, truth in cohort[case].targets(pet, SEEN_ORGANS):
             network.append(dsc_over_clicks(session, truth, pet.spacing, 5))
             grown.append(dsc_over_clicks(threshold, truth, pet.spacing, 5))

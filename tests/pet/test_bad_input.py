@@ -213,7 +213,7 @@ CAUSES = {
         nifti(np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")])), VolumeError, "expected integers or real",
     ),
     "text for voxels": (call(Volume, np.full((2, 2, 2), "a"), AFFINE, "HU"), VolumeError, "voxels of type <U1"),
-    "no unit": (call(load_volume, "scan.nii.gz"), UnitError, "scan.nii.gz.*Say it: unit='SUVbw'"),
+    "no unit": (call(load_volume, "scan.nii.gz"), UnitError, "scan.nii.gz.*Give it: unit='SUVbw'"),
     "unknown unit": (call(load_volume, "scan.nii", unit="SUL"), UnitError, "unknown unit 'SUL'; expected one of"),
     "axes of one direction": (bad_sform, GeometryError, r"scan\.nii: singular affine .*Repair the file's sform"),
     "affine of 3 x 3": (call(Volume, DATA, np.eye(3), "HU"), GeometryError, "finite 4 x 4 matrix"),
@@ -222,12 +222,12 @@ CAUSES = {
     # Labels and masks
     "labels of another shape": (labels(np.zeros((7, 8, 8), np.uint8)), GeometryError, r"shape \(7, 8, 8\) do not lie"),
     "labels elsewhere": (labels(MASK.astype(np.uint8), np.diag([4.0, 4.0, 3.0, 1])), GeometryError, "mm apart.*near"),
-    "labels with fractions": (labels(DATA), VolumeError, "perhaps with fractions. Is it an image"),
-    "negative labels": (labels(np.full(DATA.shape, -1, np.int16)), VolumeError, "got values from -1 to -1"),
-    "labels too large": (labels(np.full(DATA.shape, 40000, np.int32)), VolumeError, "0 to 32767; got .* 40000"),
+    "labels with fractions": (labels(DATA), VolumeError, "perhaps with fractions; expected a label map"),
+    "negative labels": (labels(np.full(DATA.shape, -1, np.int16)), VolumeError, "values from -1 to -1"),
+    "labels too large": (labels(np.full(DATA.shape, 40000, np.int32)), VolumeError, "values from 40000 .*0 to 32767"),
     "mask of another shape": (saved_over(MASK[:-1]), GeometryError, r"shape \(6, 8, 9\) does not fit case7"),
-    "logits for a mask": (saved_over(DATA), VolumeError, "got float32 .*Threshold logits first: logits > 0"),
-    "labels above 255": (saved_over(MASK * 300), VolumeError, "0 to 255; got int64 from 0 to 300"),
+    "logits for a mask": (saved_over(DATA), VolumeError, "mask of float32 .*Threshold logits first: logits > 0"),
+    "labels above 255": (saved_over(MASK * 300), VolumeError, "mask of int64 from 0 to 300; expected .* 0 to 255"),
     "mask as picture": (saved_over(MASK, "mask.png"), VolumeError, r"mask\.png: expected a file ending in"),
     "mask into no folder": (saved_over(MASK, "no/mask.nii"), SegAnyPETError, "folder .*no does not exist; create it"),
     "mask over a folder": (a_folder_of_that_name, SegAnyPETError, "is a folder; give the name of a file inside"),
@@ -281,7 +281,7 @@ CAUSES = {
     "unknown precision": (clicked(ONE, precision="half"), ClickError, "precision='half'; expected 'auto'"),
     "click without a place": (clicked({}), ClickError, "either as ijk=.* or as mm="),
     "click in both frames": (clicked({**ONE, "mm": (0, 0, 0)}), ClickError, "either as ijk=.* or as mm="),
-    "click of two numbers": (clicked({"ijk": (3, 4)}), ClickError, r"shape \(2,\); three numbers are needed"),
+    "click of two numbers": (clicked({"ijk": (3, 4)}), ClickError, r"shape \(2,\); expected three numbers"),
     "click of words": (clicked({"mm": "liver"}), ClickError, "mm='liver' is not a point"),
     "click at NaN": (clicked({"mm": (0, np.nan, 0)}), ClickError, "not finite"),
     "click at infinity": (clicked({"ijk": (0, np.inf, 0)}), ClickError, "not finite"),
@@ -289,7 +289,7 @@ CAUSES = {
     "click outside": (clicked({"ijk": (3, 4, 9)}), ClickError, r"case7.* lies outside volume shape \(7, 8, 9\)"),
     "click at a negative index": (clicked({"ijk": (3, -1, 5)}), ClickError, r"case7.* outside volume shape"),
     "millimetres as voxels": (
-        clicked({"ijk": PET.to_mm((3, 4, 5)).round()}), ClickError, "As millimetres it would lie inside.*write mm=",
+        clicked({"ijk": PET.to_mm((3, 4, 5)).round()}), ClickError, "In millimetres it would lie inside.*write mm=",
     ),
     "DICOM's millimetres": (
         clicked({"mm": PET.to_mm((3, 4, 5)) * (-1, -1, 1)}), ClickError, "DICOM counts x and y the other way",
@@ -325,7 +325,7 @@ CAUSES = {
     "quantities of another grid": (call(quantify, PET, MASK[1:]), GeometryError, r"shape \(6, 8, 9\) does not lie"),
     "quantities of logits": (call(quantify, PET, DATA), VolumeError, "mask is float32; expected bool"),
     "quantities of negative labels": (call(quantify, PET, -1 * MASK), VolumeError, "label map holds -1 to 0"),
-    "unknown threshold rule": (call(threshold_mask, PET, MASK, "50%"), VolumeError, "'50%'; expected 'fixed4'"),
+    "unknown threshold rule": (call(threshold_mask, PET, MASK, "50%"), VolumeError, "expected '50% SUVmax'"),
     "unknown kind of peak": (call(quantify, PET, MASK, peak="top"), VolumeError, "peak='top'; expected 'global'"),
 }  # fmt: skip
 

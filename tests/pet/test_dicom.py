@@ -155,7 +155,7 @@ def test_a_screenshot_within_the_series_is_passed_over(tmp_path):
 
 def test_missing_end_of_a_pet_is_told(tmp_path):
     write_series(tmp_path, STORED, np.diag([4.0, 4.0, 3.0, 1.0]), change=lambda h, k: setattr(h, "NumberOfSlices", 9))
-    with pytest.warns(UserWarning, match=r"6 slices, but NumberOfSlices \(0054,0081\) announces 9"):
+    with pytest.warns(UserWarning, match=r"6 slices, but NumberOfSlices \(0054,0081\) is 9"):
         load_dicom(tmp_path)
 
 

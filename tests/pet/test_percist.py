@@ -9,7 +9,7 @@ from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
 
 from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError
-from seganypet.pet.percist import blood_pool_reference, liver_reference, measurability
+from seganypet.pet.percist import blood_pool_reference, liver_reference, measurable_lesions
 from seganypet.pet.quantification import quantify, threshold_mask
 from seganypet.pet.volume import Volume
 from seganypet.phantom import make_phantom
@@ -100,7 +100,7 @@ def test_a_lesion_beside_the_sphere_is_too_near():
     once = binary_dilation(sphere, np.ones((3, 3, 3)))
     beside, apart = once & ~sphere, binary_dilation(once, np.ones((3, 3, 3))) & ~once
     np.testing.assert_array_equal(liver_reference(volume, liver, centre_ijk=centre, exclude=apart).mask, sphere)
-    with pytest.raises(VolumeError, match="not wholly in healthy liver"):
+    with pytest.raises(VolumeError, match="not entirely in healthy liver"):
         liver_reference(volume, liver, centre_ijk=centre, exclude=beside)
 
 
@@ -121,7 +121,7 @@ def test_a_liver_cut_by_the_edge_of_the_scan_holds_a_whole_sphere_or_none():
     volume, _ = _grid(shape=(20, 20, 24))
     reference = liver_reference(volume, np.ones(volume.shape, bool))
     assert reference.mask.sum() * np.prod(SPACING) / 1000.0 == pytest.approx(14.1, rel=0.05)
-    with pytest.raises(VolumeError, match="not wholly in healthy liver"):
+    with pytest.raises(VolumeError, match="not entirely in healthy liver"):
         liver_reference(volume, np.ones(volume.shape, bool), centre_ijk=(1, 10, 12))
 
 
@@ -130,7 +130,7 @@ def test_a_liver_without_room_is_refused_with_the_ways_out():
     with pytest.raises(VolumeError, match=r"scan 4: the 3 cm sphere at the deepest.*centre_ijk.*blood_pool_reference"):
         liver_reference(volume, _ball(places, (0, 0, 0), 14))
     liver = _ball(places, (0, 0, 0), 30)
-    with pytest.raises(VolumeError, match="not wholly in healthy liver"):
+    with pytest.raises(VolumeError, match="not entirely in healthy liver"):
         liver_reference(volume, liver, exclude=liver)
 
 
@@ -225,7 +225,7 @@ def test_an_aorta_that_is_cut_off_narrow_or_diseased_is_said():
         blood_pool_reference(volume, narrow)
     with pytest.raises(VolumeError, match="no cylinder"):
         blood_pool_reference(volume, descending, exclude=descending)
-    with pytest.raises(VolumeError, match="not wholly in healthy aorta"):
+    with pytest.raises(VolumeError, match="not entirely in healthy aorta"):
         blood_pool_reference(volume, aorta, centre_ijk=(30, 25, 31))
 
 
@@ -260,7 +260,7 @@ def _scan_with_lesions():
 
 def test_lesions_are_measurable_from_the_threshold_on_and_the_hottest_is_the_target():
     volume, labels, reference = _scan_with_lesions()
-    table = measurability(volume, labels, reference, names={1: "a", 2: "b", 3: "c", 7: "none"})
+    table = measurable_lesions(volume, labels, reference, names={1: "a", 2: "b", 3: "c", 7: "none"})
     assert table.columns.tolist() == [
         "object", "SULpeak", "threshold", "measurable", "target", "unit", "definition", "source",
     ]  # fmt: skip
@@ -276,14 +276,14 @@ def test_lesions_are_measurable_from_the_threshold_on_and_the_hottest_is_the_tar
 
 def test_without_a_measurable_lesion_there_is_no_target():
     volume, labels, reference = _scan_with_lesions()
-    assert not measurability(volume, {"a": labels == 1}, reference)["target"].any()
-    assert len(measurability(volume, np.zeros(SHAPE, np.int16), reference)) == 0
+    assert not measurable_lesions(volume, {"a": labels == 1}, reference)["target"].any()
+    assert len(measurable_lesions(volume, np.zeros(SHAPE, np.int16), reference)) == 0
 
 
 def test_of_two_equally_hot_lesions_one_is_the_target():
     volume, labels, reference = _scan_with_lesions()
     masks = {"once": labels == 2, "again": labels == 2}
-    assert measurability(volume, masks, reference)["target"].tolist() == [True, False]
+    assert measurable_lesions(volume, masks, reference)["target"].tolist() == [True, False]
 
 
 def test_the_rule_narrows_masks_to_the_threshold_and_says_so():
@@ -292,7 +292,7 @@ def test_the_rule_narrows_masks_to_the_threshold_and_says_so():
     assert rule.suvbw == pytest.approx(3.0, rel=1e-6)
     active = threshold_mask(volume, labels > 0, rule)
     np.testing.assert_array_equal(active, labels > 1)
-    table = quantify(volume, labels, rule=rule)
+    table = quantify(volume, labels, threshold=rule)
     assert table["definition"].str.contains("PERCIST threshold SUL").all()
 
 
@@ -304,7 +304,7 @@ def test_a_reference_serves_its_own_scan_only():
         Volume(volume.data[1:], volume.affine, "SUVbw", "scan 4", PERSON),
     ):
         with pytest.raises(VolumeError, match="reference of its own"):
-            measurability(other, labels[: other.shape[0]], reference)
+            measurable_lesions(other, labels[: other.shape[0]], reference)
 
 
 # ---- refusals

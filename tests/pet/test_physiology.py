@@ -75,11 +75,11 @@ def test_other_organs_are_hot_when_asked():
 
 def test_a_map_without_a_hot_organ_says_what_it_names():
     labels = np.zeros((2, 2, 2), int)
-    with pytest.raises(SegAnyPETError, match=r"names liver, spleen; none .* brain.*organs="):
+    with pytest.raises(SegAnyPETError, match=r"names liver, spleen; expected at least one of .*brain.*organs="):
         physiological_mask(labels, {1: "liver", 2: "spleen"})
     with pytest.raises(SegAnyPETError, match="names nothing"):
         physiological_mask(labels, {})
-    with pytest.raises(VolumeError, match="label map holds integers"):
+    with pytest.raises(VolumeError, match="expected a label map with integers"):
         physiological_mask(labels + 0.5, {1: "brain"})
 
 
@@ -255,7 +255,7 @@ def test_background_clicks_lie_deep_in_the_hot_pieces_hottest_first():
 
 def test_a_background_click_takes_the_bladder_out_of_a_click_session():
     volume, organ, _, lesion = _bladder_and_lesion()
-    session = ThresholdSession(volume, "4.0")
+    session = ThresholdSession(volume, "SUV>=4")
     grown = session.click(np.unravel_index(lesion.argmax(), SHAPE))
     assert grown[organ].all()  # the lesion's click runs over into the bladder
     for click in background_clicks(volume, organ):
@@ -306,7 +306,7 @@ def test_bad_input_is_refused_by_name():
     for rim_mm in (-1.0, np.nan, "10"):
         with pytest.raises(VolumeError, match="rim_mm=.*0 or more"):
             without_physiology(volume, hot, organ, rim_mm=rim_mm)
-    with pytest.raises(VolumeError, match="most=-1; needed"):
+    with pytest.raises(VolumeError, match="most=-1; expected"):
         background_clicks(volume, organ, most=-1)
     with pytest.raises(GeometryError, match="mask of shape"):
         hot_spots(volume, hot[1:])

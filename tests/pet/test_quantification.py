@@ -149,8 +149,8 @@ def test_label_map_named_masks_and_single_masks_agree():
 
 def test_empty_mask_has_no_volume_and_no_suv():
     volume = Volume(np.ones(SHAPE), AFFINE, "SUVbw")
-    for rule in (None, "fixed4", "41%"):
-        values = _values(quantify(volume, np.zeros(SHAPE, bool), rule=rule))
+    for rule in (None, "SUV>=4", "41% SUVmax"):
+        values = _values(quantify(volume, np.zeros(SHAPE, bool), threshold=rule))
         assert np.isnan(values[["SUVmax", "SUVmean", "SUVpeak"]]).all()
         assert (values["MTV"], values["TLG"]) == (0.0, 0.0)
     assert len(quantify(volume, np.zeros(SHAPE, np.uint8))) == 0  # a label map without labels: no objects
@@ -163,10 +163,10 @@ def test_thresholds_keep_what_their_definition_says():
     mask = np.zeros(SHAPE, bool)
     mask[10, 10, 9:16] = True
     volume = Volume(data, AFFINE, "SUVbw")
-    assert threshold_mask(volume, mask, "fixed4").sum() == 4
-    assert threshold_mask(volume, mask, "41%").sum() == 2
+    assert threshold_mask(volume, mask, "SUV>=4").sum() == 4
+    assert threshold_mask(volume, mask, "41% SUVmax").sum() == 2
     voxel_ml = 4.07 * 4.07 * 3.0 / 1000.0
-    table = quantify(volume, mask, rule="41%")
+    table = quantify(volume, mask, threshold="41% SUVmax")
     assert _values(table)["MTV"] == pytest.approx(2 * voxel_ml)
     assert _values(table)["TLG"] == pytest.approx(14.2 * voxel_ml)
     assert table.definition.str.contains("41 %").all()
@@ -178,7 +178,7 @@ def test_a_threshold_of_ones_own_narrows_the_mask_and_says_why():
     volume, mask = Volume(data, AFFINE, "SUVbw"), np.ones(SHAPE, bool)
     rule = Threshold(2.5, "half of the spleen")
     assert threshold_mask(volume, mask, rule).sum() == 4
-    table = quantify(volume, mask, rule=rule)
+    table = quantify(volume, mask, threshold=rule)
     assert _values(table)["MTV"] == pytest.approx(4 * 4.07 * 4.07 * 3.0 / 1000.0)
     assert table.definition.str.contains(r"SUVbw >= 2\.5 \(half of the spleen\)").all()
 
@@ -272,7 +272,7 @@ def test_sul_of_an_impossible_person_or_formula_is_refused(person, formula, mess
 @pytest.mark.parametrize("unit", ["Bq/mL", "HU"])
 def test_other_units_are_refused_with_the_way_out(unit):
     volume = Volume(np.ones(SHAPE), AFFINE, unit, source="scan 8")
-    for call in (lambda: quantify(volume, _ball(9.0)), lambda: threshold_mask(volume, _ball(9.0), "41%")):
+    for call in (lambda: quantify(volume, _ball(9.0)), lambda: threshold_mask(volume, _ball(9.0), "41% SUVmax")):
         with pytest.raises(UnitError, match=f"scan 8 is in {unit}.*load_dicom"):
             call()
 
@@ -285,7 +285,7 @@ def test_other_units_are_refused_with_the_way_out(unit):
         (np.ones(SHAPE, np.float32), {}, VolumeError, "float32.*logits > 0"),
         ({"liver": np.ones(SHAPE, int)}, {}, VolumeError, "mask 'liver' is int64"),
         (np.full(SHAPE, -1), {}, VolumeError, "labels from 0 to 32767"),
-        (np.ones(SHAPE, bool), {"rule": "50%"}, VolumeError, "'fixed4' or '41%'"),
+        (np.ones(SHAPE, bool), {"threshold": "fifty"}, VolumeError, "unknown threshold rule 'fifty'.*'41% SUVmax'"),
         (np.ones(SHAPE, bool), {"peak": "middle"}, VolumeError, "'global' or 'local'"),
     ],
 )

@@ -6,7 +6,7 @@ from conftest import oblique
 from scipy.spatial.transform import Rotation
 
 from seganypet.errors import GeometryError, UnitError
-from seganypet.pet.registration import moved, register_rigid
+from seganypet.pet.registration import apply_transform, register_rigid
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Volume
 from seganypet.phantom import make_phantom
@@ -52,7 +52,7 @@ def errors(found: np.ndarray, true: np.ndarray, pet: Volume) -> tuple[float, flo
 def test_a_known_shift_and_rotation_are_recovered_and_the_same_seed_gives_the_same_bits():
     pet, ct = scans()
     true = turned(centre_mm(pet))
-    displaced = moved(ct, np.linalg.inv(true))
+    displaced = apply_transform(ct, np.linalg.inv(true))
     found = register_rigid(displaced, pet)
     off_mm, degrees = errors(found, true, pet)
     assert off_mm < 1.5 and degrees < 1.0
@@ -74,9 +74,9 @@ def test_a_left_handed_oblique_ct_on_a_finer_grid_is_laid_over_the_pet():
     affine[:3, 3] += centre_mm(pet) - (affine @ [*(np.array(shape) - 1) / 2, 1.0])[:3]
     awkward = resample_to(ct, Volume(np.zeros(shape), affine, "HU"))
     frame = turned(np.zeros(3), 25.0, np.array([100.0, -300.0, 50.0]))  # both scans lie obliquely in the scanner
-    pet, awkward = moved(pet, frame), moved(awkward, frame)
+    pet, awkward = apply_transform(pet, frame), apply_transform(awkward, frame)
     true = turned(centre_mm(pet))
-    off_mm, degrees = errors(register_rigid(moved(awkward, np.linalg.inv(true)), pet), true, pet)
+    off_mm, degrees = errors(register_rigid(apply_transform(awkward, np.linalg.inv(true)), pet), true, pet)
     assert off_mm < 1.5 and degrees < 1.0
 
 
@@ -94,27 +94,27 @@ def test_moved_lays_a_ct_on_the_pet_by_one_interpolation_of_its_own_voxels():
     ct = Volume(10 * x + z, affine, "HU", source="ramp", metadata={"modality": "CT"})
     transform = np.eye(4)
     transform[:3, 3] = (6, 0, -2)
-    there = moved(ct, transform)
+    there = apply_transform(ct, transform)
     assert there.data is ct.data and there.metadata == ct.metadata and there.source == "ramp"
     inner = (slice(4, 8), slice(4, 10), slice(3, 7))
     on_pet = resample_to(there, grid).data[inner]
     assert np.allclose(on_pet, (10 * (x + 6) + (z - 2))[inner], atol=0.01)
 
 
-def test_moved_by_the_inverse_comes_back(oblique_affine):
+def test_a_transform_and_its_inverse_cancel(oblique_affine):
     volume = Volume(np.zeros((4, 5, 6)), oblique_affine, "HU")
     transform = turned(np.array([10.0, 20.0, 30.0]), 40.0)
-    assert np.allclose(moved(moved(volume, transform), np.linalg.inv(transform)).affine, volume.affine)
-    # The same tissue: what the new place shows at p, the old place shows at transform @ p.
+    there = apply_transform(volume, transform)
+    assert np.allclose(apply_transform(there, np.linalg.inv(transform)).affine, volume.affine)
+    # The same tissue: what the moved volume shows at p, the original shows at transform @ p.
     point = np.array([3.0, -2.0, 7.0, 1.0])
-    there = moved(volume, transform).to_ijk(point[:3])
-    assert np.allclose(there, volume.to_ijk((transform @ point)[:3]))
+    assert np.allclose(there.to_ijk(point[:3]), volume.to_ijk((transform @ point)[:3]))
 
 
 def test_scans_in_the_wrong_unit_or_order_are_refused():
     pet, ct = scans()
     for moving, fixed in ((pet, ct), (pet, pet), (ct, ct)):
-        with pytest.raises(UnitError, match="a CT in HU is laid over a PET"):
+        with pytest.raises(UnitError, match="expected a moving CT in HU and a fixed PET"):
             register_rigid(moving, fixed)
 
 
@@ -122,12 +122,12 @@ def test_scans_that_do_not_overlap_or_show_nothing_are_refused():
     pet, ct = scans()
     far = np.eye(4)
     far[0, 3] = 2000.0
-    with pytest.raises(GeometryError, match="overlap by 0% of the smaller one.*moved"):
-        register_rigid(moved(ct, far), pet)
+    with pytest.raises(GeometryError, match="overlap by 0% of the smaller one.*apply_transform"):
+        register_rigid(apply_transform(ct, far), pet)
     with pytest.raises(GeometryError, match="every voxel is 0.0"):
         register_rigid(ct, Volume(np.zeros(pet.shape), pet.affine, "SUVbw"))
     with pytest.raises(GeometryError, match="transform: affine must be a finite 4 x 4 matrix"):
-        moved(ct, np.eye(3))
+        apply_transform(ct, np.eye(3))
 
 
 @pytest.mark.slow
@@ -135,5 +135,5 @@ def test_scans_that_do_not_overlap_or_show_nothing_are_refused():
 def test_a_large_displacement_is_recovered_on_whole_scans(seed):
     case = make_phantom(seed)
     true = turned(centre_mm(case.pet), 8.0, np.array([-20.0, 25.0, 30.0]))
-    off_mm, degrees = errors(register_rigid(moved(case.ct, np.linalg.inv(true)), case.pet), true, case.pet)
+    off_mm, degrees = errors(register_rigid(apply_transform(case.ct, np.linalg.inv(true)), case.pet), true, case.pet)
     assert off_mm < 1.5 and degrees < 0.5

@@ -71,7 +71,7 @@ def test_small_spots_and_long_lists_are_cut():
 
 def test_clicking_every_suggestion_ends_with_nothing_left():
     volume, alone = _scene(ORGAN, MILD, HOT)
-    session = ThresholdSession(volume, "4.0")
+    session = ThresholdSession(volume, "SUV>=4")
     for number in range(5):
         candidate = suggest_click(volume, session.masks, alone[0] >= 10)
         if candidate is None:

@@ -180,7 +180,7 @@ def cohort_table(tmp_path) -> Path:
 
 def test_cohort_on_disk_gives_what_the_same_cases_give_in_memory(cohort_table):
     # A file keeps its affine in float32, so a rule that smooths by the spacing may break a tie otherwise.
-    options = {"targets": ["spleen"], "baselines": ("41%", "2.5"), "progress": False}
+    options = {"targets": ["spleen"], "baselines": ("41% SUVmax", "SUV>=2.5"), "progress": False}
     on_disk = evaluate(Cohort.from_csv(cohort_table), Plodder(), 2, **options)
     in_memory = evaluate([memory_case("a", "a"), memory_case("b", "b")], Plodder(), 2, **options)
     pd.testing.assert_frame_equal(on_disk.drop(columns=TIMES), in_memory.drop(columns=TIMES))
@@ -188,7 +188,8 @@ def test_cohort_on_disk_gives_what_the_same_cases_give_in_memory(cohort_table):
 
 def test_command_line_writes_the_table_and_prints_means(cohort_table, tmp_path, capsys):
     output = tmp_path / "results.csv"
-    main([str(cohort_table), "--clicks", "2", "--targets", "liver", "--baselines", "41%", "--output", str(output)])
+    rule = ["--baselines", "41% SUVmax"]
+    main([str(cohort_table), "--clicks", "2", "--targets", "liver", *rule, "--output", str(output)])
     table = pd.read_csv(output)
     assert len(table) == 2 * 2 and (table["dsc"] == 1).all()  # SUV 5 on a background of 1
     assert "seen" in capsys.readouterr().out
@@ -205,7 +206,7 @@ def test_command_line_explains_itself_and_its_errors_without_a_traceback(tmp_pat
     assert told.returncode == 0 and not told.stderr
     options = ("--model", "--clicks", "--processes", "--cluster", "--protocol", "--retry-failed", "--seconds-per-click")
     words = (*COLUMNS, *PROTOCOLS, *RULES, *EMBEDDED, "seganypet-v1", "resume:", "time:", "examples:")
-    assert [word for word in (*options, *words) if word not in told.stdout] == ["4.0"]  # a rule that ... stands for
+    assert [word for word in (*options, *words) if word not in told.stdout] == ["SUV>=4"]  # a rule that ... stands for
     failed = run(str(tmp_path / "none.csv"), "--output", str(tmp_path / "out.csv"))
     assert failed.returncode == 1 and failed.stderr.startswith("error: ")
     assert "does not exist; expected a cohort.csv" in failed.stderr
@@ -213,20 +214,20 @@ def test_command_line_explains_itself_and_its_errors_without_a_traceback(tmp_pat
 
 def test_command_line_runs_on_the_samples_with_threshold_rules_alone(tmp_path, capsys):
     output = tmp_path / "results.csv"
-    arguments = [str(REPOSITORY / "data_samples" / "cohort.csv"), "--model", "41%", "--model", "fixed=4.0"]
+    arguments = [str(REPOSITORY / "data_samples" / "cohort.csv"), "--model", "41% SUVmax", "--model", "fixed=SUV>=4"]
     main([*arguments, "--clicks", "1", "--targets", "liver", "--baselines", "--output", str(output)])
     table = pd.read_csv(output)
-    assert set(table["model"]) == {"41%", "fixed"} and table["error"].isna().all()
+    assert set(table["model"]) == {"41% SUVmax", "fixed"} and table["error"].isna().all()
     said = capsys.readouterr().out
     assert "dsc_low" in said and "noc85" not in said  # which takes 20 rounds
 
 
 def test_command_line_says_what_failed(cohort_table, tmp_path, capsys):
     (tmp_path / "b.nii.gz").write_bytes(b"no scan")
-    main([str(cohort_table), "--clicks", "1", "--targets", "liver", "--baselines", "41%",
+    main([str(cohort_table), "--clicks", "1", "--targets", "liver", "--baselines", "41% SUVmax",
           "--output", str(tmp_path / "out.csv")])  # fmt: skip
     said = capsys.readouterr().out
-    assert "failed: case b, 41%, (whole case): VolumeError" in said and "--retry-failed" in said
+    assert "failed: case b, 41% SUVmax, (whole case): VolumeError" in said and "--retry-failed" in said
 
 
 def test_phantoms_and_a_network_go_through():
@@ -239,8 +240,8 @@ def test_phantoms_and_a_network_go_through():
     torch.manual_seed(0)
     model = Sam3D(ModelConfig(window_size=32, spacing_mm=8.0, encoder_dim=48, encoder_depth=1, prompt_dim=48)).eval()
     phantom = make_phantom(seed=7)
-    results = evaluate([phantom], model, 2, targets=["liver", "kidney_left"], baselines=("4.0",), progress=False)
-    assert set(results["model"]) == {"untrained", "4.0"} and set(results["case"]) == {"phantom_internal_7"}
+    results = evaluate([phantom], model, 2, targets=["liver", "kidney_left"], baselines=("SUV>=4",), progress=False)
+    assert set(results["model"]) == {"untrained", "SUV>=4"} and set(results["case"]) == {"phantom_internal_7"}
     network = results[results["model"] == "untrained"]
     assert network["dsc"].between(0, 1).all() and (network["seconds"] > 0).all()
     # The first click of a target is the simulator's, whoever is asked.
@@ -269,9 +270,9 @@ def test_several_models_of_every_kind_stand_in_one_table(tmp_path):
     torch.manual_seed(0)
     model = Sam3D(ModelConfig(window_size=32, spacing_mm=8.0, encoder_dim=48, encoder_depth=1, prompt_dim=48)).eval()
     save_model(tmp_path / "mine.safetensors", model, "mine")
-    models = [Plodder(), tmp_path / "mine.safetensors", "2.5", half_open]
-    results = evaluate([memory_case()], models, 1, targets=["liver"], baselines=("2.5", "4.0"), progress=False)
-    assert results["model"].tolist() == ["plodder", "mine", "2.5", "half_open", "4.0"]
+    models = [Plodder(), tmp_path / "mine.safetensors", "SUV>=2.5", half_open]
+    results = evaluate([memory_case()], models, 1, targets=["liver"], baselines=("SUV>=2.5", "SUV>=4"), progress=False)
+    assert results["model"].tolist() == ["plodder", "mine", "SUV>=2.5", "half_open", "SUV>=4"]
     weights = results.set_index("model")["weights"]
     assert weights.drop("mine").isna().all() and len(weights["mine"]) == 16
     named = {"first": tmp_path / "mine.safetensors", "second": model}

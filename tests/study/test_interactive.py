@@ -241,8 +241,8 @@ def test_the_command_runs_without_click_files(tmp_path):
     save_volume(study / "SUV.nii.gz", pet)
     save_mask(study / "SEG.nii.gz", tumour, pet)
     command = [
-        sys.executable, "-m", "seganypet.study.interactive", tmp_path / "autopet", "--model", "41% hottest",
-        "--output", tmp_path / "out.csv",
+        sys.executable, "-m", "seganypet.study.interactive", tmp_path / "autopet",
+        "--model", "41% SUVmax, from hottest", "--output", tmp_path / "out.csv",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr

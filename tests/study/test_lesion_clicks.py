@@ -78,7 +78,7 @@ def test_one_by_one_gives_each_lesion_its_clicks_and_scores_the_union(volume, tr
 def test_small_lesions_can_be_left_out_of_the_clicks_but_not_of_the_scores(volume, truth):
     rows = list(prompt_one_by_one(CubesByName(volume), truth, Dialogue(1), min_volume_ml=130 * VOXEL_ML))
     assert [row["lesion"] for row in rows] == ["lesion_01", "all"]
-    assert rows[-1]["fnv_ml"] == pytest.approx(250 * VOXEL_ML) and rows[-1]["fnv_share"] == pytest.approx(0.5)
+    assert rows[-1]["fnv_ml"] == pytest.approx(250 * VOXEL_ML) and rows[-1]["fnv_fraction"] == pytest.approx(0.5)
     assert rows[-1]["f1"] == pytest.approx(2 * 1 / (1 + 3)) and rows[-1]["lesions"] == 3
 
 
@@ -97,7 +97,7 @@ def test_scores_tell_missed_from_invented_and_measure_burden(volume, truth):
     scores = lesion_scores(mask, truth, volume.data, volume.voxel_volume_ml)
     assert scores["dsc"] == pytest.approx(2 * 75 / (83 + 500))
     assert scores["fpv_ml"] == pytest.approx(8 * VOXEL_ML) and scores["fnv_ml"] == pytest.approx(375 * VOXEL_ML)
-    assert scores["fnv_share"] == pytest.approx(375 / 500) and scores["f1"] == pytest.approx(2 * 1 / (2 + 3))
+    assert scores["fnv_fraction"] == pytest.approx(375 / 500) and scores["f1"] == pytest.approx(2 * 1 / (2 + 3))
     assert scores["mtv_ml"] == pytest.approx(83 * VOXEL_ML) and scores["true_mtv_ml"] == pytest.approx(500 * VOXEL_ML)
     assert scores["tlg"] == pytest.approx(3 * 83 * VOXEL_ML) and scores["true_tlg"] == pytest.approx(36.0)
 
@@ -119,7 +119,7 @@ def test_without_lesions_shares_are_undefined_and_all_that_is_found_is_false(vol
     mask[0:2, 0:2, 0:2] = True
     scores = lesion_scores(mask, nothing, volume.data, volume.voxel_volume_ml)
     # Were F1 0 here and undefined for an empty mask, the right answer would drop out of a mean, and the wrong one stay.
-    assert np.isnan(scores["dsc"]) and np.isnan(scores["fnv_share"]) and np.isnan(scores["f1"])
+    assert np.isnan(scores["dsc"]) and np.isnan(scores["fnv_fraction"]) and np.isnan(scores["f1"])
     assert scores["fpv_ml"] == pytest.approx(8 * VOXEL_ML) and scores["fnv_ml"] == 0
     assert np.isnan(lesion_scores(nothing, nothing, volume.data, volume.voxel_volume_ml)["f1"])
 
@@ -143,4 +143,4 @@ def test_of_more_lesions_than_a_session_holds_the_largest_are_clicked():
     volume = Volume(np.full(truth.shape, 3.0, np.float32), AFFINE, "SUVbw")
     rows = list(prompt_one_by_one(CubesByName(volume), truth, Dialogue(1)))
     assert len(rows) == 255 + 1 and rows[0]["true_mtv_ml"] == pytest.approx(2 * VOXEL_ML)
-    assert rows[-1]["total_clicks"] == 255 and rows[-1]["fnv_share"] > 0.4
+    assert rows[-1]["total_clicks"] == 255 and rows[-1]["fnv_fraction"] > 0.4

@@ -62,7 +62,7 @@ def test_every_method_is_clicked_as_suits_it(cohort, tmp_path):
     sick = table[table["case"] == "sick"]
     promptings = sick.groupby("model", sort=False)["prompting"].unique().map(list).to_dict()
     assert promptings == {
-        "SUV 4": ["no click"], "SUV 4, no hot organs": ["no click"], "deep": [*PROMPTINGS_3D],
+        "SUV>=4": ["no click"], "SUV>=4, no hot organs": ["no click"], "deep": [*PROMPTINGS_3D],
         "flat": ["per slice"], "cubes": ["one by one"],
     }  # fmt: skip
     whole = sick[sick["lesion"] == "all"].set_index(["model", "prompting", "click"])
@@ -75,11 +75,11 @@ def test_healthy_organs_are_the_false_alarm_of_a_threshold_and_can_be_left_out(c
     table = analysed(cohort, tmp_path)
     alone = table[table["prompting"] == "no click"].set_index(["case", "model"])
     kidney_ml = 1000 * 4.07 * 4.07 * 3 / 1000
-    assert alone.loc[("sick", "SUV 4"), "fpv_ml"] == pytest.approx(kidney_ml, rel=1e-3)
-    assert alone.loc[("sick", "SUV 4, no hot organs"), "fpv_ml"] == 0
-    assert alone.loc[("sick", "SUV 4, no hot organs"), "dsc"] == 1
-    assert alone.loc[("healthy", "SUV 4"), "fpv_ml"] == pytest.approx(kidney_ml, rel=1e-3)
-    assert np.isnan(alone.loc[("healthy", "SUV 4"), "dsc"])
+    assert alone.loc[("sick", "SUV>=4"), "fpv_ml"] == pytest.approx(kidney_ml, rel=1e-3)
+    assert alone.loc[("sick", "SUV>=4, no hot organs"), "fpv_ml"] == 0
+    assert alone.loc[("sick", "SUV>=4, no hot organs"), "dsc"] == 1
+    assert alone.loc[("healthy", "SUV>=4"), "fpv_ml"] == pytest.approx(kidney_ml, rel=1e-3)
+    assert np.isnan(alone.loc[("healthy", "SUV>=4"), "dsc"])
     # Without lesions there is nothing to click.
     assert set(table[table["case"] == "healthy"]["prompting"]) == {"no click"}
 
@@ -89,11 +89,12 @@ def test_3d_networks_are_prompted_as_asked_and_factories_keep_their_windows(coho
         return sap.Session(ThresholdNetwork(spacing_mm=4.0), volume, spacing_mm=6.0)
 
     models, asked = {"deep": MODELS["deep"], "mine": six_mm}, ["one by one, closely", "all at once"]
-    table = analyse_tumours(cohort, models, clicks=1, promptings=asked, rules=["41% hottest"], progress=False)
+    rules = ["41% SUVmax, from hottest"]
+    table = analyse_tumours(cohort, models, clicks=1, promptings=asked, rules=rules, progress=False)
     table = table[table["prompting"] != "no click"]
     assert table.groupby("model", sort=False)["prompting"].unique().map(list).to_dict() == {
         "deep": ["all at once", "one by one, closely"], "mine": ["all at once", "one by one"],
-        "41% hottest": ["one by one"],
+        "41% SUVmax, from hottest": ["one by one"],
     }  # fmt: skip
     # The released networks look at 1.5 mm: closer it does not get.
     fine = analyse_tumours(cohort, ThresholdNetwork(spacing_mm=1.5), clicks=1, rules=(), progress=False)
@@ -106,7 +107,7 @@ def test_lesions_below_the_least_are_not_clicked_and_a_case_of_such_has_no_page(
     options = {"min_volume_ml": 1000.0, "reports": tmp_path / "pages"}
     table = analysed(cohort, tmp_path, **options)
     one_by_one = table[table["prompting"] == "one by one"]
-    assert set(one_by_one["lesion"]) == {"all"} and (one_by_one["fnv_share"] == 1).all()
+    assert set(one_by_one["lesion"]) == {"all"} and (one_by_one["fnv_fraction"] == 1).all()
     assert not list((tmp_path / "pages").iterdir())
     monkeypatch.setattr(TumourScan, "of", lambda *_: pytest.fail("a finished case was opened again"))
     analysed(cohort, tmp_path, **options)
@@ -186,7 +187,7 @@ def test_totalsegmentator_output_is_found_by_case_and_its_absence_is_said(cohort
     bladder = np.zeros(SHAPE, bool)
     bladder[KIDNEY] = True
     save_mask(folder / "sick" / "urinary_bladder.nii.gz", bladder, pet)
-    with pytest.warns(UserWarning, match="does not speak of brain"):
+    with pytest.warns(UserWarning, match="has no label for brain"):
         scan = TumourScan.of(case, folder)
     np.testing.assert_array_equal(scan.physiology, bladder)
     with pytest.raises(SegAnyPETError, match="neither a folder healthy nor healthy.nii.gz"):
@@ -202,9 +203,9 @@ def test_a_finished_case_is_analysed_again_when_its_organs_change(cohort, tmp_pa
         mask[:] = False
         mask[KIDNEY if name == "brain" else (slice(0, 2), slice(0, 2), slice(0, 2))] = True
         save_mask(folder / "sick" / f"{name}.nii.gz", mask, cohort["sick"].load_pet())
-        with pytest.warns(UserWarning, match="does not speak of"):
+        with pytest.warns(UserWarning, match="has no label for"):
             table = analysed(only, tmp_path, totalsegmentator=folder)
-        found[name] = table.loc[table["model"] == "SUV 4, no hot organs", "fpv_ml"].item()
+        found[name] = table.loc[table["model"] == "SUV>=4, no hot organs", "fpv_ml"].item()
     assert found["urinary_bladder"] > 0 and found["brain"] == 0
 
 

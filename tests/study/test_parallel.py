@@ -15,7 +15,7 @@ from seganypet.study import methods, parallel
 from seganypet.study.evaluation import evaluate
 from seganypet.study.parallel import run_jobs
 
-OPTIONS = {"targets": ["liver", "spleen", "lesion"], "baselines": ("41%",), "progress": False}
+OPTIONS = {"targets": ["liver", "spleen", "lesion"], "baselines": ("41% SUVmax",), "progress": False}
 
 
 def same(left: pd.DataFrame, right: pd.DataFrame) -> None:

@@ -181,7 +181,7 @@ def test_what_fails_becomes_rows_and_the_others_go_on():
 def test_a_model_that_cannot_be_opened_on_a_scan_has_rows_for_every_target():
     case = memory_case()
     bq = MemoryCase("bq", "bq", Volume(case.pet.data, case.pet.affine, "Bq/mL"), case.organs)
-    results = evaluate([bq], ["41%", "4.0"], 1, targets=["liver", "spleen"], baselines=(), progress=False)
+    results = evaluate([bq], ["41% SUVmax", "SUV>=4"], 1, targets=["liver", "spleen"], baselines=(), progress=False)
     assert results["error"].isna().tolist() == [True, False, True, False]
     assert results["error"].iloc[1].startswith("UnitError: ")
 
@@ -191,7 +191,7 @@ def test_a_case_that_cannot_be_read_is_a_row_for_every_model_and_round(tmp_path)
 
     a = memory_case()
     broken = BrokenCase("b", str(tmp_path), a.pet, a.organs)
-    results = evaluate([broken, a], [CubeSession, "41%"], 2, targets=["liver"], baselines=(), progress=False)
+    results = evaluate([broken, a], [CubeSession, "41% SUVmax"], 2, targets=["liver"], baselines=(), progress=False)
     rows = results[results["case"] == "b"]
     assert rows["target"].tolist() == ["(whole case)"] * 4 and set(rows["error"]) == {"OSError: disk gone, or so"}
     summary = summarise(results, clicks=(1,))

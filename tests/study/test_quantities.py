@@ -57,9 +57,9 @@ def test_a_case_gives_its_organs_then_each_lesion_then_all_together(cohort):
 
 
 def test_a_rule_narrows_lesions_and_leaves_organs(cohort):
-    table = quantify_case(cohort["a"], rule="fixed4")
+    table = quantify_case(cohort["a"], threshold="SUV>=4")
     assert values(table, "MTV")["liver"] == pytest.approx(8 * VOXEL_ML, rel=1e-5)
-    together = values(quantify_case(cohort["a"], rule="41%"), "MTV")["lesions"]
+    together = values(quantify_case(cohort["a"], threshold="41% SUVmax"), "MTV")["lesions"]
     assert together == pytest.approx(13 * VOXEL_ML, rel=1e-5)  # 5 is 50 % of 10
 
 
@@ -138,9 +138,9 @@ def test_another_table_is_not_overwritten(cohort, tmp_path, content):
 
 
 def test_a_table_of_another_rule_is_not_mixed_in(cohort, tmp_path):
-    quantify_cohort(cohort, rule="41%", output=tmp_path / "table.csv", progress=False)
-    with pytest.raises(SegAnyPETError, match="made with rule 41%.* not rule fixed4"):
-        quantify_cohort(cohort, rule="fixed4", output=tmp_path / "table.csv", progress=False)
+    quantify_cohort(cohort, threshold="41% SUVmax", output=tmp_path / "table.csv", progress=False)
+    with pytest.raises(SegAnyPETError, match="made with threshold 41% SUVmax.* not threshold SUV>=4"):
+        quantify_cohort(cohort, threshold="SUV>=4", output=tmp_path / "table.csv", progress=False)
 
 
 def test_two_runs_do_not_overwrite_each_other(cohort, tmp_path):
@@ -152,7 +152,7 @@ def test_two_runs_do_not_overwrite_each_other(cohort, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*table*")) == ["table.csv", "table.csv.json"]
 
 
-@pytest.mark.parametrize("wrong", [{"rule": "42%"}, {"rule": 5}, {"peak": "x"}])
+@pytest.mark.parametrize("wrong", [{"threshold": "42%"}, {"threshold": 5}, {"peak": "x"}])
 def test_a_wrong_rule_is_refused_before_any_case_is_read(cohort, wrong):
     with pytest.raises(VolumeError, match="expected"):
         quantify_cohort(Cohort([replace(cohort["a"], pet=Path("none.nii.gz"))]), **wrong, progress=False)

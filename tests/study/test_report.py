@@ -13,7 +13,7 @@ from test_lesion_clicks import CubesByName
 import seganypet as sap
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError
 from seganypet.pet.volume import Volume
-from seganypet.study.report import MAX_PICTURES, NOT_FOR_CLINICAL_USE, write_report
+from seganypet.study.report import DISCLAIMER, MAX_PICTURES, write_report
 
 SHAPE = (40, 36, 44)
 AFFINE = oblique(spacing=(4.07, 3.0, 2.5), left_handed=True)
@@ -73,7 +73,7 @@ def test_the_page_asks_no_host_runs_no_script_and_describes_its_pictures(session
     assert not [name for _, attributes in page.tags for name in attributes if name in ("href", "onerror", "srcset")]
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page.source) and "url(" not in page.source
     assert page.text.count(HOSTILE) >= 3 and "lesion_01" in page.text
-    assert page.text.count(NOT_FOR_CLINICAL_USE) == 2
+    assert page.text.count(DISCLAIMER) == 2
 
 
 def test_numbers_on_the_page_are_those_of_quantify_and_sums_are_sums(session, tmp_path):
@@ -98,12 +98,12 @@ def test_every_click_stands_in_its_place_and_millimetres(session, tmp_path):
     page = Page(write_report(tmp_path / "page.html", session))
     rows = page.tables[-1][1:]
     expected = [
-        ("lesion_01", "this", (10, 10, 10)),
-        (HOSTILE, "this", (30, 20, 30)),
-        (HOSTILE, "not this", (33, 20, 30)),
+        ("lesion_01", "foreground", (10, 10, 10)),
+        (HOSTILE, "foreground", (30, 20, 30)),
+        (HOSTILE, "background", (33, 20, 30)),
     ]
-    for row, (name, said, ijk) in zip(rows, expected, strict=True):
-        assert row[:2] == [name, said] and tuple(map(int, row[2:5])) == ijk
+    for row, (name, label, ijk) in zip(rows, expected, strict=True):
+        assert row[:2] == [name, label] and tuple(map(int, row[2:5])) == ijk
         np.testing.assert_allclose([float(cell) for cell in row[5:]], session.volume.to_mm(ijk), atol=0.051)
 
 

@@ -15,7 +15,7 @@ from seganypet.errors import SegAnyPETError
 from seganypet.study.evaluation import evaluate
 from seganypet.study.results import ResultsFile
 
-OPTIONS = {"targets": ["liver", "spleen"], "baselines": ("41%",), "progress": False}
+OPTIONS = {"targets": ["liver", "spleen"], "baselines": ("41% SUVmax",), "progress": False}
 
 
 class Counting(CubeSession):
@@ -55,7 +55,7 @@ def test_a_finished_case_is_not_even_opened(tmp_path):
     both = evaluate([unread, b], CubeSession, 2, output=output, **OPTIONS)
     assert both["error"].isna().all() and both["case"].drop_duplicates().tolist() == ["a", "b"]
     # Another model opens it, and what stands there of the first one stays.
-    more = evaluate([unread], ["2.5"], 2, output=output, targets=["liver"], baselines=(), progress=False)
+    more = evaluate([unread], ["SUV>=2.5"], 2, output=output, targets=["liver"], baselines=(), progress=False)
     assert more["error"].notna().sum() == 2 and len(more) == len(both) + 2
     # Without the names of its targets it is opened again, and nothing of it is computed twice.
     (tmp_path / "results.csv.targets").write_text('{"case": "a", "ask')

@@ -11,7 +11,7 @@ from seganypet.study.tumour_summaries import summarise_tumours, two_d_against_th
 def row(case: str, model: str, prompting: str, click: int, total_clicks: int, dsc: float, **more) -> dict:
     facts = {"case": case, "patient": case, "model": model, "lesions_in_training": "none", "prompting": prompting}
     facts |= {"lesion": "all", "click": click, "total_clicks": total_clicks, "model_seconds": 1.0, "dsc": dsc}
-    return facts | {"fpv_ml": 1.0, "fnv_share": 0.1, "f1": 0.5, "lesions": 3, "volume_ml": np.nan} | more
+    return facts | {"fpv_ml": 1.0, "fnv_fraction": 0.1, "f1": 0.5, "lesions": 3, "volume_ml": np.nan} | more
 
 
 @pytest.fixture
@@ -59,15 +59,15 @@ def test_a_patient_with_three_scans_counts_once():
 
 
 def test_healthy_scans_count_for_no_method_but_in_a_column_of_their_own():
-    healthy = {"dsc": np.nan, "fnv_share": np.nan, "f1": np.nan, "lesions": 0, "fpv_ml": 300.0}
+    healthy = {"dsc": np.nan, "fnv_fraction": np.nan, "f1": np.nan, "lesions": 0, "fpv_ml": 300.0}
     rows = [
-        row("sick", "SUV 4", "no click", 0, 0, 0.4, fpv_ml=100.0),
-        row("healthy", "SUV 4", "no click", 0, 0, **healthy),
+        row("sick", "SUV>=4", "no click", 0, 0, 0.4, fpv_ml=100.0),
+        row("healthy", "SUV>=4", "no click", 0, 0, **healthy),
         row("sick", "deep", "one by one", 1, 3, 0.6),
     ]
     summary = summarise_tumours(pd.DataFrame(rows)).set_index("model")
     assert summary["patients"].tolist() == [1, 1] and summary["fpv_ml"].tolist() == [100.0, 1.0]
-    assert summary.loc["SUV 4", "healthy_fpv_ml"] == 300 and np.isnan(summary.loc["deep", "healthy_fpv_ml"])
+    assert summary.loc["SUV>=4", "healthy_fpv_ml"] == 300 and np.isnan(summary.loc["deep", "healthy_fpv_ml"])
 
 
 def test_a_comparison_without_rows_says_what_there_is(table):

@@ -245,7 +245,7 @@ def test_a_click_on_a_hidden_object_shows_it_and_an_empty_mask_is_said(widget, s
 
 def test_a_pet_in_bq_per_ml_is_saved_without_numbers(volume, tmp_path):
     activity = Volume(volume.data * 5000, AFFINE, "Bq/mL")
-    widget = ClickWidget(ThresholdSession(activity, "41%"), output_dir=tmp_path)
+    widget = ClickWidget(ThresholdSession(activity, "41% SUVmax"), output_dir=tmp_path)
     widget.click(ijk=BALL_IJK)
     assert [path.name for path in widget.save()] == ["mask.nii.gz", "clicks.json"] and not widget.enabled["numbers"]
 
@@ -342,7 +342,7 @@ def test_uncertainty_is_one_bit_where_the_logit_is_zero_and_follows_the_clicks(w
 
 
 def test_it_drives_other_sessions_too(volume):
-    widget = ClickWidget(ThresholdSession(volume, "2.5"))
+    widget = ClickWidget(ThresholdSession(volume, "SUV>=2.5"))
     mask = widget.click(ijk=BALL_IJK)
     np.testing.assert_array_equal(unpacked(widget.objects[0], widget.scan["shape"]), canonical(mask) > 0)
     assert not widget.enabled["uncertainty"]
