@@ -3,7 +3,7 @@
 Undefined stays undefined: overlap with an empty truth is NaN, is left out of means, and is to be counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +110,14 @@ def surface_dice(
     agreeing = np.count_nonzero(to_truth_mm[mask_surface] <= tolerance_mm)
     agreeing += np.count_nonzero(to_mask_mm[truth_surface] <= tolerance_mm)
     return float(agreeing / surface_voxels)
+
+
+# What `evaluate` measures of each mask, by the name of its column: called with mask and truth, bool, cropped to a box
+# that holds both, and the voxel size in mm. A metric that is added here is in its tables and summaries.
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[float]], float]] = {
+    "dsc": lambda mask, truth, spacing: dice(mask, truth),
+    "nsd": lambda mask, truth, spacing: surface_dice(mask, truth, spacing, max(spacing)),
+}
 
 
 def noc(dsc_per_click: Sequence[float], threshold: float = 0.85, cap: int = 20) -> ClicksNeeded:
@@ -258,7 +266,7 @@ def lesion_scores(
         voxel_volume_ml: Volume of one voxel, in mL.
 
     Returns:
-        dsc; fpv_ml, fnv_ml, f1 (see the functions of these names); fnv_share of the tumour's volume; lesions, their
+        dsc; fpv_ml, fnv_ml, f1 (see the functions of these names); fnv_fraction of the tumour's volume; lesions, their
         number (18-connected); and `tumour_burden`. NaN where undefined: a scan without lesions has no DSC, F1 or FNV
         share.
     """
@@ -270,7 +278,7 @@ def lesion_scores(
         "dsc": dice(found, true),
         "fpv_ml": fpv_ml(found, true, voxel_volume_ml),
         "fnv_ml": missed_ml,
-        "fnv_share": missed_ml / burden["true_mtv_ml"] if burden["true_mtv_ml"] else float("nan"),
+        "fnv_fraction": missed_ml / burden["true_mtv_ml"] if burden["true_mtv_ml"] else float("nan"),
         "f1": lesion_f1(found, true) if burden["true_mtv_ml"] else float("nan"),
         "lesions": ndimage.label(true, CONNECTED_18)[1],
     } | burden

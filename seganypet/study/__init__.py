@@ -1,5 +1,7 @@
 """Cohorts x methods x prompts -> tables.
 
+    engine       one for all studies: processes, resuming, added methods, changed files;  store  its files
+    workers      this process, several, or a Dask cluster
     protocol     how a simulated user clicks, and what is scored
     methods      networks, threshold rules and factories by name
     evaluation   organs and lesions under clicks (Tables 2 and 3 of the supplement)
