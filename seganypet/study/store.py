@@ -160,12 +160,13 @@ class ResultStore:
     def _table(self, lines: str) -> "pd.DataFrame":
         import pandas as pd
 
+        # Only an empty cell is missing: a case may be called "NA". Floats are parsed from text, which is exact.
         types = {name: _DTYPES[kind] for name, kind in self.columns.items()}
-        # Only an empty cell is missing: a case may be called "NA". A float is read to the bit.
-        return pd.read_csv(
-            StringIO(lines), names=list(types), dtype=types, keep_default_na=False, na_values=[""],
-            float_precision="round_trip",
+        table = pd.read_csv(
+            StringIO(lines), names=list(types), keep_default_na=False, na_values=[""],
+            dtype={name: str if dtype == "float64" else dtype for name, dtype in types.items()},
         )  # fmt: skip
+        return table.astype(types)
 
     def _write_table(self, lines: Iterable[tuple[str, str]]) -> None:
         text = StringIO()

@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 
 from seganypet.errors import SegAnyPETError
-from seganypet.study.tumour_summaries import summarise_tumours, two_d_against_three_d
+from seganypet.study.summaries import summarise_tumours, two_d_against_three_d
 
 
 def row(case: str, model: str, prompting: str, click: int, total_clicks: int, dsc: float, **more) -> dict:
-    facts = {"case": case, "patient": case, "model": model, "lesions_in_training": "none", "prompting": prompting}
-    facts |= {"lesion": "all", "click": click, "total_clicks": total_clicks, "model_seconds": 1.0, "dsc": dsc}
-    return facts | {"fpv_ml": 1.0, "fnv_share": 0.1, "f1": 0.5, "lesions": 3, "volume_ml": np.nan} | more
+    cells = {"case": case, "patient": case, "model": model, "lesions_in_training": "none", "prompting": prompting}
+    cells |= {"auto_zoom": False}
+    cells |= {"lesion": "all", "click": click, "total_clicks": total_clicks, "model_seconds": 1.0, "dsc": dsc}
+    return cells | {"fpv_ml": 1.0, "fnv_fraction": 0.1, "f1": 0.5, "lesions": 3, "volume_ml": np.nan} | more
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_a_patient_with_three_scans_counts_once():
 
 
 def test_healthy_scans_count_for_no_method_but_in_a_column_of_their_own():
-    healthy = {"dsc": np.nan, "fnv_share": np.nan, "f1": np.nan, "lesions": 0, "fpv_ml": 300.0}
+    healthy = {"dsc": np.nan, "fnv_fraction": np.nan, "f1": np.nan, "lesions": 0, "fpv_ml": 300.0}
     rows = [
         row("sick", "SUV 4", "no click", 0, 0, 0.4, fpv_ml=100.0),
         row("healthy", "SUV 4", "no click", 0, 0, **healthy),
