@@ -351,7 +351,7 @@ if len(lesions):
     largest = lesions.loc[lesions["quantity"] == "MTV"].sort_values("value").iloc[-1]
     there = cohort[largest["case"]]
     for rule in (None, "41%", "fixed4"):
-        by_rule = sap.quantify_case(there, rule=rule)
+        by_rule = sap.quantify_case(there, threshold=rule)
         mtv = by_rule.query("object == @largest.object and quantity == 'MTV'").iloc[0]
         print(f"{largest['case']} {largest['object']}: {mtv['value']:7.2f} mL   {mtv['definition']}")
 

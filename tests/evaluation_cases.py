@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from conftest import oblique
 
+from seganypet.cohort.case import InMemoryCase
 from seganypet.pet.views import VIEWS, ras_axes
 from seganypet.pet.volume import Volume
-from seganypet.cohort.case import InMemoryCase
 
 SHAPE = (26, 24, 20)
 TIMES = ["seconds", "model_seconds"]

@@ -106,7 +106,7 @@ def _on_cluster(
         futures = [client.submit(_with_threads, function, job, threads, pure=False) for job in jobs]
         indices = {future.key: index for index, future in enumerate(futures)}
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=client.loop):
                 yield indices[future.key], future.exception() or future.result()
         finally:
             client.cancel(futures)

@@ -97,7 +97,8 @@ def test_a_killed_run_resumes_where_it_stopped(cohort, tmp_path, monkeypatch):
     both = quantify_cohort(cohort, output=output, progress=False)
     assert asked == ["b"]
     assert len(both) == len(first) + len(both[both["case"] == "b"])
-    pd.testing.assert_frame_equal(pd.read_csv(output).drop(columns="error"), both.drop(columns="error"), check_dtype=False)
+    written = pd.read_csv(output).drop(columns="error")
+    pd.testing.assert_frame_equal(written, both.drop(columns="error"), check_dtype=False)
     again = quantify_cohort(cohort, output=output, progress=False)
     assert asked == ["b"] and len(again) == len(both)
 
