@@ -20,7 +20,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     the block raises or the process dies, whatever stood at `path` before is untouched.
 
     Args:
-        path: Where the finished file shall be.
+        path: Where the finished file will be.
 
     Raises:
         SegAnyPETError: If the parent folder does not exist or may not be written, or `path` is a folder.
@@ -33,7 +33,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     'case,dsc'
     """
     path = Path(path)
-    check_place(path)
+    check_writable(path)
     try:
         handle, temporary_name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.name, dir=path.parent)
     except OSError as error:
@@ -53,7 +53,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_place(path: str | os.PathLike) -> None:
+def check_writable(path: str | os.PathLike) -> None:
     """Raise SegAnyPETError if no file can come to be at `path`; to be asked before long work, not after it."""
     path = Path(path)
     if path.is_dir():
@@ -72,7 +72,7 @@ def only_writer(path: str | os.PathLike) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = Path(path)
-    check_place(path)
+    check_writable(path)
     try:
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
             yield
@@ -126,8 +126,9 @@ def cache_folder() -> Path:
 class FileHashes:
     """SHA-256 of files, each read once as long as nobody writes to it.
 
-    Whether somebody did is told by its inode, size, and times of writing and of change; the last no program can set
-    back. These times have a grain, so what was written within the last seconds is read again.
+    A file counts as unchanged while its inode, size, and times of writing and of change are as they were; the last one
+    no program can set back. Clocks of file systems are coarse, so a file that was written within the last two seconds
+    is read again.
     """
 
     def __init__(self) -> None:
@@ -150,9 +151,11 @@ class FileHashes:
             self._known[signature] = self._new[signature] = digits
         return digits
 
-    def remember(self, signature: Iterable, digits: str) -> None:
-        """Take over a hash that `take_new` of another run or process gave."""
+    def remember(self, signature: Iterable, digits: str, new: bool = False) -> None:
+        """Take over a hash from `take_new` of another run or process; `new` hands it on to the next `take_new` here."""
         self._known[tuple(signature)] = digits
+        if new:
+            self._new[tuple(signature)] = digits
 
     def take_new(self) -> list[tuple[tuple, str]]:
         """Signatures and hashes of the files that were read since the last call."""

@@ -55,7 +55,9 @@ class Case:
 
     def contents(self) -> dict[str, Any]:
         """What measurements of the case depend on, files by their paths; a study measures again what changed in it."""
-        return {name: getattr(self, name) for name in ("pet", "pet_unit", "organs", "organ_convention", "lesions")}
+        files = {"pet": self.pet, "organs": self.organs, "lesions": self.lesions}
+        paths = {name: None if path is None else Path(path) for name, path in files.items()}
+        return paths | {"pet_unit": self.pet_unit, "organ_convention": self.organ_convention}
 
     def load_pet(self) -> Volume:
         """Read the PET, in `pet_unit`."""

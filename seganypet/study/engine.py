@@ -144,9 +144,9 @@ def run_study(
 
     check_workers(processes, cluster, threads)
     cases = as_cases(cases, limit)
-    _check_names(cases)
-    elsewhere = cluster is not None or processes > 1
-    if elsewhere:
+    _check_names("cases", cases)
+    _check_names("models", study.methods)
+    if cluster is not None or processes > 1:
         _check_picklable(study, cases)
     path = None if output is None else Path(output)
     settings = dict(study.settings) | {"version": __version__}
@@ -190,31 +190,35 @@ class _Unit(NamedTuple):
 
 
 def _unfinished(study: Study, cases: Sequence[Any], store: ResultStore, retry_failed: bool) -> Iterator[_Job]:
+    """What is left to do; units that will be measured again are dropped from the store."""
     for case in cases:
-        left, changed = [], set()
-        for method in study.methods:
-            record = store.record((case.name, method.name))
-            reasons = _changes(study, case, method, record, store.hashes) if record else set()
-            if record is None or reasons or (retry_failed and record["failed"]):
-                left.append(method)
-                changed |= reasons
-        store.forget((case.name, method.name) for method in left)
-        if changed:
+        records = {method.name: store.record((case.name, method.name)) for method in study.methods}
+        finished = [method for method in study.methods if records[method.name] is not None]
+        inputs = _inputs(study, case, finished, store.hashes)
+        reasons: set[str] = set()
+        again = set()
+        for method in finished:
+            record, written = records[method.name], _contents(study.writes(case, method), store.hashes)
+            changed = _differences(inputs[method.name], record["inputs"])
+            changed |= _differences(written, record["outputs"]) & written.keys()
+            reasons |= changed
+            if changed or (retry_failed and record["failed"]):
+                again.add(method.name)
+        left = [one for one in study.methods if records[one.name] is None or one.name in again]
+        if reasons:
             warnings.warn(
-                f"case {case.name} is measured again: {', '.join(sorted(changed))} changed since {store.path} was "
+                f"case {case.name} is measured again: {', '.join(sorted(reasons))} changed since {store.path} was "
                 "written.",
                 stacklevel=4,
             )
         if left:
+            store.forget((case.name, method.name) for method in left)
             yield _Job(study, case, left, identified=store.path is not None)
 
 
-def _changes(study: Study, case: Any, method: Any, record: Mapping[str, Any], hashes: FileHashes) -> set[str]:
-    """Names of inputs and outputs of a finished unit that are not as they were."""
-    now, before = _inputs(study, case, method, hashes), record["inputs"]
-    changed = {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
-    written, before = _contents(study.writes(case, method), hashes), record["outputs"]
-    return changed | {name for name in written if name not in before or written[name] != before[name]}
+def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> set[str]:
+    """Names whose values differ, or that only one side has."""
+    return {name for name in now.keys() | before.keys() if now.get(name, "") != before.get(name, "")}
 
 
 # ---- measuring
@@ -234,11 +238,11 @@ def _measured(
     for index, result in run_jobs(_measure_elsewhere, jobs, processes, cluster, threads):
         job = jobs[index]
         if isinstance(result, Exception):
-            inputs = {m.name: _inputs(job.study, job.case, m, hashes) if job.identified else {} for m in job.methods}
-            result = [_failed(job, method, result, inputs[method.name]) for method in job.methods], [], []
+            inputs, rows = _inputs_of(job, hashes), [{"error": error_text(result)}]
+            result = [_unit(job, method, rows, inputs, hashes) for method in job.methods], [], []
         units, new_hashes, messages = result
         for signature, digits in new_hashes:
-            hashes.remember(signature, digits)
+            hashes.remember(signature, digits, new=True)
         for message in messages:
             warnings.warn(message, stacklevel=5)
         for unit in units:
@@ -248,23 +252,27 @@ def _measured(
 
 def _measure(job: _Job, hashes: FileHashes) -> Iterator[_Unit]:
     # Inputs are hashed before they are read: if one changes in between, the next run sees it.
-    inputs = {m.name: _inputs(job.study, job.case, m, hashes) if job.identified else {} for m in job.methods}
+    inputs = _inputs_of(job, hashes)
     left = {method.name: method for method in job.methods}
     try:
         for name, rows in job.study.measure(job.case, job.methods, job.study.settings):
-            method = left.pop(name)
-            outputs = _contents(job.study.writes(job.case, method), hashes) if job.identified else {}
-            yield _Unit(method, rows, inputs[name], outputs)
-        for name, method in left.items():  # nothing to say about this case
-            yield _Unit(method, [], inputs[name], {})
+            yield _unit(job, left.pop(name), rows, inputs, hashes)
+        rows = []  # what the study says nothing about has no rows
     except Exception as error:  # whatever a case does, the others go on
-        for name, method in left.items():
-            yield _failed(job, method, error, inputs[name])
+        rows = [{"error": error_text(error)}]
+    for method in left.values():
+        yield _unit(job, method, rows, inputs, hashes)
 
 
-def _failed(job: _Job, method: Any, error: Exception, inputs: Mapping[str, Any]) -> _Unit:
-    outputs = _contents(job.study.writes(job.case, method), FileHashes()) if job.identified else {}
-    return _Unit(method, [{"error": error_text(error)}], inputs, outputs)
+def _inputs_of(job: _Job, hashes: FileHashes) -> dict[str, dict[str, Any]]:
+    if job.identified:
+        return _inputs(job.study, job.case, job.methods, hashes)
+    return {method.name: {} for method in job.methods}
+
+
+def _unit(job: _Job, method: Any, rows: Rows, inputs: Mapping[str, Any], hashes: FileHashes) -> _Unit:
+    outputs = _contents(job.study.writes(job.case, method), hashes) if job.identified else {}
+    return _Unit(method, rows, inputs[method.name], outputs)
 
 
 def _measure_elsewhere(job: _Job) -> tuple[list[_Unit], list[tuple[tuple, str]], list[str]]:
@@ -290,10 +298,14 @@ def _standard_cells(study: Study, case: Any, method: StudyMethod) -> dict[str, A
 # ---- what a case is
 
 
-def _inputs(study: Study, case: Any, method: Any, hashes: FileHashes) -> dict[str, Any]:
+def _inputs(study: Study, case: Any, methods: Sequence[Any], hashes: FileHashes) -> dict[str, dict[str, Any]]:
+    """What the rows of a case by each method depend on, by content."""
+    if not methods:
+        return {}
     public = {name: value for name, value in getattr(case, "__dict__", {}).items() if not name.startswith("_")}
     contents = case.contents() if hasattr(case, "contents") else public
-    return {"patient": case.patient} | _contents(contents, hashes) | _contents(study.reads(case, method), hashes)
+    shared = {"patient": case.patient} | _contents(contents, hashes)
+    return {method.name: shared | _contents(study.reads(case, method), hashes) for method in methods}
 
 
 def _contents(thing: Any, hashes: FileHashes) -> Any:
@@ -309,17 +321,22 @@ def _contents(thing: Any, hashes: FileHashes) -> Any:
         return {str(name): _contents(value, hashes) for name, value in thing.items()}
     if isinstance(thing, list | tuple):
         return [_contents(value, hashes) for value in thing]
+    if isinstance(thing, np.generic):
+        return thing.item()
     if thing is None or isinstance(thing, str | int | float):
         return thing
     return _contents(thing.contents(), hashes) if hasattr(thing, "contents") else type(thing).__name__
 
 
 def _file_contents(path: Path, hashes: FileHashes) -> str | None:
-    """Hash of a file, or of the names and contents of a folder's files; None if there is neither."""
-    if path.is_dir():
-        files = sorted(one for one in path.iterdir() if one.is_file())
-        return hashlib.sha256("".join(f"{one.name} {hashes.sha256(one)}\n" for one in files).encode()).hexdigest()
-    return hashes.sha256(path) if path.is_file() else None
+    """Hash of a file, or of the names and contents of a folder's files; None of what cannot be read."""
+    try:
+        if path.is_dir():
+            files = sorted(one for one in path.iterdir() if one.is_file())
+            return hashlib.sha256("".join(f"{one.name} {hashes.sha256(one)}\n" for one in files).encode()).hexdigest()
+        return hashes.sha256(path)
+    except (OSError, SegAnyPETError):
+        return None  # whoever measures it will say why
 
 
 def as_cases(cohort: Iterable[Any], limit: int | None = None) -> list[Any]:
@@ -328,10 +345,10 @@ def as_cases(cohort: Iterable[Any], limit: int | None = None) -> list[Any]:
     return [InMemoryCase.from_phantom(case) if isinstance(case, PhantomCase) else case for case in first]
 
 
-def _check_names(cases: Sequence[Any]) -> None:
-    twice = [name for name, number in Counter(case.name for case in cases).items() if number > 1]
+def _check_names(kind: str, things: Sequence[Any]) -> None:
+    twice = [name for name, number in Counter(thing.name for thing in things).items() if number > 1]
     if twice:
-        raise SegAnyPETError(f"several cases are named {', '.join(twice)}; each needs a name of its own.")
+        raise SegAnyPETError(f"several {kind} are named {', '.join(twice)}; each needs a name of its own.")
 
 
 def _check_picklable(study: Study, cases: Sequence[Any]) -> None:

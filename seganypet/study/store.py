@@ -115,9 +115,7 @@ class ResultStore:
             if self._must_rewrite:
                 self._write_table(line for unit in self._lines.values() for line in unit)
             _append(self.path, "".join(line for line, _ in lines))
-            new_hashes = [{"file": list(signature), "sha256": digits} for signature, digits in self.hashes.take_new()]
-            notes = [*new_hashes, {"case": key[0], "model": key[1]} | record]
-            _append(self._beside, "".join(f"{json.dumps(note)}\n" for note in notes))
+            self._note({"case": key[0], "model": key[1]} | record)
         self._lines[key], self._records[key] = lines, record
 
     def finish(self, keys: Sequence[UnitKey]) -> "pd.DataFrame":
@@ -141,7 +139,13 @@ class ResultStore:
             known = {*keys}
             others = [line for key, unit in self._lines.items() if key not in known for line in unit]
             self._write_table([*asked, *others])
+            self._note()
         return self._table("".join(line for line, _ in asked))
+
+    def _note(self, *notes: Mapping[str, Any]) -> None:
+        """Append lines to the file beside the table, and what was hashed meanwhile."""
+        new_hashes = [{"file": list(signature), "sha256": digits} for signature, digits in self.hashes.take_new()]
+        _append(self._beside, "".join(f"{json.dumps(note)}\n" for note in (*new_hashes, *notes)))
 
     def _format(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         lines = []

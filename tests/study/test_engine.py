@@ -149,7 +149,7 @@ def test_arrays_folders_and_settings_of_a_case_count(tmp_path):
 
     def what(case, reads=None) -> dict:
         study = engine.Study("any", {}, {}, None, reads=lambda case, method: reads or {})
-        return engine._inputs(study, case, None, engine.FileHashes())
+        return engine._inputs(study, case, study.methods, engine.FileHashes())[""]
 
     case, changed = memory_case(), memory_case()
     assert what(case) == what(memory_case())
