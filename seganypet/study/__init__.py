@@ -1,7 +1,6 @@
 """Cohorts x methods x prompts -> tables.
 
-    engine       one for all studies: processes, resuming, added methods, changed files;  store  its files
-    workers      this process, several, or a Dask cluster
+    engine       runs any study: store (its table on disk)  identity (of a case)  workers (processes, clusters)
     protocol     how a simulated user clicks, and what is scored
     methods      networks, threshold rules and factories by name
     evaluation   organs and lesions under clicks (Tables 2 and 3 of the supplement)

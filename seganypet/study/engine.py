@@ -16,7 +16,6 @@ The unit of work is one case by one method. What a finished unit was measured on
 cases and methods are measured alone, a corrected label again, and a folder that was only moved is not.
 """
 
-import hashlib
 import os
 import warnings
 from collections import Counter
@@ -26,14 +25,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-
 from seganypet import __version__
 from seganypet._files import FileHashes
 from seganypet.cohort.case import InMemoryCase
 from seganypet.errors import SegAnyPETError
-from seganypet.pet.volume import Volume
 from seganypet.phantom import PhantomCase
+from seganypet.study.identity import contents_of, contents_of_case
 from seganypet.study.store import ResultStore
 from seganypet.study.workers import check_picklable, check_workers, run_jobs
 
@@ -42,10 +39,15 @@ if TYPE_CHECKING:
 
 
 class StudyMethod(Protocol):
-    """What the engine asks of a method: a name for the table, and digits that identify its weights, if any."""
+    """What the engine asks of a method."""
 
-    name: str
-    weights: str | None
+    @property
+    def name(self) -> str:
+        """Name in the table."""
+
+    @property
+    def weights(self) -> str | None:
+        """Digits that identify its weights; None of what has none."""
 
 
 @dataclass(frozen=True)
@@ -195,16 +197,18 @@ def _unfinished(study: Study, cases: Sequence[Any], store: ResultStore, retry_fa
         records = {method.name: store.record((case.name, method.name)) for method in study.methods}
         finished = [method for method in study.methods if records[method.name] is not None]
         inputs = _inputs(study, case, finished, store.hashes)
-        reasons: set[str] = set()
-        again = set()
-        for method in finished:
-            record, written = records[method.name], _contents(study.writes(case, method), store.hashes)
+        left, reasons = [], set()
+        for method in study.methods:
+            record = records[method.name]
+            if record is None:
+                left.append(method)
+                continue
+            written = contents_of(study.writes(case, method), store.hashes)
             changed = _differences(inputs[method.name], record["inputs"])
             changed |= _differences(written, record["outputs"]) & written.keys()
-            reasons |= changed
             if changed or (retry_failed and record["failed"]):
-                again.add(method.name)
-        left = [one for one in study.methods if records[one.name] is None or one.name in again]
+                left.append(method)
+                reasons |= changed
         if reasons:
             warnings.warn(
                 f"case {case.name} is measured again: {', '.join(sorted(reasons))} changed since {store.path} was "
@@ -214,6 +218,12 @@ def _unfinished(study: Study, cases: Sequence[Any], store: ResultStore, retry_fa
         if left:
             store.forget((case.name, method.name) for method in left)
             yield _Job(study, case, left, identified=store.path is not None)
+
+
+def _inputs(study: Study, case: Any, methods: Sequence[Any], hashes: FileHashes) -> dict[str, dict[str, Any]]:
+    """What the rows of a case by each method depend on, by content."""
+    case_contents = contents_of_case(case, hashes) if methods else {}
+    return {method.name: case_contents | contents_of(study.reads(case, method), hashes) for method in methods}
 
 
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> set[str]:
@@ -271,7 +281,7 @@ def _inputs_of(job: _Job, hashes: FileHashes) -> dict[str, dict[str, Any]]:
 
 
 def _unit(job: _Job, method: Any, rows: Rows, inputs: Mapping[str, Any], hashes: FileHashes) -> _Unit:
-    outputs = _contents(job.study.writes(job.case, method), hashes) if job.identified else {}
+    outputs = contents_of(job.study.writes(job.case, method), hashes) if job.identified else {}
     return _Unit(method, rows, inputs[method.name], outputs)
 
 
@@ -290,53 +300,12 @@ def error_text(error: BaseException) -> str:
 
 
 def _standard_cells(study: Study, case: Any, method: StudyMethod) -> dict[str, Any]:
-    cells = {"case": case.name, "patient": case.patient, "model": method.name, "weights": method.weights}
-    cells |= {"version": __version__} | study.settings
+    cells: dict[str, Any] = {"case": case.name, "patient": case.patient, "model": method.name}
+    cells |= {"weights": method.weights, "version": __version__, **study.settings}
     return {name: value for name, value in cells.items() if name in study.columns}
 
 
-# ---- what a case is
-
-
-def _inputs(study: Study, case: Any, methods: Sequence[Any], hashes: FileHashes) -> dict[str, dict[str, Any]]:
-    """What the rows of a case by each method depend on, by content."""
-    if not methods:
-        return {}
-    public = {name: value for name, value in getattr(case, "__dict__", {}).items() if not name.startswith("_")}
-    contents = case.contents() if hasattr(case, "contents") else public
-    shared = {"patient": case.patient} | _contents(contents, hashes)
-    return {method.name: shared | _contents(study.reads(case, method), hashes) for method in methods}
-
-
-def _contents(thing: Any, hashes: FileHashes) -> Any:
-    """What identifies something by its content, as JSON holds it: hashes of files, folders and arrays, plain values."""
-    if isinstance(thing, Volume):
-        return thing.fingerprint()
-    if isinstance(thing, np.ndarray):
-        head = f"{thing.dtype}{thing.shape}".encode()
-        return hashlib.sha256(head + np.ascontiguousarray(thing).tobytes()).hexdigest()
-    if isinstance(thing, Path):
-        return _file_contents(thing, hashes)
-    if isinstance(thing, Mapping):
-        return {str(name): _contents(value, hashes) for name, value in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [_contents(value, hashes) for value in thing]
-    if isinstance(thing, np.generic):
-        return thing.item()
-    if thing is None or isinstance(thing, str | int | float):
-        return thing
-    return _contents(thing.contents(), hashes) if hasattr(thing, "contents") else type(thing).__name__
-
-
-def _file_contents(path: Path, hashes: FileHashes) -> str | None:
-    """Hash of a file, or of the names and contents of a folder's files; None of what cannot be read."""
-    try:
-        if path.is_dir():
-            files = sorted(one for one in path.iterdir() if one.is_file())
-            return hashlib.sha256("".join(f"{one.name} {hashes.sha256(one)}\n" for one in files).encode()).hexdigest()
-        return hashes.sha256(path)
-    except (OSError, SegAnyPETError):
-        return None  # whoever measures it will say why
+# ---- cases and methods
 
 
 def as_cases(cohort: Iterable[Any], limit: int | None = None) -> list[Any]:

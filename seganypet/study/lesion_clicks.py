@@ -21,7 +21,7 @@ from seganypet.study.protocol import ClickProtocol, simulate_clicks
 
 ALL = "all"  # in the column `lesion`: the scores of all lesions together
 ALL_AT_ONCE, ONE_BY_ONE, PER_SLICE, NO_CLICK = "all at once", "one by one", "per slice", "no click"
-PROMPTINGS_3D = (ALL_AT_ONCE, ONE_BY_ONE)
+PROMPTINGS_3D: tuple[str, ...] = (ALL_AT_ONCE, ONE_BY_ONE)
 
 
 def prompt_all_at_once(session: ClickSession, truth: np.ndarray, protocol: ClickProtocol) -> Iterator[dict[str, Any]]:

@@ -121,7 +121,7 @@ def analyse_tumours(
     if unknown := [one for one in promptings if one not in PROMPTINGS_3D]:
         said = ". Auto zoom is an argument of its own, auto_zoom=True" if "closely" in str(unknown[0]) else ""
         raise SegAnyPETError(f"promptings: {unknown[0]!r}; expected {' or '.join(map(repr, PROMPTINGS_3D))}{said}.")
-    settings = {
+    settings: dict[str, Any] = {
         "clicks": clicks, "clicks_at_once": clicks_at_once or clicks, "min_volume_ml": float(min_volume_ml),
         "promptings": [one for one in PROMPTINGS_3D if one in promptings],
         "auto_zoom": [one for one in (False, True) if one in auto_zoom],
@@ -168,10 +168,10 @@ def analyse_case(
 
 def without_clicks(scan: TumourScan, method: HotThreshold) -> Iterator[dict[str, Any]]:
     """What a threshold calls tumour that nobody clicks: everywhere, or outside the organs that are hot in health."""
-    if method.without_organs and scan.physiology is None:
-        return
     mask = hot_mask(scan.pet, method.suv)
     if method.without_organs:
+        if scan.physiology is None:
+            return
         mask = without_physiology(scan.pet, mask, scan.physiology)
     row = {"prompting": NO_CLICK, "auto_zoom": False, "lesion": ALL, "click": 0, "total_clicks": 0}
     yield row | lesion_scores(mask, scan.truth, scan.pet.data, scan.pet.voxel_volume_ml)

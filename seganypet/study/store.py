@@ -75,7 +75,7 @@ class ResultStore:
         with ExitStack() as stack:
             stack.enter_context(only_writer(self.path))
             if self.path.exists():
-                self._read()
+                self._read(self.path)
             else:
                 header = {"study": self.study, "settings": self.settings}
                 self._beside.write_text(json.dumps(header) + "\n", encoding="utf-8")
@@ -113,7 +113,7 @@ class ResultStore:
         record["failed"] = any(row.get("error") for row in rows)
         if self.path is not None:
             if self._must_rewrite:
-                self._write_table(line for unit in self._lines.values() for line in unit)
+                self._write_table(self.path, [line for unit in self._lines.values() for line in unit])
             _append(self.path, "".join(line for line, _ in lines))
             self._note({"case": key[0], "model": key[1]} | record)
         self._lines[key], self._records[key] = lines, record
@@ -138,7 +138,7 @@ class ResultStore:
         if self.path is not None:
             known = {*keys}
             others = [line for key, unit in self._lines.items() if key not in known for line in unit]
-            self._write_table([*asked, *others])
+            self._write_table(self.path, [*asked, *others])
             self._note()
         return self._table("".join(line for line, _ in asked))
 
@@ -172,16 +172,16 @@ class ResultStore:
         )  # fmt: skip
         return table.astype(types)
 
-    def _write_table(self, lines: Iterable[tuple[str, str]]) -> None:
+    def _write_table(self, path: Path, lines: Iterable[tuple[str, str]]) -> None:
         text = StringIO()
         csv.writer(text, lineterminator="\n").writerow(self.columns)
         content = (text.getvalue() + "".join(line for line, _ in lines)).encode()
-        if not self.path.exists() or self.path.read_bytes() != content:
-            with replace_atomically(self.path) as temporary:
+        if not path.exists() or path.read_bytes() != content:
+            with replace_atomically(path) as temporary:
                 temporary.write_bytes(content)
         self._must_rewrite = False
 
-    def _read(self) -> None:
+    def _read(self, path: Path) -> None:
         notes = self._read_notes()
         header = notes.pop(0)
         if header["study"] != self.study:
@@ -189,7 +189,7 @@ class ResultStore:
                 f"{self.path} is a table of the study {header['study']}, not of {self.study}; choose another output."
             )
         self._check_settings(header["settings"])
-        rows = self._read_rows()
+        rows = self._read_rows(path)
         for note in notes:
             if "file" in note:
                 self.hashes.remember(note["file"], note["sha256"])
@@ -223,8 +223,8 @@ class ResultStore:
             os.truncate(self._beside, len(whole))
         return notes
 
-    def _read_rows(self) -> dict[UnitKey, list[tuple[str, str]]]:
-        content = self.path.read_bytes()
+    def _read_rows(self, path: Path) -> dict[UnitKey, list[tuple[str, str]]]:
+        content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]  # a last line without its end was cut by a kill
         self._must_rewrite |= whole != content or not whole
         rows: dict[UnitKey, list[tuple[str, str]]] = {}
