@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and told apart by what is in them."""
 
+import errno
 import hashlib
 import os
 import re
@@ -73,15 +74,20 @@ def only_writer(path: str | os.PathLike) -> Iterator[None]:
 
     path = Path(path)
     check_writable(path)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise SegAnyPETError(
             f"{path} is being written by another run; wait for its end, or choose another output."
         ) from error
-    except PermissionError as error:
-        raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network file systems have no locks
+            raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def unsafe_name(names: Iterable[str], taken: Iterable[str] = ()) -> tuple[str, str] | None:

@@ -165,7 +165,7 @@ def run_study(
                         failures.setdefault(case.name, row["error"])
         table = store.finish([(case.name, method.name) for case in cases for method in study.methods])
     for name, error in failures.items():
-        warnings.warn(f"case {name}: {error}", stacklevel=3)
+        warnings.warn(f"case {name} failed: {error}", stacklevel=3)
     return table
 
 

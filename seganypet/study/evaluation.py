@@ -70,7 +70,7 @@ def columns() -> dict[str, type]:
 
 
 class EvaluationCase(Protocol):
-    """What `evaluate` calls of a case; `cohort.Case` and `InMemoryCase` have it."""
+    """What `evaluate` calls of a case, such as `Case`, `CTCase` or `InMemoryCase`."""
 
     name: str
     patient: str
@@ -122,7 +122,8 @@ def evaluate(
         output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
 
     Returns:
-        One row per case, target, model and round, in this order; `COLUMNS` says what is in them.
+        One row per case, target, model and round, in this order; `COLUMNS` says what is in them. What else `output`
+        holds stays there.
 
     Raises:
         SegAnyPETError: No rounds; an unknown target, strategy, protocol, rule or network; two models of one name; and

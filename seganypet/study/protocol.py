@@ -2,21 +2,20 @@
 
 Two protocols, by name.
 
-"whole_volume", ours: a session sees the whole scan. DSC and NSD are taken after every click, over the whole volume, of
-the mask as it then is.
+"whole_volume", ours: a session sees the whole scan. `metrics.METRICS` are taken after every click, over the whole
+volume, of the mask as it then is.
 
 "release", what the public releases of SAM-Med3D and SegAnyPET did in their older evaluation: for each target the scan
 is cut to a window centred on the centre of the TRUTH's bounding box, the first click goes at random into the truth,
-later ones at random into the error; DSC and NSD are taken inside this window, and after each click the best so far
-counts, by DSC. It flatters in four ways: the network is told where the target is, and never sees one off its centre;
-what a target larger than the window has outside it is not missed; a leak beyond the window does not count; and a mask
-that later clicks spoil keeps its best score. The window is the network's own (voxels times spacing), or 192 mm (128
-voxels of 1.5 mm) for what has none, along the scan's own axes and with 0 beyond the scan. Resampling and intensities
-remain the network's.
+later ones at random into the error; metrics are taken inside this window, and after each click the best so far counts,
+by DSC. It flatters in four ways: the network knows where the target is, and never sees one off centre; the part of a
+target outside the window is not missed; a leak beyond the window does not count; and a mask that later clicks spoil
+keeps its best score. The window is the network's own (voxels times spacing), or 192 mm (128 voxels of 1.5 mm) for what
+has none, along the scan's own axes and with 0 beyond the scan. Resampling and intensities remain the network's.
 
 A slicewise session has `click_slices(clicks) -> mask` beside `reset`, and `axis`, a key of `views.VIEWS`. It gets one
-click on each slice that holds the target in the first round, then one on each such slice whose mask is wrong; it keeps
-what earlier rounds said. Which slices hold the target is told to nobody else: an oracle that 3D networks lack.
+click on each slice that holds the target in the first round, then one on each such slice whose mask is wrong; it
+remembers the clicks of earlier rounds. Which slices hold the target only an oracle knows, which 3D networks lack.
 """
 
 import time
@@ -206,7 +205,7 @@ def release_window(pet: Volume, truth: np.ndarray, window_mm: float) -> tuple[Vo
     Args:
         pet: The scan.
         truth: True inside the target, shape of `pet`, bool, not empty.
-        window_mm: Its side.
+        window_mm: Side of the window, in mm.
 
     Returns:
         Scan and truth inside the window, 0 and False beyond the scan; and its first voxel in `pet`, which may be

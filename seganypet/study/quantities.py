@@ -1,4 +1,4 @@
-"""The organs and lesions of a whole cohort in numbers, case after case."""
+"""Every organ and lesion of a cohort in numbers."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,7 +72,15 @@ def _quantify(
 def quantify_case(
     case: Case, pet: Volume | None = None, *, threshold: Rule | None = None, peak: str = "global"
 ) -> "pandas.DataFrame":
-    """As `quantify_cohort`, for one case, whose PET may be given if it is loaded.
+    """`quantify` for every organ and every lesion of one case.
+
+    Args:
+        case: The case; its PET is in SUVbw.
+        pet: Its PET if it is loaded already.
+        threshold, peak: As for `quantify_cohort`.
+
+    Returns:
+        The columns of `quantify_cohort` but for error.
 
     Raises:
         SegAnyPETError: Files that cannot be read, labels on another grid or of unknown meaning, a PET in Bq/mL.

@@ -318,7 +318,7 @@ def test_a_failure_is_a_row_until_it_is_asked_to_be_tried_again(folder, tmp_path
     real = cases[1].scan.read_bytes()
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"fails" if path.name == "b" else read(path))
-    with pytest.warns(UserWarning, match="case b: OSError: disk gone, or so"):
+    with pytest.warns(UserWarning, match="case b failed: OSError: disk gone, or so"):
         failed = count_bytes(cases, output=output)
     assert set(failed.loc[failed["case"] == "b", "error"]) == {"OSError: disk gone, or so"}
     assert failed["model"][failed["case"] == "b"].tolist() == ["above 50", "above 100"]
@@ -339,16 +339,16 @@ def test_two_processes_and_a_cluster_make_the_same_table(folder, tmp_path):
 
     cases = byte_cases(folder)
     cases[2].scan.write_bytes(b"fails")
-    with pytest.warns(UserWarning, match="case c"):
+    with pytest.warns(UserWarning, match="case c failed"):
         whole = count_bytes(cases, output=tmp_path / "one.csv")
-    with pytest.warns(UserWarning, match="case c"):
+    with pytest.warns(UserWarning, match="case c failed"):
         SAME(count_bytes(cases, processes=2, output=tmp_path / "two.csv"), whole)
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.ERROR}
-    with LocalCluster(**options) as cluster, pytest.warns(UserWarning, match="case c"):
+    with LocalCluster(**options) as cluster, pytest.warns(UserWarning, match="case c failed"):
         SAME(count_bytes(cases, cluster=cluster.scheduler_address, output=tmp_path / "dask.csv"), whole)
     one, two, dask = ((tmp_path / f"{name}.csv").read_bytes() for name in ("one", "two", "dask"))
     assert one == two == dask
-    with pytest.warns(UserWarning, match="case c"):
+    with pytest.warns(UserWarning, match="case c failed"):
         SAME(count_bytes(cases, processes=2), whole)  # Dask taught pickle things, see copyreg; processes still work
     notes = [json.loads(line) for line in (tmp_path / "two.csv.jsonl").read_text().splitlines()]
     assert all(note["inputs"]["scan"] for note in notes if "inputs" in note)

@@ -187,7 +187,7 @@ def test_models_of_a_command_line_run_on_the_samples_with_threshold_rules_alone(
 
 def test_a_case_that_fails_is_said_by_name(cohort_table):
     (cohort_table.parent / "b.nii.gz").write_bytes(b"no scan")
-    with pytest.warns(UserWarning, match="case b: VolumeError"):
+    with pytest.warns(UserWarning, match="case b failed: VolumeError"):
         results = evaluate(Cohort.from_csv(cohort_table), "41%", 1, targets=["liver"], rules=(), progress=False)
     failed = results[results["error"].notna()]
     assert failed[["case", "target"]].to_numpy().tolist() == [["b", "(whole case)"]]

@@ -218,7 +218,7 @@ def test_a_cohort_with_click_files_resumes_after_a_kill(cohort, tmp_path, monkey
     write_autopet_clicks(folder / "sick_clicks.json", AutoPETClicks(((12, 12, 12), (33, 11, 27))))
     models = {"deep": ThresholdNetwork(spacing_mm=4.0)}
     options = {"output": tmp_path / "interactive.csv", "progress": False}
-    with pytest.warns(UserWarning, match="case healthy: .*neither healthy_clicks.json nor healthy.json"):
+    with pytest.warns(UserWarning, match="case healthy failed: .*neither healthy_clicks.json nor healthy.json"):
         table = evaluate_interactive(cohort, models, folder, **options)
     assert list(table.columns) == list(COLUMNS) and table["case"].tolist() == ["sick"] * 11 + ["healthy"]
     table = table[table["error"].isna()]

@@ -139,7 +139,7 @@ def test_a_run_resumes_where_it_stopped_and_reads_its_own_table(cohort, tmp_path
 
 def test_a_case_that_cannot_be_read_is_named_and_the_others_are_analysed(cohort, tmp_path):
     cohort["healthy"].pet.write_bytes(b"not a scan")
-    with pytest.warns(UserWarning, match="case healthy: .*healthy_pet"):
+    with pytest.warns(UserWarning, match="case healthy failed: .*healthy_pet"):
         table = analysed(cohort, tmp_path)
     assert set(table.loc[table["error"].isna(), "case"]) == {"sick"}
     assert set(summarise_tumours(table)["patients"]) == {1}

@@ -86,7 +86,7 @@ def test_cases_that_cannot_be_measured_are_named_with_the_reason(cohort):
     assert failed.to_dict() == {"bq": True, "bare": True, "gone": True, "b": False}
     messages = [str(one.message) for one in said]
     for name, why in (("bq", "Bq/mL"), ("bare", "nothing to measure"), ("gone", "does not exist")):
-        assert any(f"case {name}: " in message and why in message for message in messages)
+        assert any(f"case {name} failed: " in message and why in message for message in messages)
 
 
 def test_a_killed_run_resumes_where_it_stopped(cohort, tmp_path, monkeypatch):
