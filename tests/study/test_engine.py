@@ -229,6 +229,7 @@ def test_a_unit_without_its_line_or_with_other_rows_is_measured_again(folder, tm
     assert len(measured()) == 8
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the system does not list its processes in /proc")
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_worker_outlives_its_parent(folder, tmp_path, signal_number):
     """Whatever ends the parent, while workers are at work for minutes; and an interrupt ends all in seconds."""
