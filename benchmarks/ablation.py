@@ -120,7 +120,7 @@ def run_one(study: Study, arm: str, seed: int, work: Path, table: Path, limit: i
         model = train(run_config(study, arm, seed), work, processes=1, progress=False)
     cases = [LazyPhantom(number, "internal", work) for number in INTERNAL_SEEDS][:limit]
     cases += [LazyPhantom(number, "external", work) for number in EXTERNAL_SEEDS][:limit]
-    results = evaluate(cases, model, 5, targets=ORGANS, baselines=(), progress=False)
+    results = evaluate(cases, model, 5, targets=ORGANS, rules=(), progress=False)
     results = results.assign(arm=arm, training_seed=seed, domain=results["case"].str.split("_").str[1])
     results.to_csv(table, index=False)
 

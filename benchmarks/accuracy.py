@@ -17,12 +17,13 @@ import pandas as pd
 
 import seganypet as sap
 from seganypet._files import replace_atomically
+from seganypet.cohort.case import InMemoryCase
 from seganypet.errors import ClickError, GeometryError
 from seganypet.metrics import dice
 from seganypet.pet.volume import Volume
 from seganypet.prompting.simulate import first_click
 from seganypet.prompting.thresholds import FloodFill
-from seganypet.study.evaluation import MemoryCase, summarise
+from seganypet.study.summaries import summarise
 
 HERE = Path(__file__).parent
 # Seeds 50, 51, 100, 200, 300 to 309, 400 to 407, 901 to 905 and 9500 to 9507 were looked at during development, or
@@ -46,10 +47,13 @@ class LazyPhantom:
     kept_in: Path | None = None
 
     @property
-    def case(self) -> str:
+    def name(self) -> str:
         return f"phantom_{self.domain}_{self.seed}"
 
-    patient = case
+    patient = name
+
+    def contents(self) -> dict[str, int | str]:
+        return {"seed": self.seed, "domain": self.domain}
 
     def load_pet(self) -> Volume:
         kept = self.kept_in / f"{self.name}.pickle" if self.kept_in else None
@@ -57,7 +61,7 @@ class LazyPhantom:
             memory = pickle.loads(kept.read_bytes())
         else:
             made = sap.make_phantom(self.seed, self.domain)
-            memory = MemoryCase(self.name, self.name, made.pet, made.organs, made.lesions)
+            memory = InMemoryCase(self.name, self.name, made.pet, made.organs, made.lesions)
             if kept:
                 with replace_atomically(kept) as temporary:
                     temporary.write_bytes(pickle.dumps(memory))
@@ -78,10 +82,10 @@ class Sarcoma:
     folder: Path
 
     @property
-    def case(self) -> str:
+    def name(self) -> str:
         return self.folder.name
 
-    patient = case
+    patient = name
 
     def load_pet(self) -> Volume:
         return sap.load_volume(self.folder / "PET_image.nii.gz", unit="SUVbw")
@@ -155,7 +159,7 @@ def best_thresholds(cases: Sequence[Sarcoma]) -> pd.DataFrame:
 def main() -> None:
     """Command line: writes one tidy CSV and one summary per set of cases."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", help="name of a model or path of a checkpoint; baselines alone without it")
+    parser.add_argument("model", nargs="?", help="name of a model or path of a checkpoint; without it rules alone")
     parser.add_argument("--real-data", type=Path, help="folder with sts/STS_002 .. STS_013")
     parser.add_argument("--sts", nargs="*", default=[f"{n:03}" for n in range(2, 14)], help="numbers of sarcoma cases")
     parser.add_argument("--only", choices=("internal", "external", "sts"), help="one set of cases")
@@ -172,15 +176,14 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         output = options.output / f"accuracy_{name}.csv"
-        if model and output.exists():  # the rules' rows are kept; a network of this name may have other weights now
-            earlier = pd.read_csv(output)
-            kept = (earlier["model"] != model.name) & ~earlier["model"].str.contains("oracle")
-            earlier[kept].to_csv(output, index=False)
-        results = sap.evaluate(cases, model, clicks=5, output=output)
+        results = sap.evaluate(cases, model, clicks=5)
         if name == "sts":
-            results = results[~results["model"].str.contains("oracle")]
             results = pd.concat([results, best_thresholds(cases)], ignore_index=True)
-            results.round(4).to_csv(output, index=False)
+        if output.exists():  # the rows of other networks stay; one of this name may have other weights now
+            earlier = pd.read_csv(output)
+            others = earlier[~earlier["model"].isin(results["model"])]
+            results = pd.concat([others, results], ignore_index=True)
+        (results.round(4) if name == "sts" else results).to_csv(output, index=False)
         summary = summarise(results)
         summary.round(3).to_csv(output.with_name(f"{output.stem}_summary.csv"), index=False)
         print(f"\n{name}\n{summary.round(3).to_string(index=False)}")

@@ -9,12 +9,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import seganypet as sap
+from seganypet.metrics import METRICS
 from seganypet.prompting.session import Session
+from seganypet.study import protocol
 
 ORGANS = ("liver", "spleen", "aorta")
 
@@ -40,22 +41,23 @@ def overhead(model: str = "tiny", seed: int = 101, clicks: int = 5) -> dict[str,
         opened.reset = timed("network", opened.reset)
         return opened
 
-    rounds = import_module("seganypet.study.protocol")
-    parts = {"dice": "scores", "surface_dice": "scores", "first_click": "clicks", "next_click": "clicks"}
-    before = {name: getattr(rounds, name) for name in parts}
+    before = {name: getattr(protocol, name) for name in ("first_click", "next_click")}
+    metrics = dict(METRICS)
     try:
-        for name, part in parts.items():
-            setattr(rounds, name, timed(part, before[name]))
+        for name, function in before.items():
+            setattr(protocol, name, timed("clicks", function))
+        METRICS.update({name: timed("scores", function) for name, function in metrics.items()})
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             sap.evaluate(
-                [phantom], {model: session}, clicks, targets=ORGANS, baselines=(), progress=False,
+                [phantom], {model: session}, clicks, targets=ORGANS, rules=(), progress=False,
                 output=Path(folder) / "results.csv",
             )  # fmt: skip
             spent["all"] = time.perf_counter() - start
     finally:
+        METRICS.update(metrics)
         for name, function in before.items():
-            setattr(rounds, name, function)
+            setattr(protocol, name, function)
     spent["rest"] = spent["all"] - spent["network"] - spent["scores"]
     return dict(spent)
 

@@ -15,6 +15,7 @@ import torch
 
 import seganypet as sap
 from benchmarks.accuracy import Sarcoma, best_thresholds
+from seganypet.cohort.case import InMemoryCase
 from seganypet.cohort.labels import lesion_instances, lesion_name
 from seganypet.metrics import bootstrap_interval, lesion_scores
 from seganypet.pet.physiology import physiology_from_clicks
@@ -24,8 +25,8 @@ from seganypet.prompting.suggest import background_clicks
 from seganypet.prompting.thresholds import RULES
 from seganypet.study.interactive import interactive_scores, interactive_steps
 from seganypet.study.lesion_clicks import PROMPTINGS_3D
-from seganypet.study.methods import open_closely, resolve_methods
-from seganypet.study.tumour_scan import PhantomInMemory, TumourScan
+from seganypet.study.methods import auto_zoom_options, open_session, resolve_methods
+from seganypet.study.tumour_scan import TumourScan
 
 HERE = Path(__file__).parent
 # Seeds 400 to 407 were looked at, and settings chosen by 400 and 403.
@@ -39,7 +40,7 @@ class Phantoms:
 
     def __iter__(self):
         for seed in SEEDS:
-            yield PhantomInMemory(sap.make_phantom(seed, lesions="disseminated"))
+            yield InMemoryCase.from_phantom(sap.make_phantom(seed, lesions="disseminated"))
 
 
 def scattered(output: Path) -> None:
@@ -52,11 +53,12 @@ def scattered(output: Path) -> None:
     summary = sap.summarise_tumours(table).drop(columns="healthy_fpv_ml")  # everybody has lesions
     summary.round(4).to_csv(output / "tumours_summary.csv", index=False)
     differences = pd.concat(
-        sap.two_d_against_three_d(table, model_2d, model_3d, prompting).assign(
-            model_2d=model_2d, model_3d=model_3d, prompting_3d=prompting
+        sap.two_d_against_three_d(table, model_2d, model_3d, prompting, auto_zoom=zoom).assign(
+            model_2d=model_2d, model_3d=model_3d, prompting_3d=prompting, auto_zoom_3d=zoom
         )
         for model_2d, model_3d in zip(NETWORKS_2D, NETWORKS_3D, strict=True)
         for prompting in PROMPTINGS_3D
+        for zoom in (False, True)
     )
     differences.round(4).to_csv(output / "tumours_2d_against_3d.csv", index=False)
     print(summary.round(3).to_string(index=False))
@@ -69,7 +71,7 @@ def real(folder: Path, output: Path) -> None:
     networks = {name: partial(opened, name) for name in ("tiny-base", "tiny-organs")}
     # Looking from afar first was chosen on STS_002 to _005.
     networks["tiny-base, 6 then 3 mm"] = partial(opened, "tiny-base", spacing_mm=6.0, min_spacing_mm=3.0)
-    results = sap.evaluate(cases, networks, clicks=5, baselines=RULES)
+    results = sap.evaluate(cases, networks, clicks=5, rules=RULES)
     results = pd.concat([results, best_thresholds(cases)], ignore_index=True)
     shown = results.loc[results["click"].isin([1, 3, 5]), ["case", "model", "click", "dsc"]]
     shown.round(4).to_csv(output / "tumours_sts.csv", index=False)
@@ -107,11 +109,11 @@ def physiology(output: Path) -> None:
             ways[f"without_physiology, {name}"] = (kept, len(clicks))
         for way, (mask, clicks) in ways.items():
             scores = lesion_scores(mask, scan.truth, pet.data, pet.voxel_volume_ml)
-            rows.append({"case": scan.name, "SUV 4": way, "clicks": clicks} | scores)
+            rows.append({"case": scan.name, "SUV>=4": way, "clicks": clicks} | scores)
     table = pd.DataFrame(rows)
     table.round(4).to_csv(output / "tumours_physiology.csv", index=False)
     measures = ["clicks", "dsc", "fpv_ml", "fnv_fraction", "f1"]
-    print(table.groupby("SUV 4", sort=False)[measures].mean().round(3).to_string())
+    print(table.groupby("SUV>=4", sort=False)[measures].mean().round(3).to_string())
 
 
 def interactive(output: Path) -> None:
@@ -120,12 +122,12 @@ def interactive(output: Path) -> None:
     for case in Phantoms():
         scan = TumourScan.of(case)
         given = simulate_autopet_clicks(scan.truth, scan.pet)
-        for method in resolve_methods(["tiny-base", "tiny-organs"], ["41% SUVmax, from hottest"], open_closely):
-            for objects, background in (("each", True), ("each", False), ("one", True)):
+        for method in resolve_methods(["tiny-base", "tiny-organs"], ["41% SUVmax, from hottest"]):
+            for objects, background in (("per_lesion", True), ("per_lesion", False), ("single", True)):
                 clicks = given if background else given._replace(background=())
-                steps = interactive_steps(method.open(scan.pet), clicks, scan.truth, objects)
-                facts = {"case": scan.name, "model": method.name, "objects": objects, "background": background}
-                rows.append(facts | interactive_scores(steps)._asdict())
+                steps = interactive_steps(method.open(scan.pet, auto_zoom=True), clicks, scan.truth, objects)
+                row = {"case": scan.name, "model": method.name, "objects": objects, "background": background}
+                rows.append(row | interactive_scores(steps)._asdict())
     table = pd.DataFrame(rows)
     table.round(4).to_csv(output / "tumours_interactive.csv", index=False)
     keys = ["model", "objects", "background"]
@@ -140,7 +142,7 @@ def speed(model: str = "tiny-base", seed: int = 406, clicks: int = 3) -> None:
     count = int(instances.max())
     clicked = 0.0
     start = time.perf_counter()
-    session = open_closely(network, phantom.pet)
+    session = open_session(network, phantom.pet, **auto_zoom_options(network))
     for number in range(1, count + 1):
         session.select(lesion_name(number))
         lesion = instances == number

@@ -176,11 +176,9 @@ for name, session in by_hand.items():
 
 # %%
 results = sap.evaluate(
-    cohort, [model_2d, *models_3d], clicks=rounds, targets=wanted, baselines=rules, processes=processes,
-    output=output / f"results_{rounds}.csv", progress=processes > 1,
+    cohort, [model_2d, *models_3d], clicks=rounds, targets=wanted, rules=rules, processes=processes,
+    output=output / f"results_{'_'.join(targets) or 'all'}_{rounds}.csv", progress=processes > 1,
 )  # fmt: skip
-asked = results["case"].isin([one.name for one in cohort]) & results["target"].isin(wanted)
-results = results[asked & results["model"].isin([model_2d, *models_3d, *rules])].copy()  # not of earlier runs
 results["scanner"] = results["case"].str.extract("(internal|external)", expand=False).fillna("this cohort")
 shown = [number for number in (1, 3, 5) if number <= rounds]
 at = results[results["click"].isin(shown) & results["dsc"].notna()]
@@ -283,7 +281,7 @@ _ = ax.figure.colorbar(dots, ax=ax, label="DSC after one click here", shrink=0.7
 
 # %%
 some = [name for name in ("liver", "spleen", "aorta") if name in wanted] or wanted[:1]
-common = {"clicks": rounds, "targets": some, "first": "random", "then": "random_error", "baselines": ()}
+common = {"clicks": rounds, "targets": some, "first": "random", "then": "random_error", "rules": ()}
 both = pd.concat([
     sap.evaluate(cohort, models_3d[-1], protocol=protocol, progress=False, **common).assign(told=protocol)
     for protocol in ("whole_volume", "release")
@@ -327,7 +325,7 @@ rows = []
 for modality, cases in (("PET", list(with_ct)), ("registered CT", [CTCase(one, register=True) for one in with_ct])):
     for name in (model_2d, *(one for one in models_3d if modality == "PET" or one.startswith("sam-med3d"))):
         if cases:
-            table = sap.evaluate(cases[:1], name, clicks=rounds, targets=some, baselines=(), progress=False)
+            table = sap.evaluate(cases[:1], name, clicks=rounds, targets=some, rules=(), progress=False)
             by_prompt = table[table["click"].isin(shown)].groupby("prompt", sort=False)["dsc"].mean()
             rows += [(name, modality, prompt, dsc) for prompt, dsc in by_prompt.items()]
 

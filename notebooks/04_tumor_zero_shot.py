@@ -46,6 +46,7 @@ from IPython.display import display
 from matplotlib.ticker import MaxNLocator
 
 import seganypet as sap
+from seganypet.cohort.case import InMemoryCase
 from seganypet.cohort.labels import lesion_instances
 from seganypet.metrics import lesion_scores
 from seganypet.pet.physiology import physiology_from_clicks
@@ -53,12 +54,11 @@ from seganypet.pet.plots import COLOURS
 from seganypet.prompting.autopet_clicks import simulate_autopet_clicks, write_autopet_clicks
 from seganypet.prompting.simulate import first_click
 from seganypet.prompting.suggest import background_clicks
-from seganypet.study.evaluation import MemoryCase
 from seganypet.study.interactive import interactive_scores, interactive_steps
 from seganypet.study.lesion_clicks import prompt_one_by_one
-from seganypet.study.methods import open_closely
-from seganypet.study.protocol import Dialogue
-from seganypet.study.tumour_scan import PhantomInMemory, TumourScan
+from seganypet.study.methods import auto_zoom_options, open_session
+from seganypet.study.protocol import ClickProtocol
+from seganypet.study.tumour_scan import TumourScan
 
 # %% [markdown]
 # ## Parameters
@@ -92,7 +92,7 @@ if data:
     cases = [case for case in sap.Cohort.from_path(data) if case.lesions]
     assert cases, f"data={data!r}: no case has labels of lesions."
 else:
-    cases = [PhantomInMemory(sap.make_phantom(seed, lesions="disseminated")) for seed in phantom_seeds]
+    cases = [InMemoryCase.from_phantom(sap.make_phantom(seed, lesions="disseminated")) for seed in phantom_seeds]
 organs_from = totalsegmentator_dir or None
 scan = next((one for one in (TumourScan.of(case, organs_from) for case in cases) if one.truth.any()), None)
 assert scan is not None, "No case has a lesion: there is nothing to click."
@@ -152,10 +152,11 @@ _ = axes[1].legend(loc="lower right")
 # gets the same number of clicks, from afar and closely. **Which lesions will gain most?**
 
 # %%
-# For networks with windows of 4 mm, `open_closely` is Session(network, pet, spacing_mm=2.0, min_spacing_mm=1.5).
-sessions = {"from afar": sap.Session(network, pet), "closely": open_closely(network, pet)}
+# For networks with windows of 4 mm, auto zoom is spacing_mm=2.0, min_spacing_mm=1.5.
+zoom = auto_zoom_options(network)
+sessions = {"from afar": sap.Session(network, pet), "closely": open_session(network, pet, **zoom)}
 dialogues = pd.concat([
-    pd.DataFrame(prompt_one_by_one(session, truth, Dialogue(clicks))).assign(look=name)
+    pd.DataFrame(prompt_one_by_one(session, truth, ClickProtocol(clicks))).assign(look=name)
     for name, session in sessions.items()
 ])  # fmt: skip
 each = dialogues[dialogues["lesion"] != "all"]
@@ -188,7 +189,7 @@ _ = sap.show_slices(pet, {"truth": lesion, **drawn}, clicks=clicked, at_ijk=clic
 # the next lesion). It never points to what is colder than SUV 4: when it is done, faint lesions may be left.
 
 # %%
-by_hand = open_closely(network, pet)
+by_hand = open_session(network, pet, **zoom)
 suggestions = []
 for number in range(1, 4):  # three lesions are accepted here; the rest is yours
     suggestion = sap.suggest_click(pet, by_hand.masks, physiology=scan.physiology)
@@ -249,8 +250,8 @@ table = sap.analyse_tumours(
 )  # fmt: skip
 summary = sap.summarise_tumours(table)
 shown = summary[summary["click"].isin([0, 1, 3, clicks, clicks_at_once])]
-columns = ["model", "lesions_in_training", "prompting", "click", "total_clicks", "dsc", "dsc_low", "dsc_high",
-           "fpv_ml", "fnv_fraction", "f1", "lesion_dsc"]  # fmt: skip
+columns = ["model", "lesions_in_training", "prompting", "auto_zoom", "click", "total_clicks", "dsc", "dsc_low",
+           "dsc_high", "fpv_ml", "fnv_fraction", "f1", "lesion_dsc"]  # fmt: skip
 print(f"means over {table['patient'].nunique()} patients; intervals: 95 % bootstrap; lesion_dsc: lesions from 3 mL")
 print(shown[columns].round(2).to_string(index=False))
 
@@ -268,13 +269,14 @@ print(shown[columns].round(2).to_string(index=False))
 
 # %%
 _, ax = plt.subplots(figsize=(9, 5), layout="constrained")
-styles = {"all at once": "o:", "all at once, closely": "o--", "one by one": "^:", "one by one, closely": "^--",
-          "per slice": "s-"}  # fmt: skip
+styles = {("all at once", False): "o:", ("all at once", True): "o--", ("one by one", False): "^:",
+          ("one by one", True): "^--", ("per slice", False): "s-"}  # fmt: skip
 colours = dict(zip(summary["model"].unique(), COLOURS, strict=False))
-with_clicks = summary[summary["prompting"].isin(styles)]
-for (name, prompting), rows in with_clicks.groupby(["model", "prompting"], sort=False):
+with_clicks = summary[summary["prompting"] != "no click"]
+for (name, prompting, zoomed), rows in with_clicks.groupby(["model", "prompting", "auto_zoom"], sort=False):
     look = {"color": colours.get(name, "black"), "markersize": 4}
-    ax.plot(rows["total_clicks"], rows["dsc"], styles[prompting], label=f"{name}, {prompting}", **look)
+    label = f"{name}, {prompting}{', auto zoom' if zoomed else ''}"
+    ax.plot(rows["total_clicks"], rows["dsc"], styles[prompting, zoomed], label=label, **look)
 for style, (_, row) in zip((":", "-.", "--"), summary[summary["prompting"] == "no click"].iterrows(), strict=False):
     ax.axhline(row["dsc"], linestyle=style, color="grey", label=f"{row['model']}, no click")
 ax.set(xscale="log", xlabel="clicks on a scan, all lesions", ylabel="DSC, all lesions", ylim=(0, 1))
@@ -291,8 +293,10 @@ _ = ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 # %%
 differences = pd.concat([
-    sap.two_d_against_three_d(table, model_2d, model_3d, prompting).assign(three_d=prompting)
-    for prompting in table.loc[table["model"] == model_3d, "prompting"].unique()
+    sap.two_d_against_three_d(table, model_2d, model_3d, prompting, auto_zoom=zoomed).assign(
+        three_d=prompting, auto_zoom=zoomed
+    )
+    for prompting, zoomed in table.loc[table["model"] == model_3d, ["prompting", "auto_zoom"]].drop_duplicates().values
 ])  # fmt: skip
 print(f"DSC of {model_2d} less DSC of {model_3d}, patient by patient")
 print(differences.round(2).to_string(index=False))
@@ -312,9 +316,9 @@ print(published.pivot_table(index="model", columns="click", values="dsc", sort=F
 # One by one, each lesion has a DSC. Against its volume, its heat, the clicks that it got, and by network:
 
 # %%
-single = table[table["prompting"].str.startswith("one by one") & (table["lesion"] != "all")]
-finest = single.groupby("model")["prompting"].transform("max")  # "one by one, closely", where a method has that
-single = single[single["prompting"] == finest]
+single = table[(table["prompting"] == "one by one") & (table["lesion"] != "all")]
+finest = single.groupby("model")["auto_zoom"].transform("max")  # with auto zoom, where a method has that
+single = single[single["auto_zoom"] == finest]
 of_network = single[single["model"] == model_3d]
 figure, axes = plt.subplots(1, 4, figsize=(16, 4), layout="constrained", sharey=True)
 for colour, number in zip(COLOURS, sorted({1, clicks}), strict=False):
@@ -405,8 +409,8 @@ if organs is not None:
     clicked_organs = physiology_from_clicks(pet, not_this)
     if clicked_organs.any():
         masks[f"SUV>=4, {len(not_this)} clicks"] = sap.without_physiology(pet, masks["SUV>=4"], clicked_organs)
-if isinstance(cases[0], PhantomInMemory):
-    phantom = next(case.phantom for case in cases if case.name == scan.name)
+if isinstance(cases[0], InMemoryCase):
+    phantom = next(case for case in cases if case.name == scan.name)
     liver = sap.liver_reference(pet, phantom.organs == 1, exclude=truth)
     print(liver.text)
     print(f"PERCIST's threshold is SUVbw {liver.rule.suvbw:.2f} in this patient")
@@ -416,7 +420,7 @@ scores = {name: lesion_scores(mask, truth, pet.data, pet.voxel_volume_ml) for na
 alarms = pd.DataFrame(scores).T
 alarms["false_ml"] = {name: np.count_nonzero(mask & ~truth) * pet.voxel_volume_ml for name, mask in masks.items()}
 print(alarms[["dsc", "fpv_ml", "false_ml", "fnv_ml", "f1", "mtv_ml", "true_mtv_ml"]].round(2).to_string())
-if isinstance(cases[0], PhantomInMemory):
+if isinstance(cases[0], InMemoryCase):
     left = masks["SUV>=4, no hot organs"] & ~truth
     tissues = pd.Series(phantom.anatomy[left]).map(phantom.anatomy_names).value_counts() * pet.voxel_volume_ml
     print("what is left and no lesion lies in:", ", ".join(f"{name} {ml:.0f} mL" for name, ml in tissues[:4].items()))
@@ -453,8 +457,8 @@ for ax in axes.flat[len(masks):]:
 given = simulate_autopet_clicks(truth, pet, count=10, seed=0)
 write_autopet_clicks(output / f"{scan.name}_clicks.json", given)
 _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-for number, objects in enumerate(("one", "each")):
-    steps = interactive_steps(open_closely(network, pet), given, truth, objects=objects)
+for number, objects in enumerate(("single", "per_lesion")):
+    steps = interactive_steps(open_session(network, pet, **zoom), given, truth, objects=objects)
     ax.plot(steps["step"], steps["dsc"], "o-", color=COLOURS[number], label=f"{model_3d}, objects={objects!r}")
     scores = {name: round(value, 2) for name, value in interactive_scores(steps)._asdict().items()}
     print(f"objects={objects!r}: {scores}")
@@ -485,8 +489,8 @@ for number in (2, 3):
     sarcoma = sap.load_volume(folder / "PET_image.nii.gz", unit="SUVbw")
     drawn = sap.load_labels(folder / "PET_mask.nii.gz", like=sarcoma) > 0
     scores = sap.evaluate(
-        [MemoryCase(folder.name, folder.name, sarcoma, lesions=drawn)], [model_3d, *others], clicks=5,
-        targets=["lesions"], baselines=["41% SUVmax, from hottest"], progress=False,
+        [InMemoryCase(folder.name, folder.name, sarcoma, lesions=drawn)], [model_3d, *others], clicks=5,
+        targets=["lesions"], rules=["41% SUVmax, from hottest"], progress=False,
     )  # fmt: skip
     rows.append(scores[scores["click"].isin([1, 3, 5])])
     first = first_click(drawn, spacing=sarcoma.spacing)

@@ -101,13 +101,13 @@ from .study.quantities import quantify_cohort as quantify_cohort
 from .study.report import write_report as write_report
 from .study.summaries import effort as effort
 from .study.summaries import summarise as summarise
-from .study.supplement import published as published
-from .study.tumour_summaries import (
+from .study.summaries import (
     summarise_tumours as summarise_tumours,
 )
-from .study.tumour_summaries import (
+from .study.summaries import (
     two_d_against_three_d as two_d_against_three_d,
 )
+from .study.supplement import published as published
 from .training.config import TrainConfig as TrainConfig
 from .training.loop import train as train
 from .widgets.annotate import AnnotationWidget as AnnotationWidget

@@ -1,11 +1,13 @@
 """Files that are either whole or absent, and told apart by what is in them."""
 
+import errno
 import hashlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from seganypet.errors import SegAnyPETError
@@ -19,7 +21,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     the block raises or the process dies, whatever stood at `path` before is untouched.
 
     Args:
-        path: Where the finished file shall be.
+        path: Where the finished file will be.
 
     Raises:
         SegAnyPETError: If the parent folder does not exist or may not be written, or `path` is a folder.
@@ -32,7 +34,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     'case,dsc'
     """
     path = Path(path)
-    check_place(path)
+    check_writable(path)
     try:
         handle, temporary_name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.name, dir=path.parent)
     except OSError as error:
@@ -52,7 +54,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_place(path: str | os.PathLike) -> None:
+def check_writable(path: str | os.PathLike) -> None:
     """Raise SegAnyPETError if no file can come to be at `path`; to be asked before long work, not after it."""
     path = Path(path)
     if path.is_dir():
@@ -63,45 +65,29 @@ def check_place(path: str | os.PathLike) -> None:
 
 @contextmanager
 def only_writer(path: str | os.PathLike) -> Iterator[None]:
-    """Keep other runs from writing a file that is replaced now and then; SegAnyPETError if one is at it."""
+    """Keep other runs from writing a file that is replaced now and then.
+
+    Raises:
+        SegAnyPETError: Another run is writing it, or no file can be written there.
+    """
+    from filelock import FileLock, Timeout
+
     path = Path(path)
-    check_place(path)
-    beside = path.with_name(f".{path.name}.lock")
-    while True:
-        try:
-            handle = os.open(beside, os.O_WRONLY | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
-        try:
-            lock(handle, path)
-            if beside.exists() and os.path.samestat(os.fstat(handle), beside.stat()):
-                break  # else the run before removed it between our two steps
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
+    check_writable(path)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes no open file
-            beside.unlink()
-        os.close(handle)
-
-
-def lock(handle: int, path: str | os.PathLike) -> None:
-    """Lock an open file, as long as the process lives; SegAnyPETError, about `path`, if another run has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        lock.acquire(timeout=0)
+    except Timeout as error:
         raise SegAnyPETError(
             f"{path} is being written by another run; wait for its end, or choose another output."
         ) from error
-    except OSError:
-        return  # a file system without locks
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network file systems have no locks
+            raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def unsafe_name(names: Iterable[str], taken: Iterable[str] = ()) -> tuple[str, str] | None:
@@ -143,24 +129,54 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("seganypet"))
 
 
-def content_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits.
+class FileHashes:
+    """SHA-256 of files, each read once as long as nobody writes to it.
 
-    A file that this process has hashed is not read again while the system says that nobody wrote to it: its inode,
-    size, and times of writing and of change, which no program can set back, are as they were.
+    A file counts as unchanged while its inode, size, and times of writing and of change are as they were; the last one
+    no program can set back. Clocks of file systems are coarse, so a file that was written within the last two seconds
+    is read again.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple, str] = {}
+        self._new: dict[tuple, str] = {}
+
+    def sha256(self, path: str | os.PathLike) -> str:
+        """Hexadecimal digits for a file's bytes; SegAnyPETError if it cannot be read."""
+        try:
+            status = os.stat(path)
+            times = status.st_mtime_ns, status.st_ctime_ns
+            signature = (os.path.abspath(path), status.st_ino, status.st_size, *times)
+            if signature in self._known:
+                return self._known[signature]
+            with open(path, "rb") as file:
+                digits = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise SegAnyPETError(f"cannot read {path}: {error.strerror}.") from error
+        if time.time_ns() - max(times) > _SETTLED_NS:
+            self._known[signature] = self._new[signature] = digits
+        return digits
+
+    def remember(self, signature: Iterable, digits: str, new: bool = False) -> None:
+        """Take over a hash from `take_new` of another run or process; `new` hands it on to the next `take_new` here."""
+        self._known[tuple(signature)] = digits
+        if new:
+            self._new[tuple(signature)] = digits
+
+    def take_new(self) -> list[tuple[tuple, str]]:
+        """Signatures and hashes of the files that were read since the last call."""
+        new, self._new = list(self._new.items()), {}
+        return new
+
+
+_SETTLED_NS = 2_000_000_000
+_HASHES = FileHashes()
+
+
+def content_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits; computed once in this process for an unchanged file.
 
     Raises:
         SegAnyPETError: There is no such file, or it cannot be read.
     """
-    try:
-        status = os.stat(path)
-        signature = (os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        if signature not in _HASHES:
-            with open(path, "rb") as file:
-                _HASHES[signature] = hashlib.file_digest(file, "sha256").hexdigest()
-        return _HASHES[signature]
-    except OSError as error:
-        raise SegAnyPETError(f"cannot read {path}: {error.strerror}.") from error
-
-
-_HASHES: dict[tuple, str] = {}
+    return _HASHES.sha256(path)

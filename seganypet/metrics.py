@@ -3,7 +3,7 @@
 What is undefined stays undefined: overlap with an empty truth is NaN; means leave it out, and tables count it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -113,6 +113,14 @@ def surface_dice(
     agreeing = np.count_nonzero(to_truth_mm[mask_surface] <= tolerance_mm)
     agreeing += np.count_nonzero(to_mask_mm[truth_surface] <= tolerance_mm)
     return float(agreeing / surface_voxels)
+
+
+# What `evaluate` measures of each mask, by the name of its column: called with mask and truth, bool, cropped to a box
+# that holds both, and the voxel size in mm. A metric that is added here is in its tables and summaries.
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[float]], float]] = {
+    "dsc": lambda mask, truth, spacing: dice(mask, truth),
+    "nsd": lambda mask, truth, spacing: surface_dice(mask, truth, spacing, max(spacing)),
+}
 
 
 def noc(dsc_per_click: Sequence[float], threshold: float = 0.85, cap: int = 20) -> ClicksNeeded:

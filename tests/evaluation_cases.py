@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 from conftest import oblique
 
+from seganypet.cohort.case import InMemoryCase
 from seganypet.pet.views import VIEWS, ras_axes
 from seganypet.pet.volume import Volume
-from seganypet.study.evaluation import MemoryCase
 
 SHAPE = (26, 24, 20)
 TIMES = ["seconds", "model_seconds"]
 
 
-def memory_case(name: str = "a", patient: str | None = None) -> MemoryCase:
+def memory_case(name: str = "a", patient: str | None = None) -> InMemoryCase:
     """A liver of 5 x 5 x 5 voxels, a spleen of 9 x 5 x 5, a prostate, and two lesions; on an oblique grid."""
     organs, lesions = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     organs[2:7, 2:7, 2:7], organs[12:21, 2:7, 2:7], organs[2:5, 14:17, 10:13] = 1, 5, 7
     lesions[15:18, 14:17, 3:6] = lesions[15:18, 14:17, 12:15] = 1
     data = 1 + 4.0 * (organs == 1) + 2 * (organs == 5) + 3 * lesions
     pet = Volume(data.astype(np.float32), oblique(spacing=(4.07, 4.07, 3.0), left_handed=True), "SUVbw", source=name)
-    return MemoryCase(name, patient or name, pet, organs, lesions)
+    return InMemoryCase(name, patient or name, pet, organs, lesions)
 
 
 class CubeSession:
@@ -71,7 +71,7 @@ class SlowCubeSession(CubeSession):
         return super().click(ijk, foreground)
 
 
-class BrokenCase(MemoryCase):
+class BrokenCase(InMemoryCase):
     """Cannot be read while the file that it is named after exists."""
 
     def load_pet(self) -> Volume:
@@ -80,7 +80,7 @@ class BrokenCase(MemoryCase):
         return super().load_pet()
 
 
-class DeadlyCase(MemoryCase):
+class DeadlyCase(InMemoryCase):
     """Takes the process with it, as one does that needs more memory than there is."""
 
     def load_pet(self) -> Volume:

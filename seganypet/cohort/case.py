@@ -4,14 +4,18 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seganypet.cohort.labels import ORGAN_CONVENTIONS, detect_organ_convention, lesion_targets, organ_targets
 from seganypet.errors import CohortError
+from seganypet.organs import ORGANS
 from seganypet.pet.registration import apply_transform, register_rigid
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Volume, load_labels, load_volume
+from seganypet.phantom import PhantomCase
+from seganypet.phantom.lesions import COMMON_KINDS
 
 PET_UNITS = ("SUVbw", "Bq/mL")
 QUALITIES = ("HQ", "LQ")
@@ -48,6 +52,12 @@ class Case:
             value = getattr(self, name)
             if value not in known and (value is not None or name == "pet_unit"):
                 raise CohortError(f"case {self.name}: {name}={value!r}; expected one of {', '.join(known)}.")
+
+    def contents(self) -> dict[str, Any]:
+        """What measurements of the case depend on, files by their paths; a study measures again what changed in it."""
+        files = {"pet": self.pet, "organs": self.organs, "lesions": self.lesions}
+        paths = {name: None if path is None else Path(path) for name, path in files.items()}
+        return paths | {"pet_unit": self.pet_unit, "organ_convention": self.organ_convention}
 
     def load_pet(self) -> Volume:
         """Read the PET, in `pet_unit`."""
@@ -143,6 +153,10 @@ class CTCase:
         """Whose scan it is."""
         return self.case.patient
 
+    def contents(self) -> dict[str, Any]:
+        """As `Case.contents`, with the CT."""
+        return self.case.contents() | {"ct": self.case.ct, "register": self.register}
+
     def load_pet(self) -> Volume:
         """The CT, in HU, on the grid of the PET; CohortError if the case has none."""
         ct, pet = self.case.load_ct(), self.case.load_pet()
@@ -153,3 +167,70 @@ class CTCase:
     def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """As `Case.targets`; `pet` gives the grid."""
         return self.case.targets(pet, only)
+
+
+@dataclass(frozen=True, eq=False)
+class InMemoryCase:
+    """A case whose arrays are in memory, such as a phantom; otherwise like a `Case`.
+
+    Attributes:
+        name: Name of the case.
+        patient: Whose scan it is.
+        pet: The scan.
+        organs: Label map of the organs, shape of `pet`; None if nobody drew any.
+        lesions: Mask or label map of the lesions, shape of `pet`; every label above 0 is lesion. None as above.
+        organ_names: Name of each label of `organs`; by default label n is the n-th of `seganypet.organs.ORGANS`.
+        anatomy: Label map of all tissues, shape of `pet`; known of phantoms only.
+        anatomy_names: Name of each label of `anatomy`.
+    """
+
+    name: str
+    patient: str
+    pet: Volume
+    organs: np.ndarray | None = None
+    lesions: np.ndarray | None = None
+    organ_names: Mapping[int, str] | None = None
+    anatomy: np.ndarray | None = None
+    anatomy_names: Mapping[int, str] | None = None
+
+    @classmethod
+    def from_phantom(cls, phantom: PhantomCase) -> "InMemoryCase":
+        """A phantom as a case, and as a patient of its own.
+
+        Its name holds domain and seed, as in "phantom_internal_7", and the kind of lesions if they are of a kind that
+        phantoms only have on request, as in "phantom_internal_7_disseminated".
+        """
+        name, kind = f"phantom_{phantom.domain}_{phantom.seed}", phantom.pet.metadata["lesion_kind"]
+        if kind not in (*COMMON_KINDS, "none"):
+            name += f"_{kind}"
+        return cls(
+            name, name, phantom.pet, phantom.organs, phantom.lesions, dict(phantom.organ_names), phantom.anatomy,
+            dict(phantom.anatomy_names),
+        )  # fmt: skip
+
+    def contents(self) -> dict[str, Any]:
+        """What measurements of the case depend on."""
+        return {name: getattr(self, name) for name in ("pet", "organs", "organ_names", "lesions", "anatomy")}
+
+    def load_pet(self) -> Volume:
+        """The scan."""
+        return self.pet
+
+    def targets(self, pet: Volume, only: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """Organs, then "lesions" and "lesion_01", ...; as `Case.targets`."""
+        if self.organs is not None:
+            yield from organ_targets(*self.load_organs(pet), only)
+        if self.lesions is not None:
+            yield from lesion_targets(self.lesions, only)
+
+    def load_organs(self, pet: Volume) -> tuple[np.ndarray, Mapping[int, str]]:
+        """Label map of the organs and the name of each label; CohortError if the case has none."""
+        if self.organs is None:
+            raise CohortError(f"case {self.name}: it has no organs in memory; give InMemoryCase(organs=...).")
+        return self.organs, self.organ_names or dict(enumerate(ORGANS, start=1))
+
+    def load_lesions(self, pet: Volume) -> np.ndarray:
+        """Mask or label map of the lesions; CohortError if the case has none."""
+        if self.lesions is None:
+            raise CohortError(f"case {self.name}: it has no lesions in memory; give InMemoryCase(lesions=...).")
+        return self.lesions

@@ -1,5 +1,6 @@
 """Cohorts x methods x prompts -> tables.
 
+    engine       runs any study: store (its table on disk)  identity (of a case)  workers (processes, clusters)
     protocol     how a simulated user clicks, and what is scored
     methods      networks, threshold rules and factories by name
     evaluation   organs and lesions under clicks (Tables 2 and 3 of the supplement)

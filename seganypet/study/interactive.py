@@ -1,43 +1,41 @@
-"""autoPET's interactive protocol: `python -m seganypet.study.interactive FOLDER --model tiny-organs --clicks CLICKS`.
+"""autoPET's interactive protocol on a cohort.
 
 All clicks are given in advance, ten in tumour and ten in background. After 0, 1, ..., 10 of each the mask is measured;
-nobody looks at it before the next click. Source: autoPET IV, task 1. CPU only, like all that is here.
+nobody looks at it before the next click. Source: autoPET IV, task 1.
 """
 
-import argparse
 import os
 import time
-import warnings
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from seganypet import __version__
 from seganypet._files import check_folder
-from seganypet.cohort.cohort import Cohort
 from seganypet.errors import CohortError, GeometryError, SegAnyPETError
-from seganypet.metrics import auc, bootstrap_interval, lesion_scores
-from seganypet.phantom import PhantomCase
+from seganypet.metrics import auc, lesion_scores
 from seganypet.prompting.autopet_clicks import AutoPETClicks, read_autopet_clicks, simulate_autopet_clicks
 from seganypet.prompting.base import PromptSession
-from seganypet.study.kept import Kept
-from seganypet.study.methods import forget_networks, named_models, open_closely, open_session, resolve_methods
-from seganypet.study.tumour_scan import PhantomInMemory, TumourScan
+from seganypet.study.engine import Rows, Study, run_study
+from seganypet.study.methods import forget_networks, resolve_methods
+from seganypet.study.summaries import with_interval, without_failures
+from seganypet.study.tumour_scan import TumourScan
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STEPS = 10
-OBJECTS = ("each", "one")
-ONE = "tumour"
-CLICK_FILES = ("_clicks.json", ".json")  # behind the name of the case
-WORDS = ("case", "patient", "model", "weights", "objects", "version")
+OBJECTS = ("per_lesion", "single")
+SINGLE_OBJECT = "tumour"
+CLICK_FILES = ("_clicks.json", ".json")  # after the name of the case
 MEASURES = ("dsc", "fpv_ml", "fnv_ml", "f1")
-WHOLE = ("step", "tumor_clicks", "background_clicks")
-COLUMNS = (*WORDS[:5], "step", *MEASURES, "tumor_clicks", "background_clicks", "seconds", "version")
+COLUMNS: dict[str, type] = {
+    "case": str, "patient": str, "model": str, "weights": str, "objects": str, "step": int,
+    **dict.fromkeys(MEASURES, float), "tumor_clicks": int, "background_clicks": int, "seconds": float, "version": str,
+    "error": str,
+}  # fmt: skip
 
 
 class InteractiveScores(NamedTuple):
@@ -58,20 +56,20 @@ class InteractiveScores(NamedTuple):
 
 
 def interactive_steps(
-    session: PromptSession, clicks: AutoPETClicks, truth: np.ndarray, objects: str = "each", steps: int = STEPS
+    session: PromptSession, clicks: AutoPETClicks, truth: np.ndarray, objects: str = "per_lesion", steps: int = STEPS
 ) -> "pd.DataFrame":
     """Give the clicks one after the other, and measure what is segmented after each.
 
     A step gives one tumour click and one background click, until there are no more. A background click is passed on
-    to each object whose mask holds it, at once or as soon as it does; one that no mask holds is obeyed already.
+    to each object whose mask holds it, at once or as soon as it does; one that no mask holds needs no action.
 
     Args:
-        session: Of the scan, without clicks.
-        clicks: As `read_autopet_clicks` gives them.
-        truth: All lesions, bool, shape of the scan. Only measured by, never clicked by.
-        objects: "each": a tumour click outside all masks begins an object of its own, one inside a mask goes to its
-            object. "one": all clicks go to one object.
-        steps: The last step; the challenge's is 10.
+        session: Session on the scan, without clicks.
+        clicks: Clicks as `read_autopet_clicks` returns them.
+        truth: All lesions, bool, shape of the scan; masks are measured by it, clicks do not depend on it.
+        objects: "per_lesion": a tumour click outside all masks begins an object of its own, one inside a mask goes to
+            its object. "single": all clicks go to one object.
+        steps: Number of the last step; the challenge's is 10.
 
     Returns:
         Rows for the steps 0, 1, ..., `steps`: step; dsc, fpv_ml, fnv_ml, f1 (see `seganypet.metrics`; NaN where
@@ -83,8 +81,7 @@ def interactive_steps(
     """
     import pandas as pd
 
-    if objects not in OBJECTS:
-        raise SegAnyPETError(f"objects={objects!r}; expected one of {', '.join(OBJECTS)}.")
+    _check_objects(objects)
     if truth.shape != session.volume.shape:
         raise GeometryError(f"truth of shape {truth.shape} does not lie on {session.volume.source}, of another shape.")
     rows = []
@@ -119,80 +116,76 @@ def interactive_scores(steps: "pd.DataFrame") -> InteractiveScores:
 def evaluate_interactive(
     cohort: Iterable[Any],
     models: Any,
-    clicks: str | os.PathLike | None = None,
+    click_files: str | os.PathLike | None = None,
     *,
-    objects: str = "each",
-    rules: Iterable[str] = (),
+    objects: str = "per_lesion",
+    rules: Sequence[str] = (),
     seed: int = 0,
     output: str | os.PathLike | None = None,
+    processes: int = 1,
+    cluster: str | None = None,
+    threads: int = 1,
+    limit: int | None = None,
+    retry_failed: bool = False,
     progress: bool = True,
 ) -> "pd.DataFrame":
     """The protocol for every case and method.
 
     Args:
-        cohort: Cases with lesions, their PETs in SUVbw: a `Cohort`, or phantoms.
-        models: As for `evaluate`. 3D networks look at single lesions closely if `objects` is "each".
-        clicks: Folder with <case>_clicks.json or <case>.json for each case; None: they are simulated.
-        objects: See `interactive_steps`.
-        rules: Threshold rules to add.
-        seed: Of simulated clicks.
-        output: CSV that is written after every case, so that a killed run goes on.
-        progress: Show a bar over cases.
+        cohort: Cases with lesions, their PETs in SUVbw: a `Cohort`, phantoms, or `InMemoryCase`.
+        models: As for `evaluate`. 3D networks look at single lesions with auto zoom if `objects` is "per_lesion".
+        click_files: Folder with <case>_clicks.json or <case>.json for each case; None: clicks are simulated.
+        objects: "per_lesion" or "single", see `interactive_steps`.
+        rules: Threshold rules beside the models, see `ThresholdSession`.
+        seed: Seed of simulated clicks.
+        output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
 
     Returns:
-        Rows of `interactive_steps` with case, patient, model, weights, objects and version.
+        Rows of `interactive_steps` with case, patient, model, weights, objects, version and error.
 
     Raises:
-        SegAnyPETError: Unknown models or `objects`, no such folder, or an `output` of other settings.
-
-    Warns:
-        UserWarning: Cases that cannot be read or have no click file, with the reason; the others are evaluated.
+        SegAnyPETError: Unknown models or `objects`, no such folder, and what `engine.run_study` raises.
     """
-    import pandas as pd
-    from tqdm.auto import tqdm
+    _check_objects(objects)
+    if click_files is not None:
+        check_folder(click_files)
+    settings = {"objects": objects, "clicks": "simulated" if click_files is None else "from files", "seed": seed}
+    try:
+        study = Study(
+            "interactive", COLUMNS, settings, partial(interactive_case, click_files), resolve_methods(models, rules),
+            reads=partial(_read_clicks, click_files),
+        )  # fmt: skip
+        return run_study(
+            study, cohort, output=output, processes=processes, cluster=cluster, threads=threads, limit=limit,
+            retry_failed=retry_failed, progress=progress,
+        )  # fmt: skip
+    finally:
+        forget_networks()
 
-    if objects not in OBJECTS:
-        raise SegAnyPETError(f"objects={objects!r}; expected one of {', '.join(OBJECTS)}.")
-    if clicks is not None:
-        check_folder(clicks)
-    methods = resolve_methods(models, tuple(rules), open_closely if objects == "each" else open_session)
-    settings = f"{[(one.name, one.weights) for one in methods]}, clicks {clicks}, objects {objects}, seed {seed}, "
-    settings += f"seganypet {__version__}"
-    tables = []
-    with ExitStack() as stack:
-        stack.callback(forget_networks)
-        kept = stack.enter_context(Kept(None if output is None else Path(output), settings, COLUMNS, WORDS, WHOLE))
-        for case in tqdm(list(cohort), desc="cases", disable=not progress):
-            case = PhantomInMemory(case) if isinstance(case, PhantomCase) else case
-            click_file = _click_file(case.name, clicks)
-            table = kept.table(case, click_file)
-            if table is None:
-                try:
-                    scan = TumourScan.of(case)
-                    given = _clicks_of(scan, clicks, click_file, seed)
-                    facts = {"case": case.name, "patient": case.patient, "objects": objects, "version": __version__}
-                    table = pd.concat(
-                        interactive_steps(method.open(scan.pet), given, scan.truth, objects).assign(
-                            **facts, model=method.name, weights=method.weights or ""
-                        )
-                        for method in methods
-                    )[list(COLUMNS)]
-                except SegAnyPETError as error:
-                    warnings.warn(f"case {case.name} is left out: {error}", stacklevel=2)
-                    continue
-                kept.add(case, table, click_file)
-            tables.append(table)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+
+def interactive_case(
+    click_files: str | os.PathLike | None, case: Any, methods: Sequence[Any], settings: Mapping[str, Any]
+) -> Iterator[tuple[str, Rows]]:
+    """The steps of one case, method by method."""
+    scan, objects = TumourScan.of(case), settings["objects"]
+    clicks = _clicks_of(scan, click_files, settings["seed"])
+    for method in methods:
+        session = method.open(scan.pet, auto_zoom=objects == "per_lesion")
+        yield method.name, interactive_steps(session, clicks, scan.truth, objects).to_dict("records")
 
 
 def summarise_interactive(table: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame":
     """Means over patients of `interactive_scores`, by model and objects, each with its 95 % bootstrap interval.
 
-    Cases without lesions have no DSC and no F1; they count in the false positive volume.
+    Cases without lesions have no DSC and no F1; they count in the false positive volume. Failed cases are left out.
+
+    Args:
+        table: Table of `evaluate_interactive`.
+        seed: Seed of the bootstrap.
     """
     import pandas as pd
 
-    rows = []
+    table, rows = without_failures(table), []
     for (model, objects), of_model in table.groupby(["model", "objects"], sort=False):
         scores = [
             (patient, interactive_scores(steps.sort_values("step")))
@@ -201,60 +194,40 @@ def summarise_interactive(table: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame
         patients = [patient for patient, _ in scores]
         row = {"model": model, "objects": objects, "patients": len({*patients})}
         for name in InteractiveScores._fields:
-            mean, low, high = bootstrap_interval([getattr(one, name) for _, one in scores], patients, seed)
-            row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+            row |= with_interval(name, [getattr(one, name) for _, one in scores], patients, seed)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _begin_or_refine(session: PromptSession, ijk: tuple[int, int, int], objects: str) -> None:
     inside = [name for name in session.objects if session.mask_of(name)[ijk]]
-    if objects == "one":
-        session.select(ONE)
+    if objects == "single":
+        session.select(SINGLE_OBJECT)
     else:
         session.select(inside[-1] if inside else f"lesion {len(session.objects) + 1}")
     session.click(ijk=ijk)
 
 
-def _click_file(case: str, folder: str | os.PathLike | None) -> Path | None:
-    places = [] if folder is None else [Path(folder) / f"{case}{suffix}" for suffix in CLICK_FILES]
-    return next((place for place in places if place.is_file()), None)
+def _check_objects(objects: str) -> None:
+    if objects not in OBJECTS:
+        renamed = {"each": " ('each' is called 'per_lesion' now)", "one": " ('one' is called 'single' now)"}
+        raise SegAnyPETError(f"objects={objects!r}; expected one of {', '.join(OBJECTS)}{renamed.get(objects, '')}.")
 
 
-def _clicks_of(scan: TumourScan, folder: str | os.PathLike | None, path: Path | None, seed: int) -> AutoPETClicks:
+def _click_file(case: str, folder: str | os.PathLike) -> Path | None:
+    paths = [Path(folder) / f"{case}{suffix}" for suffix in CLICK_FILES]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_clicks(folder: str | os.PathLike | None, case: Any, method: Any) -> dict[str, Path | None]:
+    return {} if folder is None else {"clicks": _click_file(case.name, folder)}
+
+
+def _clicks_of(scan: TumourScan, folder: str | os.PathLike | None, seed: int) -> AutoPETClicks:
     if folder is None:
         return simulate_autopet_clicks(scan.truth, scan.pet, STEPS, seed)
+    path = _click_file(scan.name, folder)
     if path is None:
         names = " nor ".join(f"{scan.name}{suffix}" for suffix in CLICK_FILES)
         raise CohortError(f"{folder} holds neither {names}; without a folder, clicks are simulated.")
     return read_autopet_clicks(path, scan.pet)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: the table, and means over patients."""
-    parser = argparse.ArgumentParser(
-        prog="python -m seganypet.study.interactive",
-        description="autoPET's interactive protocol: clicks given in advance, measured after 0, 1, ..., 10 of each.",
-        epilog="columns of the table: see evaluate_interactive. An interrupted run resumes.",
-    )
-    parser.add_argument("cohort", help="a cohort.csv, an AutoPET or an nnU-Net folder, with labels of lesions")
-    parser.add_argument("--model", action="append", required=True, help="network or threshold rule, NAME=PATH names it")
-    parser.add_argument("--clicks", type=Path, help="folder of <case>_clicks.json; without it, clicks are simulated")
-    parser.add_argument("--objects", choices=OBJECTS, default="each", help="an object for each lesion, or one for all")
-    parser.add_argument("--seed", type=int, default=0, help="of simulated clicks (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("interactive.csv"), help="the table (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        table = evaluate_interactive(
-            Cohort.from_path(options.cohort), named_models(options.model), options.clicks, objects=options.objects,
-            seed=options.seed, output=options.output,
-        )  # fmt: skip
-    except SegAnyPETError as error:
-        raise SystemExit(f"error: {error}") from error
-    if table.empty:
-        raise SystemExit("error: no case could be evaluated; the warnings say why.")
-    print(summarise_interactive(table).round(3).to_string(index=False))
-
-
-if __name__ == "__main__":
-    main()

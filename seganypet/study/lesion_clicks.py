@@ -17,44 +17,43 @@ from seganypet.cohort.labels import lesion_instances, lesion_name
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import lesion_scores, tumour_burden
 from seganypet.prompting.base import MAX_OBJECTS, PromptSession
-from seganypet.study.protocol import Dialogue, rounds
+from seganypet.study.protocol import ClickProtocol, simulate_clicks
 
 ALL = "all"  # in the column `lesion`: the scores of all lesions together
 ALL_AT_ONCE, ONE_BY_ONE, PER_SLICE, NO_CLICK = "all at once", "one by one", "per slice", "no click"
-CLOSELY = ", closely"  # in windows finer than the network's own, see `open_closely`
-PROMPTINGS_3D = (ALL_AT_ONCE, ALL_AT_ONCE + CLOSELY, ONE_BY_ONE, ONE_BY_ONE + CLOSELY)
+PROMPTINGS_3D: tuple[str, ...] = (ALL_AT_ONCE, ONE_BY_ONE)
 
 
-def prompt_all_at_once(session: PromptSession, truth: np.ndarray, dialogue: Dialogue) -> Iterator[dict[str, Any]]:
+def prompt_all_at_once(session: PromptSession, truth: np.ndarray, protocol: ClickProtocol) -> Iterator[dict[str, Any]]:
     """All lesions as one object, which a simulated user clicks and corrects.
 
     Args:
-        session: Of the scan; its active object has no click yet. If it works slice by slice, each round is a click in
-            every slice that holds tumour and is wrong.
+        session: Session on the scan; its active object has no click yet. If it works slice by slice, each round is a
+            click in every slice that holds tumour and is wrong.
         truth: All lesions, bool, shape of the scan.
-        dialogue: Number of rounds, and strategies; its protocol must be "whole_volume".
+        protocol: Number of rounds, and strategies; its protocol must be "whole_volume".
 
     Yields:
         A row for each round: prompting, lesion ("all"), click, total_clicks, model_seconds (sum of both so far), and
         `metrics.lesion_scores`.
     """
-    _check(dialogue)
+    _check(protocol)
     scan = session.volume.data, session.volume.voxel_volume_ml
     prompting = PER_SLICE if hasattr(session, "click_slices") else ALL_AT_ONCE
-    for row in rounds(session, truth, session.volume, dialogue, np.random.default_rng(dialogue.seed)):
-        kept = {name: row[name] for name in ("click", "total_clicks", "model_seconds")}
-        yield {"prompting": prompting, "lesion": ALL} | kept | lesion_scores(session.mask, truth, *scan)
+    for row in simulate_clicks(session, truth, session.volume, protocol, np.random.default_rng(protocol.seed)):
+        cells = {name: row[name] for name in ("click", "total_clicks", "model_seconds")}
+        yield {"prompting": prompting, "lesion": ALL} | cells | lesion_scores(session.mask, truth, *scan)
 
 
 def prompt_one_by_one(
-    session: PromptSession, truth: np.ndarray, dialogue: Dialogue, min_volume_ml: float = 0.0
+    session: PromptSession, truth: np.ndarray, protocol: ClickProtocol, min_volume_ml: float = 0.0
 ) -> Iterator[dict[str, Any]]:
     """Each lesion as an object of its own, named "lesion_01", ... from the largest; then their union, round by round.
 
     Args:
-        session: Of the scan, without clicks.
+        session: Session on the scan, without clicks.
         truth: All lesions, bool, shape of the scan.
-        dialogue: As for `prompt_all_at_once`; every lesion gets that many rounds.
+        protocol: As for `prompt_all_at_once`; every lesion gets that many rounds.
         min_volume_ml: Lesions below this volume are not clicked, nor are those behind the 255 largest, all that a
             session holds; the union is scored against the whole truth all the same.
 
@@ -64,33 +63,34 @@ def prompt_one_by_one(
         true_tlg of the lesion itself. Then a row for each round with lesion "all", as `prompt_all_at_once` has them,
         whose costs are sums over lesions.
     """
-    _check(dialogue)
+    _check(protocol)
     volume = session.volume
     scan = volume.data, volume.voxel_volume_ml
     instances = lesion_instances(truth)
-    unions = np.zeros((dialogue.clicks, *volume.shape), bool)
-    costs = np.zeros((dialogue.clicks, 2))
+    unions = np.zeros((protocol.clicks, *volume.shape), bool)
+    costs = np.zeros((protocol.clicks, 2))
     for number in range(1, min(int(instances.max(initial=0)), MAX_OBJECTS) + 1):
         lesion = instances == number
-        facts = {"volume_ml": np.count_nonzero(lesion) * volume.voxel_volume_ml, "suv_max": volume.data[lesion].max()}
-        if facts["volume_ml"] < min_volume_ml:
+        volume_ml = np.count_nonzero(lesion) * volume.voxel_volume_ml
+        if volume_ml < min_volume_ml:
             continue
+        size = {"volume_ml": volume_ml, "suv_max": volume.data[lesion].max()}
         session.select(lesion_name(number))
-        for row in rounds(session, lesion, volume, dialogue, np.random.default_rng([dialogue.seed, number])):
+        for row in simulate_clicks(session, lesion, volume, protocol, np.random.default_rng([protocol.seed, number])):
             mask = session.mask
             unions[row["click"] - 1] |= mask
             cost = {name: row[name] for name in ("total_clicks", "model_seconds")}
             costs[row["click"] - 1] += list(cost.values())
-            kept = {"lesion": lesion_name(number), "click": row["click"], "dsc": row["dsc"]}
-            yield {"prompting": ONE_BY_ONE} | kept | cost | facts | tumour_burden(mask, lesion, *scan)
+            cells = {"lesion": lesion_name(number), "click": row["click"], "dsc": row["dsc"]}
+            yield {"prompting": ONE_BY_ONE} | cells | cost | size | tumour_burden(mask, lesion, *scan)
     for number, (union, (clicks, seconds)) in enumerate(zip(unions, costs, strict=True), 1):
         cost = {"click": number, "total_clicks": int(clicks), "model_seconds": float(seconds)}
         yield {"prompting": ONE_BY_ONE, "lesion": ALL} | cost | lesion_scores(union, truth, *scan)
 
 
-def _check(dialogue: Dialogue) -> None:
-    if dialogue.protocol != "whole_volume":
+def _check(protocol: ClickProtocol) -> None:
+    if protocol.protocol != "whole_volume":
         raise SegAnyPETError(
-            f"protocol={dialogue.protocol!r}: lesions are scattered, so they are scored over the whole scan; expected "
+            f"protocol={protocol.protocol!r}: lesions are scattered, so they are scored over the whole scan; expected "
             "'whole_volume'."
         )

@@ -1,31 +1,28 @@
-"""Tumours of a cohort, zero-shot: `python -m seganypet.study.lesions FOLDER --model tiny-organs`.
+"""Scattered lesions, zero-shot: every method clicked as suits it, on every case of a cohort.
 
-Every network is clicked as suits it (3D: all lesions at once, and one by one, each in the network's own windows and
-closely in finer ones, so that neither is taken for the other; 2D: in each slice that holds tumour), and beside it
-stands what a reading room has: thresholds, with clicks on each lesion, and without any.
+A 3D network is clicked all at once and one by one, each in the network's own windows and with auto zoom, so that what
+clicks do is not taken for what windows do; a 2D network is clicked in each slice that holds tumour. Beside them is what
+a reading room has: thresholds, with clicks on each lesion, and without any.
 """
 
-import argparse
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seganypet import __version__
 from seganypet._files import check_folder, make_folder, unsafe_name
-from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import lesion_scores
 from seganypet.pet.physiology import without_physiology
-from seganypet.phantom import PhantomCase
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.suggest import hot_mask
-from seganypet.study.kept import Kept
+from seganypet.study.engine import Rows, Study, as_cases, run_study
 from seganypet.study.lesion_clicks import (
     ALL,
-    CLOSELY,
+    ALL_AT_ONCE,
     NO_CLICK,
     ONE_BY_ONE,
     PER_SLICE,
@@ -33,29 +30,40 @@ from seganypet.study.lesion_clicks import (
     prompt_all_at_once,
     prompt_one_by_one,
 )
-from seganypet.study.methods import (
-    Method,
-    can_look_closer,
-    forget_networks,
-    named_models,
-    open_closely,
-    open_session,
-    resolve_methods,
-)
-from seganypet.study.protocol import Dialogue
+from seganypet.study.methods import Method, auto_zoom_options, forget_networks, is_3d_network, resolve_methods
+from seganypet.study.protocol import ClickProtocol
 from seganypet.study.report import write_report
-from seganypet.study.tumour_scan import PhantomInMemory, TumourScan, organs_of_case
-from seganypet.study.tumour_summaries import summarise_tumours
+from seganypet.study.tumour_scan import TumourScan, organs_of_case
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WHOLE = ("click", "total_clicks")
-WORDS = ("case", "patient", "model", "weights", "lesions_in_training", "prompting", "lesion", "version")
-COLUMNS = (
-    *WORDS[:7], "click", "total_clicks", "model_seconds", "dsc", "fpv_ml", "fnv_ml", "fnv_fraction", "f1", "lesions",
-    "volume_ml", "suv_max", "mtv_ml", "tlg", "true_mtv_ml", "true_tlg", "version",
-)  # fmt: skip
+COLUMNS: dict[str, type] = {
+    "case": str, "patient": str, "model": str, "weights": str, "lesions_in_training": str, "prompting": str,
+    "auto_zoom": bool, "lesion": str, "click": int, "total_clicks": int, "model_seconds": float, "dsc": float,
+    "fpv_ml": float, "fnv_ml": float, "fnv_fraction": float, "f1": float, "lesions": int, "volume_ml": float,
+    "suv_max": float, "mtv_ml": float, "tlg": float, "true_mtv_ml": float, "true_tlg": float, "version": str,
+    "error": str,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HotThreshold:
+    """A method without clicks: everything at or above an SUV is called tumour, but for organs that are hot in health.
+
+    Attributes:
+        suv: The threshold, in SUVbw.
+        without_organs: Whether healthy hot organs are left out; a case on which nobody drew any then has no rows.
+    """
+
+    suv: float
+    without_organs: bool = False
+    weights: None = None
+
+    @property
+    def name(self) -> str:
+        """Name in tables."""
+        return f"SUV>={self.suv:g}{', no hot organs' if self.without_organs else ''}"
 
 
 def analyse_tumours(
@@ -65,196 +73,163 @@ def analyse_tumours(
     clicks: int = 3,
     clicks_at_once: int | None = None,
     promptings: Sequence[str] = PROMPTINGS_3D,
+    auto_zoom: Sequence[bool] = (False, True),
     rules: Sequence[str] = ("41% SUVmax, from hottest",),
     thresholds: Sequence[float] = (4.0,),
     min_volume_ml: float = 0.0,
     totalsegmentator: str | os.PathLike | None = None,
-    output: str | os.PathLike | None = None,
     reports: str | os.PathLike | None = None,
+    output: str | os.PathLike | None = None,
+    processes: int = 1,
+    cluster: str | None = None,
+    threads: int = 1,
+    limit: int | None = None,
+    retry_failed: bool = False,
     progress: bool = True,
 ) -> "pd.DataFrame":
     """Segment the lesions of every case with every method under simulated clicks.
 
     Args:
-        cohort: Cases with lesions, their PETs in SUVbw: a `Cohort`, or phantoms.
-        models: As for `evaluate`: names, paths, networks, or a mapping that gives them names.
-        clicks: Rounds, for each lesion and in each slice.
-        clicks_at_once: Rounds of 3D networks where all lesions are one object; default as `clicks`.
-        promptings: How 3D networks are clicked: "all at once" and "one by one" in the network's own windows, and the
-            same with ", closely" in finer ones, see `open_closely`, unless the network's own are as fine. A session
-            that a factory opens has its own.
+        cohort: Cases with lesions, their PETs in SUVbw: a `Cohort`, phantoms, or `InMemoryCase`.
+        models: As for `evaluate`: names, paths, networks, factories, or a mapping that gives them names.
+        clicks: Number of rounds, for each lesion and in each slice.
+        clicks_at_once: Number of rounds of 3D networks where all lesions are one object; default as `clicks`.
+        promptings: How 3D networks are clicked, "all at once" and/or "one by one", see `lesion_clicks.py`.
+        auto_zoom: Whether 3D networks look through their own windows (False), through finer ones on single lesions
+            (True), or both in turn; True is left out of networks whose own windows are as fine. A session that a
+            factory opens has its own windows.
         rules: Threshold rules that are clicked on every lesion, see `ThresholdSession`.
         thresholds: SUVs of thresholds that nobody clicks: everything above is called tumour. Where organs are known,
             once more without those that are hot in health.
-        min_volume_ml: Lesions below this volume are not clicked one by one.
+        min_volume_ml: Lesions below this volume, in mL, are not clicked one by one.
         totalsegmentator: Folder of TotalSegmentator's output, see `TumourScan.of`.
-        output: CSV that is written after every case, so that a killed run goes on, see `Kept`.
-        reports: Folder for one page for each case, of the first 3D network one by one, closely if that is among
-            `promptings`; made if missing. A finished case without its own page is analysed again.
-        progress: Show a bar over cases.
+        reports: Folder for one page for each case, of the first 3D network one by one, with auto zoom if asked for;
+            made if missing. A finished case without its own page is analysed again by that network.
+        output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
 
     Returns:
         Columns: case, patient, model, weights (digits of their SHA-256), lesions_in_training ("none", "simulated",
-        "unknown", "" without network), those of `lesion_rounds`, NaN where a row has none, and version. A case without
+        "unknown"; missing without network), those of `lesion_clicks.py`, auto_zoom, version and error. A case without
         lesions has rows of the thresholds only.
 
     Raises:
-        SegAnyPETError: Unknown models or promptings, no such folder, or an `output` of other settings.
+        SegAnyPETError: Unknown models or promptings, no such folder, and what `engine.run_study` raises.
 
     Warns:
-        UserWarning: Cases that cannot be analysed, with the reason; the others are.
+        UserWarning: As `engine.run_study`; a page that cannot be written.
     """
-    import pandas as pd
-    from tqdm.auto import tqdm
-
+    if unknown := [one for one in promptings if one not in PROMPTINGS_3D]:
+        said = ". Auto zoom is an argument of its own, auto_zoom=True" if "closely" in str(unknown[0]) else ""
+        raise SegAnyPETError(f"promptings: {unknown[0]!r}; expected {' or '.join(map(repr, PROMPTINGS_3D))}{said}.")
+    settings: dict[str, Any] = {
+        "clicks": clicks, "clicks_at_once": clicks_at_once or clicks, "min_volume_ml": float(min_volume_ml),
+        "promptings": [one for one in PROMPTINGS_3D if one in promptings],
+        "auto_zoom": [one for one in (False, True) if one in auto_zoom],
+        "hot_organs": "the case's own labels" if totalsegmentator is None else "TotalSegmentator's",
+    }  # fmt: skip
+    for rounds in (settings["clicks"], settings["clicks_at_once"]):
+        ClickProtocol(rounds)  # refuses nonsense before the work
     if totalsegmentator is not None:
         check_folder(totalsegmentator)
-    if unknown := [one for one in promptings if one not in PROMPTINGS_3D]:
-        raise SegAnyPETError(f"promptings: {unknown[0]!r}; there are {', '.join(map(repr, PROMPTINGS_3D))}.")
-    dialogue, at_once = Dialogue(clicks), Dialogue(clicks_at_once or clicks)
-    methods = resolve_methods(models, rules, open_session)
-    settings = f"{[(one.name, one.weights) for one in methods]}, {clicks}, {at_once}, {list(promptings)}, thresholds "
-    settings += f"{list(thresholds)}, min_volume_ml {min_volume_ml:g}, organs of {totalsegmentator}, "
-    settings += f"seganypet {__version__}"
-    cases = [PhantomInMemory(case) if isinstance(case, PhantomCase) else case for case in cohort]
+    cases = as_cases(cohort, limit)
     if reports is not None:
         make_folder(reports)
         if found := unsafe_name(case.name for case in cases):
             raise SegAnyPETError(f"case {found[0]!r} cannot have a page of that name: {found[1]}. Rename it.")
-    tables = []
-    with ExitStack() as stack:
-        stack.callback(forget_networks)
-        kept = stack.enter_context(Kept(None if output is None else Path(output), settings, COLUMNS, WORDS, WHOLE))
-        for case in tqdm(cases, desc="cases", disable=not progress):
-            page = None if reports is None else Path(reports) / f"{case.name}.html"
-            organs = organs_of_case(case.name, totalsegmentator)
-            table = kept.table(case, organs)
-            if table is None or (page is not None and _deserves_page(table) and not kept.has_page(case, page)):
-                try:
-                    scan = TumourScan.of(case, totalsegmentator)
-                    rows = [*without_clicks(scan, thresholds)]
-                    rows += with_clicks(scan, methods, promptings, dialogue, at_once, min_volume_ml, page)
-                except SegAnyPETError as error:
-                    warnings.warn(f"case {case.name} is left out: {error}", stacklevel=2)
-                    continue
-                facts = {"case": case.name, "patient": case.patient, "version": __version__}
-                table = pd.DataFrame([facts | row for row in rows], columns=list(COLUMNS))
-                kept.add(case, table, organs, page=page)
-            tables.append(table)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+    try:
+        methods: list[Any] = [HotThreshold(float(suv), cut) for suv in thresholds for cut in (False, True)]
+        methods += resolve_methods(models, rules)
+        reporter = None if reports is None else next((one.name for one in methods if is_3d_network(one)), None)
+        pages = partial(_page, reports, reporter)
+        study = Study(
+            "lesions", COLUMNS, settings, partial(analyse_case, totalsegmentator, pages), methods,
+            reads=partial(_organs, totalsegmentator), writes=pages,
+        )  # fmt: skip
+        return run_study(
+            study, cases, output=output, processes=processes, cluster=cluster, threads=threads,
+            retry_failed=retry_failed, progress=progress,
+        )  # fmt: skip
+    finally:
+        forget_networks()
 
 
-def without_clicks(scan: TumourScan, thresholds: Sequence[float]) -> Iterator[dict[str, Any]]:
-    """What a threshold calls tumour that nobody clicks: everywhere, and outside the organs that are hot in health."""
-    for suv in thresholds:
-        hot = hot_mask(scan.pet, float(suv))
-        masks = {f"SUV>={suv:g}": hot}
-        if scan.physiology is not None:
-            masks[f"SUV>={suv:g}, no hot organs"] = without_physiology(scan.pet, hot, scan.physiology)
-        for name, mask in masks.items():
-            scores = lesion_scores(mask, scan.truth, scan.pet.data, scan.pet.voxel_volume_ml)
-            facts = {"model": name, "weights": "", "lesions_in_training": "", "prompting": NO_CLICK, "lesion": ALL}
-            yield facts | {"click": 0, "total_clicks": 0} | scores
+def analyse_case(
+    totalsegmentator: str | os.PathLike | None, pages: Any, case: Any, methods: Sequence[Any],
+    settings: Mapping[str, Any],
+) -> Iterator[tuple[str, Rows]]:  # fmt: skip
+    """All rows of one case, method by method."""
+    scan = TumourScan.of(case, totalsegmentator)
+    for method in methods:
+        if isinstance(method, HotThreshold):
+            yield method.name, list(without_clicks(scan, method))
+        else:
+            yield method.name, list(with_clicks(scan, method, settings, pages(case, method).get("page")))
+
+
+def without_clicks(scan: TumourScan, method: HotThreshold) -> Iterator[dict[str, Any]]:
+    """What a threshold calls tumour that nobody clicks: everywhere, or outside the organs that are hot in health."""
+    mask = hot_mask(scan.pet, method.suv)
+    if method.without_organs:
+        if scan.physiology is None:
+            return
+        mask = without_physiology(scan.pet, mask, scan.physiology)
+    row = {"prompting": NO_CLICK, "auto_zoom": False, "lesion": ALL, "click": 0, "total_clicks": 0}
+    yield row | lesion_scores(mask, scan.truth, scan.pet.data, scan.pet.voxel_volume_ml)
 
 
 def with_clicks(
-    scan: TumourScan,
-    methods: Sequence[Method],
-    promptings: Sequence[str],
-    dialogue: Dialogue,
-    at_once: Dialogue,
-    min_volume_ml: float = 0.0,
-    page: Path | None = None,
+    scan: TumourScan, method: Method, settings: Mapping[str, Any], page: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """What every method makes of clicks, as suits it; writes the page of the first 3D network.
+    """What a method makes of clicks, as suits it; writes a page about the last way of clicking one by one.
 
     Warns:
         UserWarning: The page cannot be written; the rows come all the same.
     """
     if not scan.truth.any():
         return  # nothing to click
-    for method in methods:
-        first = method.open(scan.pet)
-        facts = {"model": method.name, "weights": method.weights or "", "lesions_in_training": trained_on(first)}
-        suitable = _suitable(method, first, promptings)
-        for prompting in suitable:
-            session = open_closely(first.model, scan.pet) if prompting.endswith(CLOSELY) else method.open(scan.pet)
-            if prompting.startswith(ONE_BY_ONE):
-                rows = prompt_one_by_one(session, scan.truth, dialogue, min_volume_ml)
-            else:
-                rows = prompt_all_at_once(session, scan.truth, dialogue if prompting == PER_SLICE else at_once)
-            yield from (facts | row | {"prompting": prompting} for row in rows)
-            is_best = prompting.startswith(ONE_BY_ONE) and prompting == suitable[-1]
-            if is_best and hasattr(session, "model") and page is not None and session.objects:
-                notes = [f"A simulated user, who knew the truth, clicked each lesion {dialogue.clicks} times."]
-                try:
-                    write_report(page, session, title=scan.name, truth=scan.truth, notes=notes)
-                except SegAnyPETError as error:
-                    warnings.warn(f"case {scan.name} has no page: {error}", stacklevel=2)
-                page = None
+    protocol, at_once = ClickProtocol(settings["clicks"]), ClickProtocol(settings["clicks_at_once"])
+    first, paged = method.open(scan.pet), None
+    training = trained_on(first)
+    for prompting, zoom in _ways(method, first, settings):
+        session = method.open(scan.pet, auto_zoom=zoom)
+        if prompting == ONE_BY_ONE:
+            rows = prompt_one_by_one(session, scan.truth, protocol, settings["min_volume_ml"])
+            paged = session
+        else:
+            rows = prompt_all_at_once(session, scan.truth, protocol if prompting == PER_SLICE else at_once)
+        yield from ({"lesions_in_training": training, "auto_zoom": zoom} | row for row in rows)
+    if page is not None and paged is not None and paged.objects:
+        notes = [f"A simulated user, who knew the truth, clicked each lesion {protocol.clicks} times."]
+        try:
+            write_report(page, paged, title=scan.name, truth=scan.truth, notes=notes)
+        except SegAnyPETError as error:
+            warnings.warn(f"case {scan.name} has no page: {error}", stacklevel=2)
 
 
-def _suitable(method: Method, session: PromptSession, promptings: Sequence[str]) -> list[str]:
-    """How a method is clicked: rules one by one; closely unless its own windows are as fine, or a factory's."""
-    if hasattr(session, "click_slices"):
-        return [PER_SLICE]
+def trained_on(session: PromptSession) -> str | None:
+    """What lesions the network behind a session learned from: "none", "simulated", "unknown"; None without network."""
     if not hasattr(session, "model"):
-        return [ONE_BY_ONE]
-    closer = method.opener is open_session and can_look_closer(session.model)
-    asked = promptings if closer else [one.removesuffix(CLOSELY) for one in promptings]
-    return [one for one in PROMPTINGS_3D if one in asked]
-
-
-def _deserves_page(table: "pd.DataFrame") -> bool:
-    """Whether a 3D network was clicked on a lesion."""
-    clicked = table["prompting"].str.startswith(ONE_BY_ONE) & (table["lesion"] != ALL) & (table["weights"] != "")
-    return bool(clicked.any())
-
-
-def trained_on(session: PromptSession) -> str:
-    """What lesions the network behind a session learned from: "none", "simulated", "unknown"; "" without network."""
-    if not hasattr(session, "model"):
-        return ""
+        return None
     training = getattr(session.model, "metadata", {}).get("training")
     if training is None:
         return "unknown"
     return "simulated" if training.get("data", training).get("lesions", True) else "none"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: the table, the pages, and means over patients."""
-    parser = argparse.ArgumentParser(
-        prog="python -m seganypet.study.lesions",
-        description="Segment the tumours of a cohort under simulated clicks: 3D networks all at once and one by one, "
-        "2D networks in each slice, thresholds with clicks and without; means over patients with 95 %% intervals.",
-        epilog="columns of the table: see analyse_tumours. An interrupted run resumes.",
-    )
-    parser.add_argument("cohort", help="a cohort.csv, an AutoPET or an nnU-Net folder, with labels of lesions")
-    parser.add_argument("--model", action="append", required=True, help="network: name, path, NAME=PATH; several times")
-    parser.add_argument("--clicks", type=int, default=3, help="rounds for each lesion and slice (%(default)s)")
-    parser.add_argument("--clicks-at-once", type=int, help="rounds where all lesions are one object (as --clicks)")
-    parser.add_argument("--prompting", action="append", choices=PROMPTINGS_3D, help="of 3D networks (all four)")
-    parser.add_argument("--rule", action="append", help='rule clicked on each lesion ("41%% SUVmax, from hottest")')
-    parser.add_argument("--threshold", type=float, action="append", help="SUV that nobody clicks (4)")
-    parser.add_argument("--min-volume-ml", type=float, default=0.0, help="do not click smaller lesions one by one")
-    parser.add_argument("--totalsegmentator", type=Path, help="folder of its output, <case>.nii.gz or <case>/")
-    parser.add_argument("--output", type=Path, default=Path("tumours.csv"), help="the table (%(default)s)")
-    parser.add_argument("--reports", type=Path, help="folder for one page for each case")
-    options = parser.parse_args(arguments)
-    try:
-        table = analyse_tumours(
-            Cohort.from_path(options.cohort), named_models(options.model), clicks=options.clicks,
-            clicks_at_once=options.clicks_at_once, promptings=options.prompting or PROMPTINGS_3D,
-            rules=options.rule or ("41% SUVmax, from hottest",),
-            thresholds=options.threshold or (4.0,), min_volume_ml=options.min_volume_ml,
-            totalsegmentator=options.totalsegmentator, output=options.output, reports=options.reports,
-        )  # fmt: skip
-    except SegAnyPETError as error:
-        raise SystemExit(f"error: {error}") from error
-    if table.empty:
-        raise SystemExit("error: no case could be analysed; the warnings say why.")
-    print(summarise_tumours(table).dropna(axis="columns", how="all").round(3).to_string(index=False))
+def _ways(method: Method, session: PromptSession, settings: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """How a method is clicked, and whether with auto zoom: a rule one by one, a network as it was asked for."""
+    if hasattr(session, "click_slices"):
+        return [(PER_SLICE, False)]
+    if not hasattr(session, "model"):
+        return [(ONE_BY_ONE, False)]
+    zooms = settings["auto_zoom"] if method.network is not None and auto_zoom_options(method.network) else [False]
+    return [(prompting, zoom) for prompting in (ALL_AT_ONCE, ONE_BY_ONE) for zoom in zooms
+            if prompting in settings["promptings"]]  # fmt: skip
 
 
-if __name__ == "__main__":
-    main()
+def _organs(totalsegmentator: str | os.PathLike | None, case: Any, method: Any) -> dict[str, Path | None]:
+    return {} if totalsegmentator is None else {"totalsegmentator": organs_of_case(case.name, totalsegmentator)}
+
+
+def _page(reports: str | os.PathLike | None, reporter: str | None, case: Any, method: Any) -> dict[str, Path]:
+    return {} if reports is None or method.name != reporter else {"page": Path(reports) / f"{case.name}.html"}

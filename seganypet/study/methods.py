@@ -1,4 +1,4 @@
-"""What can be evaluated: networks by name, path or as objects, threshold rules, and whatever opens a session."""
+"""Methods of a study: networks by name, path or as objects, threshold rules, and factories of sessions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,21 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seganypet.errors import SegAnyPETError
 from seganypet.pet.threshold_rules import current_rule_name
 from seganypet.pet.volume import Volume
-from seganypet.prompting import networks
 from seganypet.prompting.base import PromptSession
+from seganypet.prompting.networks import open_session
 from seganypet.prompting.thresholds import baseline_name, baseline_session
 
-# Voxel sizes of windows on single lesions, at the first look and at most at the second: chosen with tiny-base on the
-# phantoms 400 and 403 (disseminated).
-LESION_MM, FINEST_MM = 2.0, 1.5
+# Voxel sizes of windows on single lesions, at the first look and at the smallest at the second: chosen with tiny-base
+# on the phantoms 400 and 403 (disseminated).
+LESION_SPACING_MM, MIN_SPACING_MM = 2.0, 1.5
 HASH_DIGITS = 16  # of SHA-256; enough to tell networks apart, short enough for a table
 
-Opener = Callable[[Any, Volume], Any]
+Opener = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +28,11 @@ class Method:
     """One way of turning clicks into masks.
 
     Attributes:
-        name: In tables.
-        opener: Opens a session on a volume: called with `source`, the volume.
-        source: Rule, name or path of a network, the network itself, or what opens sessions.
+        name: Name in tables.
+        opener: Opens a session: called with `source` and a volume, and for a network with options of its session.
+        source: Threshold rule, name or path of a network, the network itself, or a factory of sessions.
         weights: First digits of the weights' SHA-256; None of what has no weights.
-        by_name: `source` names a network that each process opens for itself.
+        by_name: Whether `source` names a network that each process opens for itself.
     """
 
     name: str
@@ -39,20 +41,49 @@ class Method:
     weights: str | None = None
     by_name: bool = False
 
-    def open(self, volume: Volume) -> Any:
-        """A new session on a volume: something with `reset` and with `click`, or `click_slices` and `axis`."""
-        source = _network(self.source, self.weights) if self.by_name else self.source
-        return self.opener(source, volume)
+    @property
+    def network(self) -> Any:
+        """The network; None of rules and factories.
+
+        Raises:
+            SegAnyPETError: The file that it is named after holds other weights by now.
+        """
+        if self.opener is not open_session:
+            return None
+        return _network(self.source, self.weights) if self.by_name else self.source
+
+    def open(self, volume: Volume, auto_zoom: bool = False) -> Any:
+        """A new session on a volume: something with `reset` and with `click`, or `click_slices` and `axis`.
+
+        Args:
+            volume: The scan.
+            auto_zoom: Whether a 3D network looks at single lesions in finer windows, see `auto_zoom_options`.
+        """
+        network = self.network
+        if network is None:
+            return self.opener(self.source, volume)
+        return self.opener(network, volume, **(auto_zoom_options(network) if auto_zoom else {}))
 
 
-def resolve_methods(models: Any, rules: Sequence[str], opener: Opener) -> tuple[Method, ...]:
-    """What to evaluate, from what a caller may say.
+def auto_zoom_options(model: Any) -> dict[str, float]:
+    """Options of a session that looks at single lesions: finer windows than organs need, finer yet on small lesions.
+
+    They are empty for a network without windows, such as a 2D one, and for one whose own windows are as fine, such as
+    the released ones.
+    """
+    spacing_mm = getattr(getattr(model, "config", None), "spacing_mm", 0.0)
+    if spacing_mm <= MIN_SPACING_MM:
+        return {}
+    return {"spacing_mm": min(spacing_mm, LESION_SPACING_MM), "min_spacing_mm": MIN_SPACING_MM}
+
+
+def resolve_methods(models: Any, rules: Sequence[str] = ()) -> tuple[Method, ...]:
+    """The methods that a caller names.
 
     Args:
         models: None, or one or several of: name of a network or path of its weights; a threshold rule; a network; a
             factory, which is called with a volume and returns a session. A mapping gives them names.
-        rules: Threshold rules to add, but for those that are among the models.
-        opener: Opens a session of a network on a volume.
+        rules: Threshold rules to add, except for those that are among the models.
 
     Raises:
         SegAnyPETError: Nothing to evaluate, two of one name, an unknown rule; a network that cannot be opened.
@@ -65,9 +96,9 @@ def resolve_methods(models: Any, rules: Sequence[str], opener: Opener) -> tuple[
         named = [(None, model) for model in models]
     else:
         named = [(None, models)]
-    methods = [_method(name, model, opener) for name, model in named]
-    there = {method.name for method in methods}
-    methods += [_rule(rule) for rule in rules if rule not in there]
+    methods = [_method(name, model) for name, model in named]
+    present = {method.name for method in methods}
+    methods += [_rule(rule) for rule in rules if rule not in present]
     names = [method.name for method in methods]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -76,48 +107,41 @@ def resolve_methods(models: Any, rules: Sequence[str], opener: Opener) -> tuple[
             "on the command line --model first=PATH."
         )
     if not methods:
-        raise SegAnyPETError("nothing to evaluate: give a model, or a threshold rule among the baselines.")
+        raise SegAnyPETError("nothing to evaluate: give a model or a threshold rule.")
     return tuple(methods)
 
 
-def named_models(said: Sequence[str]) -> dict[str, str] | list[str]:
-    """Models as a command line gives them, for `resolve_methods`: NAME=PATH has a name, an existing path may hold "=".
+def named_models(arguments: Sequence[str]) -> dict[str, str] | list[str]:
+    """Models from a command line, for `resolve_methods`.
+
+    Args:
+        arguments: Names of networks, paths or rules; NAME=PATH gives one a name, unless there is a file of that name.
 
     Raises:
         SegAnyPETError: A name that is given twice.
     """
-    pairs = [(None, model) if "=" not in model or is_rule(model) or Path(model).exists() else model.split("=", 1)
-             for model in said]
+    pairs = [
+        (None, model) if "=" not in model or is_rule(model) or Path(model).exists() else model.split("=", 1)
+        for model in arguments
+    ]
     if any(name for name, _ in pairs):
         names = [name or (model if is_rule(model) else Path(model).stem) for name, model in pairs]
         if len(set(names)) < len(names):
             raise SegAnyPETError(f"--model: {', '.join(names)} are names that are given twice.")
         return dict(zip(names, (model for _, model in pairs), strict=True))
-    return list(said)
+    return list(arguments)
 
 
 def forget_networks() -> None:
-    """Close the networks that this process opened by name: their files may change before the next evaluation."""
+    """Close the networks that this process opened by name: their files may change before the next study."""
     _network.cache_clear()
+    _load.cache_clear()
 
 
-def open_session(model: Any, volume: Volume) -> Any:
-    """A session of a network on a volume, with the session's own settings."""
-    return networks.open_session(model, volume)
-
-
-def open_closely(model: Any, volume: Volume) -> Any:
-    """As `open_session`, for single lesions: windows finer than organs need, and finer yet where a lesion is small."""
-    from seganypet.prompting.session import Session  # imports torch, which thresholds do not need
-
-    if not Session.serves(model):
-        return open_session(model, volume)
-    return Session(model, volume, spacing_mm=min(model.config.spacing_mm, LESION_MM), min_spacing_mm=FINEST_MM)
-
-
-def can_look_closer(model: Any) -> bool:
-    """Whether `open_closely` looks more closely than `open_session`; the released networks' windows are as fine."""
-    return model.config.spacing_mm > FINEST_MM
+def is_3d_network(method: Any) -> bool:
+    """Whether a method is a network whose sessions take clicks in the volume, not in each slice."""
+    network = getattr(method, "network", None)
+    return network is not None and not hasattr(method.open(_ONE_VOXEL), "click_slices")
 
 
 def model_name(model: Any) -> str:
@@ -127,17 +151,17 @@ def model_name(model: Any) -> str:
     return str(getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__)
 
 
-def _method(name: str | None, model: Any, opener: Opener) -> Method:
+def _method(name: str | None, model: Any) -> Method:
     if isinstance(model, str | Path):
         if is_rule(str(model)):
             return _rule(str(model), name)
         # Another process may run in another folder.
         source = str(Path(model).resolve()) if Path(model).exists() else str(model)
-        network = _network(source, None)
-        return Method(name or model_name(network), opener, source, _weights(network), by_name=True)
+        network = _load(source)
+        return Method(name or model_name(network), open_session, source, _weights(network), by_name=True)
     if callable(model) and not hasattr(model, "config") and not hasattr(model, "state_dict"):
         return Method(name or model_name(model), _call, model)
-    return Method(name or model_name(model), opener, model, _weights(model))
+    return Method(name or model_name(model), open_session, model, _weights(model))
 
 
 def _rule(rule: str, name: str | None = None) -> Method:
@@ -152,6 +176,9 @@ def is_rule(name: str) -> bool:
     except SegAnyPETError:
         return False
     return True
+
+
+_ONE_VOXEL = Volume(np.ones((1, 1, 1), np.float32), np.eye(4), "SUVbw", source="one voxel")
 
 
 def _threshold_session(rule: str, volume: Volume) -> PromptSession:
@@ -171,14 +198,20 @@ def _weights(model: Any) -> str | None:
 
 
 @lru_cache(maxsize=8)
-def _network(source: str, weights: str | None) -> Any:
-    """A network, opened once in each process; SegAnyPETError if its weights are not those that were asked for."""
+def _load(source: str) -> Any:
+    """A network, opened once in each process."""
     from seganypet.model.checkpoints import load_model
 
-    network = load_model(source)
-    if weights is not None and _weights(network) != weights:
+    return load_model(source)
+
+
+@lru_cache(maxsize=8)
+def _network(source: str, weights: str | None) -> Any:
+    """A network whose weights are those that were asked for."""
+    network = _load(source)
+    if _weights(network) != weights:
         raise SegAnyPETError(
-            f"{source} holds other weights here ({_weights(network)}) than where the evaluation was started "
-            f"({weights}); copy the same file to every machine, and do not change it meanwhile."
+            f"{source} holds other weights here ({_weights(network)}) than where the study was started ({weights}); "
+            "copy the same file to every machine, and do not change it meanwhile."
         )
     return network

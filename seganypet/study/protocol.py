@@ -1,34 +1,32 @@
-"""Simulated dialogues: click, look at the mask, click again; one row after each round.
+"""How a simulated user clicks: click, look at the mask, click again; one row after each round.
 
 Two protocols, by name.
 
-"whole_volume", ours: a session sees the whole scan. DSC and NSD are taken after every click, over the whole volume, of
-the mask as it then is.
+"whole_volume", ours: a session sees the whole scan. `metrics.METRICS` are taken after every click, over the whole
+volume, of the mask as it then is.
 
 "release", what the public releases of SAM-Med3D and SegAnyPET did in their older evaluation: for each target the scan
 is cut to a window centred on the centre of the TRUTH's bounding box, the first click goes at random into the truth,
-later ones at random into the error; DSC and NSD are taken inside this window, and after each click the best so far
-counts, by DSC. It flatters in four ways: the network is told where the target is, and never sees one off its centre;
-what a target larger than the window has outside it is not missed; a leak beyond the window does not count; and a mask
-that later clicks spoil keeps its best score. The window is the network's own (voxels times spacing), or 192 mm (128
-voxels of 1.5 mm) for what has none, along the scan's own axes and with 0 beyond the scan. Resampling and intensities
-remain the network's.
+later ones at random into the error; metrics are taken inside this window, and after each click the best so far counts,
+by DSC. It flatters in four ways: the network knows where the target is, and never sees one off centre; the part of a
+target outside the window is not missed; a leak beyond the window does not count; and a mask that later clicks spoil
+keeps its best score. The window is the network's own (voxels times spacing), or 192 mm (128 voxels of 1.5 mm) for what
+has none, along the scan's own axes and with 0 beyond the scan. Resampling and intensities remain the network's.
 
 A slicewise session has `click_slices(clicks) -> mask` beside `reset`, and `axis`, a key of `views.VIEWS`. It gets one
-click on each slice that holds the target in the first round, then one on each such slice whose mask is wrong; it keeps
-what earlier rounds said. Which slices hold the target is told to nobody else: an oracle that 3D networks lack.
+click on each slice that holds the target in the first round, then one on each such slice whose mask is wrong; it
+remembers the clicks of earlier rounds. Which slices hold the target only an oracle knows, which 3D networks lack.
 """
 
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from seganypet.errors import GeometryError, SegAnyPETError
-from seganypet.metrics import dice, surface_dice
+from seganypet.metrics import METRICS
 from seganypet.pet.views import VIEWS, ras_axes
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompts import Click
@@ -41,14 +39,13 @@ from seganypet.prompting.simulate import (
     next_clicks_by_slice,
 )
 from seganypet.regions import bounding_box
-from seganypet.study.results import WHOLE_CASE
 
 PROTOCOLS = ("whole_volume", "release")
 RELEASE_WINDOW_MM = 192.0
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class ClickProtocol:
     """How targets are clicked and scored.
 
     Attributes:
@@ -56,7 +53,7 @@ class Dialogue:
         protocol: One of `PROTOCOLS`.
         first: Strategy of the first click, see `simulate.first_click`; None: the protocol's.
         then: Strategy of later clicks, see `simulate.next_click`; None: the protocol's.
-        seed: Of random clicks.
+        seed: Seed of random clicks.
 
     Raises:
         SegAnyPETError: No rounds, or an unknown protocol or strategy.
@@ -87,107 +84,50 @@ class Dialogue:
         return f"release: {clicks}" if self.protocol == "release" else clicks
 
 
-@dataclass(frozen=True, eq=False)
-class CaseJob:
-    """All that is to be done on one case.
-
-    Attributes:
-        case: See `evaluate.EvaluationCase`.
-        methods: See `methods.Method`.
-        targets: Names wanted, None for all.
-        dialogue: How.
-        finished: Pairs (model, target) to leave out.
-    """
-
-    case: Any
-    methods: tuple[Any, ...]
-    targets: tuple[str, ...] | None
-    dialogue: Dialogue
-    finished: frozenset[tuple[str, str]] = frozenset()
-
-
-class Segmented(NamedTuple):
-    """One target is finished: a row for each round, with the columns that its dialogue knows."""
-
-    model: str
-    target: str
-    rows: list[dict[str, Any]]
-
-
-class CaseDone(NamedTuple):
-    """Names of the targets of a case, in order; not all if it failed on the way."""
-
-    targets: list[str]
-    complete: bool
-
-
-def segment_case(job: CaseJob) -> Iterator[Segmented | CaseDone]:
-    """Segment every target of a case with every method; what fails becomes rows with the error.
-
-    A session is opened at a method's first target and serves all of them. Where the scan or its labels cannot be read,
-    each method gets rows of the target `WHOLE_CASE`.
-    """
-    names: list[str] = []
-    sessions: dict[str, Any] = {}
-    try:
-        pet = job.case.load_pet()
-        for target, truth in job.case.targets(pet, job.targets):
-            names.append(target)
-            stream = job.dialogue.seed, zlib.crc32(f"{job.case.name}/{target}".encode())
-            for method in job.methods:
-                if (method.name, target) not in job.finished:
-                    try:
-                        if method.name not in sessions:
-                            sessions[method.name] = method.open(pet)
-                        rng = np.random.default_rng(stream)  # the same for every method
-                        rows = list(_dialogue(method, sessions[method.name], truth, pet, job.dialogue, rng))
-                    except Exception as error:  # whatever a method does, the others go on
-                        rows = failed_rows(error, job.dialogue.clicks)
-                    yield Segmented(method.name, target, rows)
-        yield CaseDone(names, complete=True)
-    except Exception as error:
-        for method in job.methods:
-            yield Segmented(method.name, WHOLE_CASE, failed_rows(error, job.dialogue.clicks))
-        yield CaseDone(names, complete=False)
-
-
-def failed_rows(error: BaseException, clicks: int) -> list[dict[str, Any]]:
-    """Rows that say what went wrong: none of the rounds counts, not even those before the failure."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())  # one line, so that a cut file is seen to be cut
-    return [{"click": number, "error": text} for number in range(1, clicks + 1)]
-
-
-def _dialogue(
-    method: Any, session: Any, truth: np.ndarray, pet: Volume, dialogue: Dialogue, rng: np.random.Generator
+def segment_target(
+    method: Any, session: Any, truth: np.ndarray, pet: Volume, protocol: ClickProtocol, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
-    if dialogue.protocol != "release" or not truth.any():
+    """The rounds of one target by either protocol.
+
+    Args:
+        method: Opens a session on the window of the protocol "release", see `methods.Method`.
+        session: Session of that method on the scan; it is reset.
+        truth: True inside the target, shape of `pet`, bool.
+        pet: The scan.
+        protocol: How clicks are simulated.
+        rng: Source of random clicks.
+
+    Yields:
+        Rows as `simulate_clicks` yields them, in voxels of the scan.
+    """
+    if protocol.protocol != "release" or not truth.any():
         session.reset()
-        yield from rounds(session, truth, pet, dialogue, rng)
+        yield from simulate_clicks(session, truth, pet, protocol, rng)
         return
     window, truth, corner = release_window(pet, truth, _window_mm(session))
-    best = {"dsc": -1.0}
-    for row in rounds(method.open(window), truth, window, dialogue, rng):
-        best = max(best, {"dsc": row["dsc"], "nsd": row["nsd"]}, key=lambda scores: scores["dsc"])
+    best: dict[str, float] = {"dsc": -1.0}
+    for row in simulate_clicks(method.open(window), truth, window, protocol, rng):
+        best = max(best, {name: row[name] for name in METRICS}, key=lambda scores: scores["dsc"])
         for axis, first in zip(("click_i", "click_j", "click_k"), corner, strict=True):
             if axis in row:
                 row[axis] += first
         yield row | best
 
 
-def rounds(
-    session: Any, truth: np.ndarray, volume: Volume, dialogue: Dialogue, rng: np.random.Generator
+def simulate_clicks(
+    session: Any, truth: np.ndarray, volume: Volume, protocol: ClickProtocol, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
-    """The rounds of one target.
+    """Click on one target, look at the mask, and click again.
 
     Args:
-        session: Open on `volume`, and without clicks.
+        session: Session on `volume`, without clicks.
         truth: True inside the target, shape of `volume`, bool. If it is empty, nothing is clicked or scored.
-        volume: Gives the grid.
-        dialogue: Strategies and number of clicks.
-        rng: Of random clicks.
+        volume: The scan; it gives the grid.
+        protocol: Strategies and number of clicks.
+        rng: Source of random clicks.
 
     Yields:
-        One row for each round; `evaluate` says what its columns mean.
+        One row for each round; `evaluation.COLUMNS` says what its columns mean.
     """
     spacing = volume.spacing
     per_slice = hasattr(session, "click_slices")
@@ -198,12 +138,12 @@ def rounds(
     # No error and no surface lies beyond the box that holds truth and mask: clicks and scores are the same inside it.
     box = truth_box = bounding_box(truth)
     mask, scores, total_clicks, model_seconds = None, {}, 0, 0.0
-    for number in range(1, dialogue.clicks + 1):
+    for number in range(1, protocol.clicks + 1):
         row = {"click": number, "prompt": _prompt(number, per_slice)} | fixed
         clicks = []
         if truth_box is not None:
-            clicks = _next_clicks(None if mask is None else mask[box], truth[box], spacing, axis, dialogue, rng)
-            clicks = [_moved(click, box) for click in clicks]
+            clicks = _next_clicks(None if mask is None else mask[box], truth[box], spacing, axis, protocol, rng)
+            clicks = [_in_volume(click, box) for click in clicks]
         if clicks:
             start = time.perf_counter()
             if per_slice:
@@ -221,16 +161,16 @@ def rounds(
                 row["foreground"] = clicks[0].foreground
             box = _around_both(truth_box, bounding_box(mask) or truth_box)
             inside = mask[box], truth[box]
-            scores = {"dsc": dice(*inside), "nsd": surface_dice(*inside, spacing, max(spacing))}
+            scores = {name: metric(*inside, spacing) for name, metric in METRICS.items()}
         yield row | scores | {"total_clicks": total_clicks, "model_seconds": model_seconds}
 
 
 def _next_clicks(
-    mask: np.ndarray | None, truth: np.ndarray, spacing: Sequence[float], axis: int | None, dialogue: Dialogue,
+    mask: np.ndarray | None, truth: np.ndarray, spacing: Sequence[float], axis: int | None, protocol: ClickProtocol,
     rng: np.random.Generator,
 ) -> list[Click]:  # fmt: skip
     """One click in the volume, or one in each slice along an axis; none where nothing is wrong."""
-    options = {"strategy": dialogue.first if mask is None else dialogue.then, "spacing": spacing, "rng": rng}
+    options = {"strategy": protocol.first if mask is None else protocol.then, "spacing": spacing, "rng": rng}
     if axis is not None:
         if mask is None:
             return first_clicks_by_slice(truth, axis, **options)
@@ -243,7 +183,7 @@ def _around_both(one: Sequence[slice], other: Sequence[slice]) -> tuple[slice, .
     return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
 
 
-def _moved(click: Click, box: Sequence[slice]) -> Click:
+def _in_volume(click: Click, box: Sequence[slice]) -> Click:
     """A click in a box of the volume as one in the volume."""
     return Click(tuple(index + part.start for index, part in zip(click.ijk, box, strict=True)), click.foreground)
 
@@ -265,7 +205,7 @@ def release_window(pet: Volume, truth: np.ndarray, window_mm: float) -> tuple[Vo
     Args:
         pet: The scan.
         truth: True inside the target, shape of `pet`, bool, not empty.
-        window_mm: Its side.
+        window_mm: Side of the window, in mm.
 
     Returns:
         Scan and truth inside the window, 0 and False beyond the scan; and its first voxel in `pet`, which may be

@@ -1,82 +1,86 @@
-"""The organs and lesions of a whole cohort in numbers, case after case."""
+"""Every organ and lesion of a cohort in numbers."""
 
 import os
-import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seganypet import __version__
 from seganypet.cohort.case import Case
-from seganypet.cohort.cohort import Cohort
 from seganypet.cohort.labels import lesion_instances, lesion_name
 from seganypet.errors import SegAnyPETError
 from seganypet.pet.quantification import Rule, check_rule, quantify
 from seganypet.pet.volume import Volume
-from seganypet.study.kept import Kept
+from seganypet.study.engine import Rows, Study, run_study
 
 if TYPE_CHECKING:
     import pandas
 
+COLUMNS: dict[str, type] = {
+    "case": str, "patient": str, "kind": str, "object": str, "quantity": str, "value": float, "unit": str,
+    "definition": str, "source": str, "error": str,
+}  # fmt: skip
+
 
 def quantify_cohort(
-    cohort: Cohort,
+    cohort: Iterable[Case],
     *,
     threshold: Rule | None = None,
     peak: str = "global",
     output: str | os.PathLike | None = None,
+    processes: int = 1,
+    cluster: str | None = None,
+    threads: int = 1,
+    limit: int | None = None,
+    retry_failed: bool = False,
     progress: bool = True,
 ) -> "pandas.DataFrame":
     """`quantify` for every organ and every lesion of every case.
 
+    Never more than a PET and one label map are in memory.
+
     Args:
-        cohort: Its PETs are in SUVbw. Never more than a PET and one label map are in memory.
-        threshold: Narrows the lesions' masks, see `quantify`; organs are measured as drawn.
-        peak: See `quantify`.
-        output: CSV that is written after every case, so that a killed run goes on. Cases that stand there are not
-            measured again unless their files have changed since (`<output>.json` remembers them); other cases in it
-            stay.
-        progress: Show a bar.
+        cohort: Cases whose PETs are in SUVbw.
+        threshold: Rule that narrows the lesions' masks, see `quantify`; organs are measured as drawn.
+        peak: Which SUVpeak, see `quantify`.
+        output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
 
     Returns:
         The columns of `quantify` after case, patient and kind: "organ" (absent ones are left out), "lesion"
-        ("lesion_01", ...: 26-connected components, the largest first) or "lesions" (all together).
+        ("lesion_01", ...: 26-connected components, the largest first) or "lesions" (all together); then error.
 
     Raises:
         VolumeError: An unknown `threshold` or `peak`.
-        SegAnyPETError: `output` cannot be written, holds another table, or was made with another threshold or peak.
-
-    Warns:
-        UserWarning: Cases that cannot be measured, with the reason; the others are.
+        SegAnyPETError: What `engine.run_study` raises.
     """
-    import pandas
-    from tqdm.auto import tqdm
-
     check_rule(threshold, peak)
-    settings = f"threshold {threshold}, peak {peak}, seganypet {__version__}"
-    tables = []
-    with Kept(None if output is None else Path(output), settings, COLUMNS, set(COLUMNS) - {"value"}) as kept:
-        for case in tqdm(cohort, desc="cases", disable=not progress):
-            table = kept.table(case)
-            if table is None:
-                try:
-                    table = quantify_case(case, threshold=threshold, peak=peak)
-                except SegAnyPETError as error:
-                    warnings.warn(f"case {case.name} is left out: {error}", stacklevel=2)
-                    continue
-                kept.add(case, table)
-            tables.append(table)
-    return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame(columns=COLUMNS)
+    settings = {"threshold": None if threshold is None else str(threshold), "peak": peak}
+    study = Study("quantify", COLUMNS, settings, partial(_quantify, threshold))
+    return run_study(
+        study, cohort, output=output, processes=processes, cluster=cluster, threads=threads, limit=limit,
+        retry_failed=retry_failed, progress=progress,
+    )  # fmt: skip
 
 
-COLUMNS = ("case", "patient", "kind", "object", "quantity", "value", "unit", "definition", "source")
+def _quantify(
+    threshold: Rule | None, case: Case, methods: Sequence[Any], settings: Mapping[str, Any]
+) -> Iterator[tuple[str, Rows]]:
+    yield "", quantify_case(case, threshold=threshold, peak=settings["peak"]).to_dict("records")
 
 
 def quantify_case(
     case: Case, pet: Volume | None = None, *, threshold: Rule | None = None, peak: str = "global"
 ) -> "pandas.DataFrame":
-    """As `quantify_cohort`, for one case, whose PET may be given if it is loaded.
+    """`quantify` for every organ and every lesion of one case.
+
+    Args:
+        case: The case; its PET is in SUVbw.
+        pet: Its PET if it is loaded already.
+        threshold, peak: As for `quantify_cohort`.
+
+    Returns:
+        The columns of `quantify_cohort` but for error.
 
     Raises:
         SegAnyPETError: Files that cannot be read, labels on another grid or of unknown meaning, a PET in Bq/mL.
@@ -102,4 +106,4 @@ def quantify_case(
     if not tables:
         raise SegAnyPETError(f"case {case.name}: neither organs nor lesions are drawn, so there is nothing to measure.")
     table = pandas.concat(tables, ignore_index=True).assign(case=case.name, patient=case.patient)
-    return table[list(COLUMNS)]
+    return table[[name for name in COLUMNS if name != "error"]]

@@ -6,41 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from seganypet.cohort.case import Case
+from seganypet.cohort.case import Case, InMemoryCase
 from seganypet.cohort.totalsegmentator import read_totalsegmentator
 from seganypet.errors import CohortError
 from seganypet.pet.physiology import physiological_mask
 from seganypet.pet.volume import Volume
-from seganypet.phantom import PhantomCase
 
 HOT_STRUCTURES = ("brain", "urinary_bladder", "kidney_left", "kidney_right", "heart")  # TotalSegmentator's names
-
-
-@dataclass(frozen=True, eq=False)
-class PhantomInMemory:
-    """A phantom with the calls of a cohort's case."""
-
-    phantom: PhantomCase
-
-    @property
-    def name(self) -> str:
-        """Name by domain, seed and kind of lesions."""
-        return f"phantom_{self.phantom.domain}_{self.phantom.seed}_{self.phantom.pet.metadata['lesion_kind']}"
-
-    patient = name
-
-    @property
-    def pet(self) -> Volume:
-        """The scan."""
-        return self.phantom.pet
-
-    def load_pet(self) -> Volume:
-        """The scan."""
-        return self.phantom.pet
-
-    def load_lesions(self, pet: Volume) -> np.ndarray:
-        """Instances, shape of the scan."""
-        return self.phantom.lesions
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +32,11 @@ class TumourScan:
     physiology: np.ndarray | None
 
     @classmethod
-    def of(cls, case: Case | PhantomInMemory, totalsegmentator: str | os.PathLike | None = None) -> "TumourScan":
+    def of(cls, case: Case | InMemoryCase, totalsegmentator: str | os.PathLike | None = None) -> "TumourScan":
         """Read a case.
 
         Args:
-            case: Of a cohort, or a phantom.
+            case: Case of a cohort, or in memory.
             totalsegmentator: Folder of TotalSegmentator's output, <case>.nii.gz or <case>/<organ>.nii.gz, which knows
                 brain and bladder. None: the hot organs are those of the case's own labels, kidneys and heart; of
                 phantoms, all.
@@ -78,14 +50,14 @@ class TumourScan:
 
 
 def organs_of_case(case: str, totalsegmentator: str | os.PathLike | None) -> Path | None:
-    """Where TotalSegmentator's output for a case lies, file or folder; None: nowhere."""
+    """TotalSegmentator's output for a case, a file or a folder; None if there is none."""
     suffixes = () if totalsegmentator is None else ("", ".nii.gz", ".nii")
-    places = [Path(totalsegmentator) / f"{case}{suffix}" for suffix in suffixes]
-    return next((place for place in places if place.exists()), None)
+    paths = [Path(totalsegmentator) / f"{case}{suffix}" for suffix in suffixes]
+    return next((path for path in paths if path.exists()), None)
 
 
 def _hot_organs(
-    case: Case | PhantomInMemory, pet: Volume, totalsegmentator: str | os.PathLike | None
+    case: Case | InMemoryCase, pet: Volume, totalsegmentator: str | os.PathLike | None
 ) -> np.ndarray | None:
     if totalsegmentator is not None:
         path = organs_of_case(case.name, totalsegmentator)
@@ -95,6 +67,6 @@ def _hot_organs(
                 "on the CT of this case, or leave its output out: hot organs are then those of the case's own labels."
             )
         return physiological_mask(*read_totalsegmentator(path, pet, HOT_STRUCTURES))
-    if isinstance(case, PhantomInMemory):
-        return physiological_mask(case.phantom.anatomy, case.phantom.anatomy_names)
+    if isinstance(case, InMemoryCase) and case.anatomy is not None:
+        return physiological_mask(case.anatomy, case.anatomy_names)
     return physiological_mask(*case.load_organs(pet)) if case.organs is not None else None

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from seganypet._files import replace_atomically
+from seganypet.cohort.case import InMemoryCase
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.model.sam3d import Sam3D
@@ -12,7 +13,7 @@ from seganypet.pet.plots import show_slices
 from seganypet.phantom import make_phantom
 from seganypet.prompting.session import Session
 from seganypet.prompting.simulate import first_click
-from seganypet.study.evaluation import EvaluationCase, MemoryCase, evaluate
+from seganypet.study.evaluation import EvaluationCase, evaluate
 from seganypet.training.config import TrainConfig
 
 
@@ -23,13 +24,13 @@ def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
     cases = []
     for seed in range(config.validation.first_seed, config.validation.first_seed + config.validation.phantoms):
         made = make_phantom(seed, "internal", config.data.lesions)
-        cases.append(MemoryCase(f"phantom {seed}", f"phantom {seed}", made.pet, made.organs))
+        cases.append(InMemoryCase(f"phantom {seed}", f"phantom {seed}", made.pet, made.organs))
     return cases
 
 
 def validation_dsc(model: Sam3D, cases: Iterable[EvaluationCase], clicks: int) -> float:
     """Mean DSC of the seen organs after the last of `clicks` clicks, over whole volumes; protocol of `evaluate`."""
-    rows = evaluate(cases, model, clicks, targets=SEEN_ORGANS, baselines=(), progress=False)
+    rows = evaluate(cases, model, clicks, targets=SEEN_ORGANS, rules=(), progress=False)
     failed = rows[rows["error"].notna()]
     if len(failed):  # a mean over what is left would choose another epoch
         raise SegAnyPETError(f"validation case {failed['case'].iloc[0]} failed: {failed['error'].iloc[0]}")

@@ -52,7 +52,7 @@ class SoftTissue:
 
 def test_a_ct_is_evaluated_as_a_case(case):
     # The same rule on the same case: on the CT it finds the liver, on a PET it takes everything.
-    dsc = [evaluate([one], SoftTissue, 1, targets=["liver"], baselines=(), progress=False)["dsc"].item()
+    dsc = [evaluate([one], SoftTissue, 1, targets=["liver"], rules=(), progress=False)["dsc"].item()
            for one in (CTCase(case), case)]  # fmt: skip
     assert dsc[0] > 0.9 > 0.3 > dsc[1]
 

@@ -317,9 +317,9 @@ CAUSES = {
     ),
     "journal of other weights": (journal(lambda c: {**c, "model": {"name": "net"}}), JournalError, "net and other"),
     "journal with a strange setting": (journal(lambda c: {**c, "settings": {"x": 1}}), JournalError, "repeated.*'x'"),
-    "journal with a damaged click": (journal(lambda c: {**c, "clicks": [3]}), JournalError, "click 1 is 3; expected"),
-    "journal with half a voxel": (click_changed(ijk=[3, 4.5, 5]), JournalError, "click 1 is .*three integers"),
-    "journal with an edited click": (click_changed(ijk=[3, 4, 6]), JournalError, r"click 1 says ijk=\[3, 4, 6\]"),
+    "journal with a damaged click": (journal(lambda c: {**c, "clicks": [3]}), JournalError, "click 1: 3 is no prompt; expected"),
+    "journal with half a voxel": (click_changed(ijk=[3, 4.5, 5]), JournalError, "click 1: .*three integers"),
+    "journal with an edited click": (click_changed(ijk=[3, 4, 6]), JournalError, r"click 1: ijk=\[3, 4, 6\] and mm="),
     # Quantities
     "SUV of counts": (call(quantify, Volume(DATA, AFFINE, "Bq/mL"), MASK), UnitError, "in Bq/mL; SUVmax.* need SUVbw"),
     "quantities of another grid": (call(quantify, PET, MASK[1:]), GeometryError, r"shape \(6, 8, 9\) does not lie"),

@@ -78,7 +78,7 @@ def volume() -> Volume:
 
 @pytest.fixture
 def session(volume) -> BarThresholdSession:
-    return BarThresholdSession(volume, "4.0")
+    return BarThresholdSession(volume, "SUV>=4")
 
 
 def test_a_prompt_of_another_kind_is_segmented_by_its_voxels_and_undone(session, volume):
@@ -104,13 +104,15 @@ def test_the_first_prompt_of_whatever_kind_must_be_foreground_and_lie_in_the_vol
 
 
 def test_a_click_is_what_add_makes_of_a_click(session):
-    np.testing.assert_array_equal(BarThresholdSession(session.volume, "4.0").click(ijk=LEFT), session.add(Click(LEFT)))
+    clicked = BarThresholdSession(session.volume, "SUV>=4").click(ijk=LEFT)
+    np.testing.assert_array_equal(clicked, session.add(Click(LEFT)))
     assert session.clicks == session.clicks_of("object 1") == (Click(LEFT),)
 
 
 @pytest.mark.parametrize("prompt", [BAR, (6, 12, 9), "click"], ids=["another kind", "a voxel", "a word"])
 def test_a_session_refuses_what_its_network_does_not_take_and_says_what_it_takes(volume, prompt):
-    for session in (Session(ThresholdNetwork(), volume), ThresholdSession(volume, "4.0"), RandomWalkerSession(volume)):
+    sessions = Session(ThresholdNetwork(), volume), ThresholdSession(volume, "SUV>=4"), RandomWalkerSession(volume)
+    for session in sessions:
         with pytest.raises(ClickError, match=r"takes prompts of kind click; got ('bar'|tuple|str)\."):
             session.add(prompt)
         assert session.prompts == ()
@@ -155,12 +157,12 @@ def test_a_journal_keeps_every_kind_and_repeats_it(session, volume, tmp_path):
     bar, click = content["prompts"]
     assert bar == {"object": "object 1", "kind": "bar", "start": [6, 12, 9], "length": 17, "foreground": True}
     assert click["ijk"] == [14, 12, 9] and "mm" in click
-    again = BarThresholdSession(volume, "4.0")
+    again = BarThresholdSession(volume, "SUV>=4")
     again.load_journal(tmp_path / "prompts.json")
     assert again.journal() == session.journal() and again.prompts == session.prompts
     np.testing.assert_array_equal(again.mask, session.mask)
     with pytest.raises(JournalError, match="cannot be repeated .*takes prompts of kind click; got 'bar'"):
-        ThresholdSession(volume, "4.0").load_journal(tmp_path / "prompts.json")
+        ThresholdSession(volume, "SUV>=4").load_journal(tmp_path / "prompts.json")
 
 
 def test_clicks_alone_are_written_in_the_format_that_every_version_reads(session, tmp_path):

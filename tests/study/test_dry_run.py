@@ -1,9 +1,8 @@
-"""The supplement's Table 2 by one command, on files laid out as AutoPET, AutoPET-Organ and the released weights are."""
+"""The supplement's Table 2 by one call, on files laid out as AutoPET, AutoPET-Organ and the released weights are."""
 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
@@ -12,7 +11,9 @@ from seganypet.cohort.labels import ORGAN_CONVENTIONS
 from seganypet.model.sam2d import small_sam
 from seganypet.organs import ORGANS
 from seganypet.pet.volume import load_labels, save_mask
-from seganypet.study.evaluation import main
+from seganypet.study.evaluation import evaluate
+from seganypet.study.methods import named_models
+from seganypet.study.summaries import summarise
 
 SAMPLES = {"PETCT_0a1b/01-01-2001-NA-PET-CT": "phantom_internal_9000", "PETCT_2c3d/02-02-2002-NA-PET-CT":
            "phantom_internal_9005"}  # fmt: skip
@@ -36,7 +37,7 @@ def autopet(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_one_command_makes_the_table(autopet, capsys):
+def test_one_call_makes_the_table(autopet):
     cohort = Cohort.from_path(autopet / "autopet").with_organs(autopet / "organs")
     problems = cohort.validate(progress=False)
     assert set(problems["problem"]) == {"convention_detected"}
@@ -45,19 +46,16 @@ def test_one_command_makes_the_table(autopet, capsys):
     cohort.to_csv(autopet / "cohort.csv")
     small_sam(64, 8, 32, 1, 32).save_pretrained(autopet / "sam")  # the layout of the hub's folders
     released = REPOSITORY / "tests" / "data" / "reference" / "mini_training_checkpoint.pth"
-    command = [str(autopet / "cohort.csv"), "--model", f"SAM={autopet / 'sam'}", "--model", f"SegAnyPET={released}",
-               "--clicks", "1", "--targets", "kidney_left", "lung_middle_lobe_right", "--baselines",
-               "--output", str(autopet / "table2.csv")]  # fmt: skip
-    main(command)
-    table = pd.read_csv(autopet / "table2.csv")
+    models = named_models([f"SAM={autopet / 'sam'}", f"SegAnyPET={released}"])
+    options = {"targets": ["kidney_left", "lung_middle_lobe_right"], "rules": (), "output": autopet / "table2.csv"}
+    table = evaluate(Cohort.from_path(autopet / "cohort.csv"), models, 1, progress=False, **options)
     assert table["error"].isna().all()
     done = {(row.model, row.target, row.prompt) for row in table.itertuples()}
     organs = ("kidney_left", "lung_middle_lobe_right")
     assert done == {("SAM", organ, "N") for organ in organs} | {("SegAnyPET", organ, "1") for organ in organs}
     assert table.loc[table["model"] == "SAM", "total_clicks"].min() > 10 > table["click"].max()
     assert table.groupby("patient").size().to_dict() == {"PETCT_0a1b": 4, "PETCT_2c3d": 4}
-    first = capsys.readouterr().out
-    assert "unseen" in first and "SegAnyPET" in first
+    assert {"unseen", "seen"} <= set(summarise(table, (1,))["group"])
     before = (autopet / "table2.csv").read_bytes()
-    main(command)  # nothing is left to do
+    evaluate(Cohort.from_path(autopet / "cohort.csv"), models, 1, progress=False, **options)  # nothing is left to do
     assert (autopet / "table2.csv").read_bytes() == before

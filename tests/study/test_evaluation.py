@@ -1,6 +1,3 @@
-import subprocess
-import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +9,24 @@ from evaluation_cases import TIMES, memory_case
 from seganypet.cohort.case import Case
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError
-from seganypet.metrics import dice, surface_dice
+from seganypet.metrics import METRICS, dice, surface_dice
 from seganypet.pet.volume import Volume, save_mask, save_volume
 from seganypet.prompting.simulate import first_click, next_click
 from seganypet.prompting.thresholds import RULES
-from seganypet.study.evaluation import COLUMNS, effort, evaluate, main, summarise
-from seganypet.study.protocol import PROTOCOLS
+from seganypet.study.evaluation import columns, evaluate
+from seganypet.study.methods import named_models
+from seganypet.study.summaries import effort, summarise
 
 
 class Plodder:
-    """A model whose session knows cubes only: 5 x 5 x 5 voxels around each click, set or cleared."""
+    """A session that knows cubes only: 5 x 5 x 5 voxels around each click, set or cleared."""
 
     name = "plodder"
+    opened: list["Plodder"] = []
 
-
-class PlodderSession:
-    opened: list["PlodderSession"] = []
-
-    def __init__(self, model: Plodder, volume: Volume) -> None:
+    def __init__(self, volume: Volume) -> None:
         self.volume, self.clicks, self.resets = volume, [], 0
-        PlodderSession.opened.append(self)
+        Plodder.opened.append(self)
         self.reset()
 
     def reset(self) -> None:
@@ -46,19 +41,13 @@ class PlodderSession:
 
 
 @pytest.fixture(autouse=True)
-def plodder_sessions(monkeypatch):
-    PlodderSession.opened = []
-    real = import_module("seganypet.study.evaluation")._open_session
-    monkeypatch.setattr(
-        import_module("seganypet.study.evaluation"),
-        "_open_session",
-        lambda model, volume: PlodderSession(model, volume) if isinstance(model, Plodder) else real(model, volume),
-    )
+def no_session_is_open():
+    Plodder.opened = []
 
 
 def test_table_has_one_row_per_target_model_and_click():
-    results = evaluate([memory_case()], Plodder(), 3, targets=["liver", "spleen"], progress=False)
-    assert tuple(results.columns) == COLUMNS
+    results = evaluate([memory_case()], Plodder, 3, targets=["liver", "spleen"], progress=False)
+    assert list(results.columns) == list(columns())
     assert len(results) == 2 * (1 + len(RULES)) * 3
     assert set(results["model"]) == {"plodder", *RULES}
     assert not results.duplicated(["case", "target", "model", "click"]).any()
@@ -66,7 +55,7 @@ def test_table_has_one_row_per_target_model_and_click():
 
 
 def test_scores_are_those_of_the_masks_after_each_click_by_hand():
-    results = evaluate([memory_case()], Plodder(), 2, targets=["spleen"], baselines=(), progress=False)
+    results = evaluate([memory_case()], Plodder, 2, targets=["spleen"], rules=(), progress=False)
     # i = 12 to 20: the deepest voxel is (16, 4, 4). Its cube covers i = 14 to 18, 125 of 225 voxels.
     first, second = results.to_dict("records")
     assert (first["click_i"], first["click_j"], first["click_k"], first["foreground"]) == (16, 4, 4, True)
@@ -79,9 +68,9 @@ def test_scores_are_those_of_the_masks_after_each_click_by_hand():
 
 def test_every_click_answers_the_mask_before_it():
     case = memory_case()
-    results = evaluate([case], Plodder(), 5, targets=["spleen"], baselines=(), progress=False)
+    results = evaluate([case], Plodder, 5, targets=["spleen"], rules=(), progress=False)
     truth, spacing = case.organs == 5, case.pet.spacing
-    session = PlodderSession(Plodder(), case.pet)
+    session = Plodder(case.pet)
     click = first_click(truth, spacing=spacing)
     for row in results.to_dict("records"):
         assert (row["click_i"], row["click_j"], row["click_k"], row["foreground"]) == (*click.ijk, click.foreground)
@@ -91,21 +80,21 @@ def test_every_click_answers_the_mask_before_it():
 
 
 def test_one_session_serves_all_targets_of_a_case_and_is_reset_between_them():
-    evaluate([memory_case("a"), memory_case("b")], Plodder(), 2, targets=["liver", "spleen"], progress=False)
-    assert len(PlodderSession.opened) == 2
-    assert [session.resets for session in PlodderSession.opened] == [1 + 2, 1 + 2]
+    evaluate([memory_case("a"), memory_case("b")], Plodder, 2, targets=["liver", "spleen"], progress=False)
+    assert len(Plodder.opened) == 2
+    assert [session.resets for session in Plodder.opened] == [1 + 2, 1 + 2]
 
 
 def test_perfect_mask_is_kept_without_further_clicks():
-    results = evaluate([memory_case()], Plodder(), 5, targets=["liver"], baselines=(), progress=False)
+    results = evaluate([memory_case()], Plodder, 5, targets=["liver"], rules=(), progress=False)
     assert (results["dsc"] == 1).all() and (results["nsd"] == 1).all()
     assert results["click_i"].isna().tolist() == [False, True, True, True, True]
     assert results["seconds"].isna().tolist() == [False, True, True, True, True]
-    assert len(PlodderSession.opened[0].clicks) == 1
+    assert len(Plodder.opened[0].clicks) == 1
 
 
 def test_empty_target_has_undefined_rows_and_is_counted():
-    results = evaluate([memory_case()], Plodder(), 3, targets=["liver", "heart"], baselines=(), progress=False)
+    results = evaluate([memory_case()], Plodder, 3, targets=["liver", "heart"], rules=(), progress=False)
     heart = results[results["target"] == "heart"]
     assert len(heart) == 3 and heart[["dsc", "nsd", "seconds", "click_i"]].isna().all(axis=None)
     summary = summarise(results).set_index("click")
@@ -113,7 +102,7 @@ def test_empty_target_has_undefined_rows_and_is_counted():
 
 
 def test_seen_and_unseen_organs_and_lesions_are_never_averaged_together():
-    results = evaluate([memory_case()], Plodder(), 3, baselines=(), progress=False)
+    results = evaluate([memory_case()], Plodder, 3, rules=(), progress=False)
     seen = results.drop_duplicates("target").set_index("target")["seen"]
     assert seen["liver"] and seen["spleen"] and not seen["prostate"] and not seen["aorta"]
     assert seen[["lesions", "lesion_01", "lesion_02"]].isna().all()
@@ -139,7 +128,7 @@ def test_summary_is_a_mean_over_patients_not_over_scans():
 def test_random_clicks_are_the_same_for_every_model_and_repeat_with_the_seed():
     def first_clicks(seed):
         results = evaluate(
-            [memory_case()], Plodder(), 1, first="random", then="random_error", seed=seed, targets=["spleen", "liver"],
+            [memory_case()], Plodder, 1, first="random", then="random_error", seed=seed, targets=["spleen", "liver"],
             progress=False,
         )  # fmt: skip
         places = results.groupby("target")[["click_i", "click_j", "click_k"]]
@@ -156,7 +145,7 @@ def test_random_clicks_are_the_same_for_every_model_and_repeat_with_the_seed():
         ({"first": "centre"}, "first one of .'deepest', 'random'"),
         ({"then": "worst"}, "then one of .'largest_error', 'random_error'"),
         ({"targets": ["livre"]}, r"unknown targets \['livre'\].*liver"),
-        ({"baselines": ["forty"]}, "unknown threshold rule 'forty'"),
+        ({"rules": ["forty"]}, "unknown threshold rule 'forty'"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
@@ -180,54 +169,50 @@ def cohort_table(tmp_path) -> Path:
 
 def test_cohort_on_disk_gives_what_the_same_cases_give_in_memory(cohort_table):
     # A file keeps its affine in float32, so a rule that smooths by the spacing may break a tie otherwise.
-    options = {"targets": ["spleen"], "baselines": ("41% SUVmax", "SUV>=2.5"), "progress": False}
-    on_disk = evaluate(Cohort.from_csv(cohort_table), Plodder(), 2, **options)
-    in_memory = evaluate([memory_case("a", "a"), memory_case("b", "b")], Plodder(), 2, **options)
+    options = {"targets": ["spleen"], "rules": ("41% SUVmax", "SUV>=2.5"), "progress": False}
+    on_disk = evaluate(Cohort.from_csv(cohort_table), Plodder, 2, **options)
+    in_memory = evaluate([memory_case("a", "a"), memory_case("b", "b")], Plodder, 2, **options)
     pd.testing.assert_frame_equal(on_disk.drop(columns=TIMES), in_memory.drop(columns=TIMES))
 
 
-def test_command_line_writes_the_table_and_prints_means(cohort_table, tmp_path, capsys):
-    output = tmp_path / "results.csv"
-    rule = ["--baselines", "41% SUVmax"]
-    main([str(cohort_table), "--clicks", "2", "--targets", "liver", *rule, "--output", str(output)])
-    table = pd.read_csv(output)
-    assert len(table) == 2 * 2 and (table["dsc"] == 1).all()  # SUV 5 on a background of 1
-    assert "seen" in capsys.readouterr().out
-
-
-def test_command_line_explains_itself_and_its_errors_without_a_traceback(tmp_path):
-    def run(*arguments):
-        command = [sys.executable, "-m", "seganypet.study.evaluation", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
-
-    from seganypet.model.hub import EMBEDDED
-
-    told = run("--help")
-    assert told.returncode == 0 and not told.stderr
-    options = ("--model", "--clicks", "--processes", "--cluster", "--protocol", "--retry-failed", "--seconds-per-click")
-    words = (*COLUMNS, *PROTOCOLS, *RULES, *EMBEDDED, "seganypet-v1", "resume:", "time:", "examples:")
-    assert [word for word in (*options, *words) if word not in told.stdout] == ["SUV>=4"]  # a rule that ... stands for
-    failed = run(str(tmp_path / "none.csv"), "--output", str(tmp_path / "out.csv"))
-    assert failed.returncode == 1 and failed.stderr.startswith("error: ")
-    assert "does not exist; expected a cohort.csv" in failed.stderr
-
-
-def test_command_line_runs_on_the_samples_with_threshold_rules_alone(tmp_path, capsys):
-    output = tmp_path / "results.csv"
-    arguments = [str(REPOSITORY / "data_samples" / "cohort.csv"), "--model", "41% SUVmax", "--model", "fixed=SUV>=4"]
-    main([*arguments, "--clicks", "1", "--targets", "liver", "--baselines", "--output", str(output)])
+def test_models_of_a_command_line_run_on_the_samples_with_threshold_rules_alone(tmp_path):
+    cohort = Cohort.from_path(REPOSITORY / "data_samples" / "cohort.csv")
+    models, output = named_models(["41% SUVmax", "fixed=SUV>=4"]), tmp_path / "results.csv"
+    results = evaluate(cohort, models, 1, targets=["liver"], rules=(), output=output, progress=False)
     table = pd.read_csv(output)
     assert set(table["model"]) == {"41% SUVmax", "fixed"} and table["error"].isna().all()
-    said = capsys.readouterr().out
-    assert "dsc_low" in said and "noc85" not in said  # which takes 20 rounds
+    summary = summarise(results)
+    assert summary["dsc_low"].notna().all() and summary["noc85"].isna().all()  # which takes 20 rounds
 
 
-def test_command_line_says_what_failed(cohort_table, tmp_path, capsys):
-    (tmp_path / "b.nii.gz").write_bytes(b"no scan")
-    main([str(cohort_table), "--clicks", "1", "--targets", "liver", "--baselines", "41% SUVmax",
-          "--output", str(tmp_path / "out.csv")])  # fmt: skip
-    said = capsys.readouterr().out
-    assert "failed: case b, 41% SUVmax, (whole case): VolumeError" in said and "--retry-failed" in said
+def test_a_case_that_fails_is_said_by_name(cohort_table):
+    (cohort_table.parent / "b.nii.gz").write_bytes(b"no scan")
+    with pytest.warns(UserWarning, match="case b failed: VolumeError"):
+        results = evaluate(Cohort.from_csv(cohort_table), "41% SUVmax", 1, targets=["liver"], rules=(), progress=False)
+    failed = results[results["error"].notna()]
+    assert failed[["case", "target"]].to_numpy().tolist() == [["b", "(whole case)"]]
+
+
+def test_the_first_cases_can_be_evaluated_alone(cohort_table):
+    cohort = Cohort.from_csv(cohort_table)
+    results = evaluate(cohort, "41% SUVmax", 1, targets=["liver"], rules=(), limit=1, progress=False)
+    assert set(results["case"]) == {"a"}
+
+
+def test_a_metric_is_one_entry_of_the_registry(monkeypatch, tmp_path):
+    """In `METRICS`, and with that in the table, its file, and the means with intervals."""
+    monkeypatch.setitem(METRICS, "volume_error", lambda mask, truth, spacing: mask.sum() / truth.sum() - 1)
+    cases, options = [memory_case(name) for name in "ab"], {"targets": ["spleen"], "rules": (), "progress": False}
+    results = evaluate(cases, Plodder, 2, output=tmp_path / "results.csv", **options)
+    assert results["volume_error"].iloc[0] == pytest.approx(125 / 225 - 1)
+    assert pd.read_csv(tmp_path / "results.csv")["volume_error"].tolist() == results["volume_error"].tolist()
+    summary = summarise(results, clicks=(1,))
+    assert summary[["volume_error", "volume_error_low", "volume_error_high"]].to_numpy() == pytest.approx(-100 / 225)
+    released = evaluate(cases[:1], Plodder, 2, protocol="release", **options)
+    assert released["volume_error"].notna().all()
+    monkeypatch.delitem(METRICS, "volume_error")
+    with pytest.raises(SegAnyPETError, match="other columns.*volume_error.*choose another output"):
+        evaluate(cases, Plodder, 2, output=tmp_path / "results.csv", **options)
 
 
 def test_phantoms_and_a_network_go_through():
@@ -240,7 +225,7 @@ def test_phantoms_and_a_network_go_through():
     torch.manual_seed(0)
     model = Sam3D(ModelConfig(window_size=32, spacing_mm=8.0, encoder_dim=48, encoder_depth=1, prompt_dim=48)).eval()
     phantom = make_phantom(seed=7)
-    results = evaluate([phantom], model, 2, targets=["liver", "kidney_left"], baselines=("SUV>=4",), progress=False)
+    results = evaluate([phantom], model, 2, targets=["liver", "kidney_left"], rules=("SUV>=4",), progress=False)
     assert set(results["model"]) == {"untrained", "SUV>=4"} and set(results["case"]) == {"phantom_internal_7"}
     network = results[results["model"] == "untrained"]
     assert network["dsc"].between(0, 1).all() and (network["seconds"] > 0).all()
@@ -270,28 +255,28 @@ def test_several_models_of_every_kind_stand_in_one_table(tmp_path):
     torch.manual_seed(0)
     model = Sam3D(ModelConfig(window_size=32, spacing_mm=8.0, encoder_dim=48, encoder_depth=1, prompt_dim=48)).eval()
     save_model(tmp_path / "mine.safetensors", model, "mine")
-    models = [Plodder(), tmp_path / "mine.safetensors", "SUV>=2.5", half_open]
-    results = evaluate([memory_case()], models, 1, targets=["liver"], baselines=("SUV>=2.5", "SUV>=4"), progress=False)
+    models = [Plodder, tmp_path / "mine.safetensors", "SUV>=2.5", half_open]
+    results = evaluate([memory_case()], models, 1, targets=["liver"], rules=("SUV>=2.5", "SUV>=4"), progress=False)
     assert results["model"].tolist() == ["plodder", "mine", "SUV>=2.5", "half_open", "SUV>=4"]
     weights = results.set_index("model")["weights"]
     assert weights.drop("mine").isna().all() and len(weights["mine"]) == 16
     named = {"first": tmp_path / "mine.safetensors", "second": model}
-    results = evaluate([memory_case()], named, 1, targets=["liver"], baselines=(), progress=False)
+    results = evaluate([memory_case()], named, 1, targets=["liver"], rules=(), progress=False)
     assert results["model"].tolist() == ["first", "second"]
     assert results["weights"].tolist()[1] == weights_sha256(model)[:16] and results["error"].isna().all()
 
 
-def half_open(volume: Volume) -> PlodderSession:
-    return PlodderSession(None, volume)
+def half_open(volume: Volume) -> Plodder:
+    return Plodder(volume)
 
 
 def test_models_and_cases_of_one_name_are_refused(tmp_path):
     with pytest.raises(SegAnyPETError, match="several models are named plodder"):
-        evaluate([memory_case()], [Plodder(), Plodder()], 1, progress=False)
+        evaluate([memory_case()], [Plodder, Plodder], 1, progress=False)
     with pytest.raises(SegAnyPETError, match="several cases are named a"):
-        evaluate([memory_case(), memory_case()], Plodder(), 1, progress=False)
+        evaluate([memory_case(), memory_case()], Plodder, 1, progress=False)
     with pytest.raises(SegAnyPETError, match="nothing to evaluate"):
-        evaluate([memory_case()], None, 1, baselines=(), progress=False)
+        evaluate([memory_case()], None, 1, rules=(), progress=False)
     with pytest.raises(SegAnyPETError, match="neither a file nor a known model"):
         evaluate([memory_case()], "huge", 1, progress=False)
     with pytest.raises(SegAnyPETError, match="protocol='best'.*whole_volume, release"):
@@ -300,7 +285,7 @@ def test_models_and_cases_of_one_name_are_refused(tmp_path):
 
 def test_effort_counts_clicks_and_seconds():
     results = evaluate(
-        [memory_case()], Plodder(), 3, targets=["liver", "spleen"], baselines=(), seconds_per_click=3.0, progress=False
+        [memory_case()], Plodder, 3, targets=["liver", "spleen"], rules=(), seconds_per_click=3.0, progress=False
     )
     liver, spleen = (results[results["target"] == name] for name in ("liver", "spleen"))
     assert liver["total_clicks"].tolist() == [1, 1, 1]  # right after the first
@@ -329,7 +314,7 @@ def test_summary_has_area_over_clicks_and_clicks_needed_where_twenty_were_made()
 
 def test_protocols_are_never_averaged_together():
     both = [
-        evaluate([memory_case()], Plodder(), 2, targets=["liver"], baselines=(), protocol=protocol, progress=False)
+        evaluate([memory_case()], Plodder, 2, targets=["liver"], rules=(), protocol=protocol, progress=False)
         for protocol in ("whole_volume", "release")
     ]
     summary = summarise(pd.concat(both), clicks=(1,))

@@ -1,12 +1,10 @@
 """autoPET's interactive protocol: click files in both forms, simulated clicks, steps and scores worked out by hand."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, oblique
+from conftest import oblique
 from evaluation_cases import SHAPE
 from test_lesion_clicks import VOXEL_ML, CubesByName
 from test_lesions import cohort  # noqa: F401  (a fixture)
@@ -14,9 +12,10 @@ from threshold_network import ThresholdNetwork
 
 import seganypet as sap
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError
-from seganypet.pet.volume import Volume, save_mask, save_volume
+from seganypet.pet.volume import Volume, save_volume
 from seganypet.prompting.autopet_clicks import (
     AutoPETClicks,
+    clicks_of_session,
     read_autopet_clicks,
     simulate_autopet_clicks,
     write_autopet_clicks,
@@ -116,6 +115,15 @@ def test_clicks_outside_the_scan_are_refused(tmp_path, volume):
     assert not (tmp_path / "x.json").exists()
 
 
+def test_a_session_s_clicks_can_be_handed_to_other_programs(volume):
+    session = CubesByName(volume)
+    session.click(ijk=(4, 4, 4))
+    session.click(ijk=(23, 21, 2), foreground=False)
+    session.select("another")
+    session.click(ijk=(17, 4, 4))
+    assert clicks_of_session(session) == AutoPETClicks(((4, 4, 4), (17, 4, 4)), ((23, 21, 2),))
+
+
 # ---- simulated clicks
 
 
@@ -167,7 +175,7 @@ def test_eleven_steps_by_hand(volume, truth):
     assert (scores.dsc, scores.fpv_ml, scores.fnv_ml, scores.f1) == pytest.approx((0.8, lesion_ml, 0, 0.8))
 
 
-@pytest.mark.parametrize("objects", ["each", "one"])
+@pytest.mark.parametrize("objects", ["per_lesion", "single"])
 def test_a_background_click_takes_away_what_a_mask_holds_then_or_later(volume, truth, objects):
     """The first background click lies where only the second tumour click draws, so it is heard then."""
     clicks = AutoPETClicks(((4, 4, 4), (17, 9, 4)), ((17, 11, 4), (1, 20, 18)))
@@ -176,7 +184,7 @@ def test_a_background_click_takes_away_what_a_mask_holds_then_or_later(volume, t
     assert steps["background_clicks"].tolist() == [0, 1, 2] + [2] * 8
     said = [click for name in session.objects for click in session.clicks_of(name) if not click.foreground]
     assert [click.ijk for click in said] == [(17, 11, 4)]  # (1, 20, 18) is in no mask
-    assert len(session.objects) == (2 if objects == "each" else 1)
+    assert len(session.objects) == (2 if objects == "per_lesion" else 1)
     # (17, 9, 4) draws 7:12 along j, from which 9:14 is taken: neither touches the lesion, which ends at 7.
     assert steps["fpv_ml"].tolist()[1:3] == pytest.approx([0, 50 * VOXEL_ML])
 
@@ -195,7 +203,7 @@ def test_a_scan_without_lesions_counts_only_what_is_drawn(volume):
 
 
 def test_unknown_objects_and_another_grid_are_refused(volume, truth):
-    with pytest.raises(SegAnyPETError, match="objects='all'; expected one of each, one"):
+    with pytest.raises(SegAnyPETError, match="objects='all'; expected one of per_lesion, single"):
         interactive_steps(CubesByName(volume), CLICKS, truth, "all")
     with pytest.raises(GeometryError, match="does not lie on scan 7"):
         interactive_steps(CubesByName(volume), CLICKS, truth[1:])
@@ -204,51 +212,40 @@ def test_unknown_objects_and_another_grid_are_refused(volume, truth):
 # ---- cohorts
 
 
-def test_a_cohort_with_click_files_goes_on_after_a_kill(cohort, tmp_path, monkeypatch):  # noqa: F811
+def test_a_cohort_with_click_files_resumes_after_a_kill(cohort, tmp_path, monkeypatch):  # noqa: F811
     folder = tmp_path / "clicks"
     folder.mkdir()
     write_autopet_clicks(folder / "sick_clicks.json", AutoPETClicks(((12, 12, 12), (33, 11, 27))))
     models = {"deep": ThresholdNetwork(spacing_mm=4.0)}
     options = {"output": tmp_path / "interactive.csv", "progress": False}
-    with pytest.warns(UserWarning, match="case healthy is left out: .*neither healthy_clicks.json nor healthy.json"):
+    with pytest.warns(UserWarning, match="case healthy failed: .*neither healthy_clicks.json nor healthy.json"):
         table = evaluate_interactive(cohort, models, folder, **options)
-    assert tuple(table.columns) == COLUMNS and table["step"].tolist() == list(range(11))
+    assert list(table.columns) == list(COLUMNS) and table["case"].tolist() == ["sick"] * 11 + ["healthy"]
+    table = table[table["error"].isna()]
+    assert table["step"].tolist() == list(range(11))
     assert table["dsc"].iloc[-1] > 0.85 and table["fnv_ml"].tolist()[0] > table["fnv_ml"].tolist()[1] > 0
     write_autopet_clicks(folder / "healthy.json", AutoPETClicks((), ((5, 5, 5),)), "points")
-    both = evaluate_interactive(cohort, models, folder, **options)
+    with pytest.warns(UserWarning, match="case healthy is measured again: clicks changed"):
+        both = evaluate_interactive(cohort, models, folder, **options)
     assert both["case"].value_counts().to_dict() == {"sick": 11, "healthy": 11}
     np.testing.assert_array_equal(both[both["case"] == "sick"]["dsc"], table["dsc"])
     summary = summarise_interactive(both).iloc[0]
     assert summary["patients"] == 2 and summary["dsc"] == pytest.approx(table["dsc"].iloc[-1])
     assert summary["fpv_ml"] == 0 and np.isnan(summary["dsc_low"])  # one patient has a DSC
-    with pytest.raises(SegAnyPETError, match="was made with .*give another name"):
-        evaluate_interactive(cohort, models, folder, objects="one", **options)
+    with pytest.raises(SegAnyPETError, match="was made with objects per_lesion; now asked for is objects single"):
+        evaluate_interactive(cohort, models, folder, objects="single", **options)
     write_autopet_clicks(folder / "sick_clicks.json", AutoPETClicks(((12, 12, 12),)))  # a click less
-    changed = evaluate_interactive(cohort, models, folder, **options)
+    with pytest.warns(UserWarning, match="case sick is measured again: clicks changed"):
+        changed = evaluate_interactive(cohort, models, folder, **options)
     assert changed["case"].value_counts().to_dict() == {"sick": 11, "healthy": 11}
     assert changed[changed["case"] == "sick"]["tumor_clicks"].max() == 1
     with pytest.raises(SegAnyPETError, match="clicks2 is not there; expected a folder"):
         evaluate_interactive(cohort, models, tmp_path / "clicks2", progress=False)
 
 
-def test_the_command_runs_without_click_files(tmp_path):
-    study = tmp_path / "autopet" / "PETCT_0123" / "01-01-2001-PET"
-    study.mkdir(parents=True)
-    data, tumour = np.full((32, 30, 28), 0.5, np.float32), np.zeros((32, 30, 28), bool)
-    tumour[8:14, 8:14, 8:14] = True
-    data[tumour] = 8.0
-    pet = Volume(data, AFFINE, "SUVbw")
-    save_volume(study / "SUV.nii.gz", pet)
-    save_mask(study / "SEG.nii.gz", tumour, pet)
-    command = [
-        sys.executable, "-m", "seganypet.study.interactive", tmp_path / "autopet",
-        "--model", "41% SUVmax, from hottest", "--output", tmp_path / "out.csv",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    assert "auc_dsc" in done.stdout and len((tmp_path / "out.csv").read_text().splitlines()) == 12
-    failed = subprocess.run([*command[:-1], tmp_path / "b.csv", "--clicks", tmp_path], capture_output=True, text=True)
-    assert failed.returncode == 1 and "error: no case could be evaluated" in failed.stderr  # none has a click file
-    command[3] = tmp_path / "nowhere"
-    failed = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
-    assert failed.returncode == 1 and failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr
+def test_clicks_are_simulated_without_click_files(cohort):  # noqa: F811
+    options = {"rules": ["41% SUVmax, from hottest"], "progress": False}
+    table = evaluate_interactive(sap.Cohort([cohort["sick"]]), None, **options)
+    assert table["step"].tolist() == list(range(11)) and summarise_interactive(table)["auc_dsc"].notna().all()
+    with pytest.raises(SegAnyPETError, match="'one' is called 'single' now"):
+        evaluate_interactive(cohort, None, objects="one", **options)

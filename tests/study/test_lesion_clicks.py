@@ -10,7 +10,7 @@ from seganypet.metrics import lesion_scores
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
 from seganypet.study.lesion_clicks import prompt_all_at_once, prompt_one_by_one
-from seganypet.study.protocol import Dialogue
+from seganypet.study.protocol import ClickProtocol
 
 AFFINE = oblique(spacing=(4.0, 2.0, 3.0), left_handed=True)
 VOXEL_ML = 0.024
@@ -46,7 +46,7 @@ def volume() -> Volume:
 
 
 def test_all_at_once_needs_a_click_for_each_lesion_and_more(volume, truth):
-    rows = list(prompt_all_at_once(CubesByName(volume), truth, Dialogue(3)))
+    rows = list(prompt_all_at_once(CubesByName(volume), truth, ClickProtocol(3)))
     assert [row["total_clicks"] for row in rows] == [1, 2, 3]
     assert {row["prompting"] for row in rows} == {"all at once"} and {row["lesion"] for row in rows} == {"all"}
     # The first click goes to that deep place which lies nearest to the centre of all: to an end of the large lesion,
@@ -58,7 +58,7 @@ def test_all_at_once_needs_a_click_for_each_lesion_and_more(volume, truth):
 
 def test_one_by_one_gives_each_lesion_its_clicks_and_scores_the_union(volume, truth):
     session = CubesByName(volume)
-    rows = list(prompt_one_by_one(session, truth, Dialogue(2)))
+    rows = list(prompt_one_by_one(session, truth, ClickProtocol(2)))
     single, whole = ([row for row in rows if (row["lesion"] == "all") == together] for together in (False, True))
     assert [(row["lesion"], row["click"]) for row in single] == [
         (f"lesion_0{number}", click) for number in (1, 2, 3) for click in (1, 2)
@@ -76,14 +76,14 @@ def test_one_by_one_gives_each_lesion_its_clicks_and_scores_the_union(volume, tr
 
 
 def test_small_lesions_can_be_left_out_of_the_clicks_but_not_of_the_scores(volume, truth):
-    rows = list(prompt_one_by_one(CubesByName(volume), truth, Dialogue(1), min_volume_ml=130 * VOXEL_ML))
+    rows = list(prompt_one_by_one(CubesByName(volume), truth, ClickProtocol(1), min_volume_ml=130 * VOXEL_ML))
     assert [row["lesion"] for row in rows] == ["lesion_01", "all"]
     assert rows[-1]["fnv_ml"] == pytest.approx(250 * VOXEL_ML) and rows[-1]["fnv_fraction"] == pytest.approx(0.5)
     assert rows[-1]["f1"] == pytest.approx(2 * 1 / (1 + 3)) and rows[-1]["lesions"] == 3
 
 
 def test_a_slicewise_session_is_clicked_in_every_slice_that_holds_tumour(volume, truth):
-    rows = list(prompt_all_at_once(SquareSession(volume), truth, Dialogue(2)))
+    rows = list(prompt_all_at_once(SquareSession(volume), truth, ClickProtocol(2)))
     assert {row["prompting"] for row in rows} == {"per slice"}
     # Slices 2 to 6 hold two lesions, 12 to 16 one: ten slices, one click each.
     assert [row["total_clicks"] for row in rows] == [10, 20]
@@ -110,7 +110,7 @@ def test_lesions_that_touch_by_an_edge_are_counted_as_one_and_by_a_corner_as_two
     assert lesion_scores(by_corner, by_corner, volume.data, volume.voxel_volume_ml)["lesions"] == 2
     # A person who clicks sees one thing in both.
     for lesions in (by_edge, by_corner):
-        rows = list(prompt_one_by_one(CubesByName(volume), lesions, Dialogue(1)))
+        rows = list(prompt_one_by_one(CubesByName(volume), lesions, ClickProtocol(1)))
         assert [row["lesion"] for row in rows] == ["lesion_01", "all"]
 
 
@@ -126,14 +126,14 @@ def test_without_lesions_shares_are_undefined_and_all_that_is_found_is_false(vol
 
 def test_the_flattering_protocol_is_refused(volume, truth):
     with pytest.raises(SegAnyPETError, match="protocol='release'.*whole_volume"):
-        next(prompt_all_at_once(CubesByName(volume), truth, Dialogue(1, protocol="release")))
+        next(prompt_all_at_once(CubesByName(volume), truth, ClickProtocol(1, protocol="release")))
     with pytest.raises(SegAnyPETError, match="protocol='release'"):
-        next(prompt_one_by_one(CubesByName(volume), truth, Dialogue(1, protocol="release")))
+        next(prompt_one_by_one(CubesByName(volume), truth, ClickProtocol(1, protocol="release")))
 
 
 def test_cubes_without_names_work_too(volume, truth):
     # `prompt_all_at_once` needs click, mask and volume of a session, no more.
-    assert next(prompt_all_at_once(CubeSession(volume), truth, Dialogue(1)))["total_clicks"] == 1
+    assert next(prompt_all_at_once(CubeSession(volume), truth, ClickProtocol(1)))["total_clicks"] == 1
 
 
 def test_of_more_lesions_than_a_session_holds_the_largest_are_clicked():
@@ -141,6 +141,6 @@ def test_of_more_lesions_than_a_session_holds_the_largest_are_clicked():
     truth[::4, ::4, ::8] = True  # 512 lesions of a voxel,
     truth[60:62, 60, 0] = True  # one of which gets a second
     volume = Volume(np.full(truth.shape, 3.0, np.float32), AFFINE, "SUVbw")
-    rows = list(prompt_one_by_one(CubesByName(volume), truth, Dialogue(1)))
+    rows = list(prompt_one_by_one(CubesByName(volume), truth, ClickProtocol(1)))
     assert len(rows) == 255 + 1 and rows[0]["true_mtv_ml"] == pytest.approx(2 * VOXEL_ML)
     assert rows[-1]["total_clicks"] == 255 and rows[-1]["fnv_fraction"] > 0.4

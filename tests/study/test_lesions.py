@@ -1,25 +1,24 @@
-"""Tumours of a cohort: every method clicked as suits it, a table that goes on after a kill, a page for each case."""
+"""Tumours of a cohort: every method clicked as suits it, a table that resumes after a kill, a page for each case."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, oblique
+from conftest import oblique
 from evaluation_cases import SquareSession
 from test_lesion_clicks import CubesByName
 from threshold_network import ThresholdNetwork
 
 import seganypet as sap
-from seganypet.cohort.case import Case
+from seganypet.cohort.case import Case, InMemoryCase
 from seganypet.errors import SegAnyPETError
 from seganypet.pet.volume import Volume, save_mask, save_volume
 from seganypet.study.lesion_clicks import PROMPTINGS_3D
 from seganypet.study.lesions import COLUMNS, analyse_tumours, trained_on
-from seganypet.study.methods import open_closely
-from seganypet.study.tumour_scan import PhantomInMemory, TumourScan
+from seganypet.study.methods import auto_zoom_options, open_session
+from seganypet.study.summaries import summarise_tumours
+from seganypet.study.tumour_scan import TumourScan
 
 SHAPE = (48, 48, 40)
 AFFINE = oblique(spacing=(4.07, 4.07, 3.0), left_handed=True)
@@ -56,19 +55,28 @@ def analysed(cohort, tmp_path, **more):
     return analyse_tumours(cohort, MODELS, **options)
 
 
+def ways(table: pd.DataFrame) -> dict[str, list[tuple[str, bool]]]:
+    """How each model was clicked, and whether with auto zoom, in the order of the table."""
+    found = table[["model", "prompting", "auto_zoom"]].drop_duplicates()
+    return {
+        model: [(row.prompting, row.auto_zoom) for row in rows.itertuples()]
+        for model, rows in found.groupby("model", sort=False)
+    }
+
+
 def test_every_method_is_clicked_as_suits_it(cohort, tmp_path):
     table = analysed(cohort, tmp_path)
-    assert tuple(table.columns) == COLUMNS
+    assert list(table.columns) == list(COLUMNS)
     sick = table[table["case"] == "sick"]
-    promptings = sick.groupby("model", sort=False)["prompting"].unique().map(list).to_dict()
-    assert promptings == {
-        "SUV>=4": ["no click"], "SUV>=4, no hot organs": ["no click"], "deep": [*PROMPTINGS_3D],
-        "flat": ["per slice"], "cubes": ["one by one"],
+    assert ways(sick) == {
+        "SUV>=4": [("no click", False)], "SUV>=4, no hot organs": [("no click", False)],
+        "deep": [(prompting, zoom) for prompting in PROMPTINGS_3D for zoom in (False, True)],
+        "flat": [("per slice", False)], "cubes": [("one by one", False)],
     }  # fmt: skip
-    whole = sick[sick["lesion"] == "all"].set_index(["model", "prompting", "click"])
-    assert whole.loc[("deep", "one by one", 1), "total_clicks"] == 2
-    assert whole.loc[("flat", "per slice", 1), "total_clicks"] == 8 + 6  # slices that hold tumour
-    assert whole.loc[("deep", "one by one", 1), "dsc"] > 0.85
+    whole = sick[sick["lesion"] == "all"].set_index(["model", "prompting", "auto_zoom", "click"])
+    assert whole.loc[("deep", "one by one", False, 1), "total_clicks"] == 2
+    assert whole.loc[("flat", "per slice", False, 1), "total_clicks"] == 8 + 6  # slices that hold tumour
+    assert whole.loc[("deep", "one by one", False, 1), "dsc"] > 0.85
 
 
 def test_healthy_organs_are_the_false_alarm_of_a_threshold_and_can_be_left_out(cohort, tmp_path):
@@ -88,22 +96,22 @@ def test_3d_networks_are_prompted_as_asked_and_factories_keep_their_windows(coho
     def six_mm(volume: Volume) -> sap.Session:
         return sap.Session(ThresholdNetwork(spacing_mm=4.0), volume, spacing_mm=6.0)
 
-    models, asked = {"deep": MODELS["deep"], "mine": six_mm}, ["one by one, closely", "all at once"]
-    rules = ["41% SUVmax, from hottest"]
-    table = analyse_tumours(cohort, models, clicks=1, promptings=asked, rules=rules, progress=False)
-    table = table[table["prompting"] != "no click"]
-    assert table.groupby("model", sort=False)["prompting"].unique().map(list).to_dict() == {
-        "deep": ["all at once", "one by one, closely"], "mine": ["all at once", "one by one"],
-        "41% SUVmax, from hottest": ["one by one"],
+    models, options = {"deep": MODELS["deep"], "mine": six_mm}, {"clicks": 1, "progress": False}
+    table = analyse_tumours(cohort, models, promptings=["one by one"], auto_zoom=[True], **options)
+    assert ways(table[table["prompting"] != "no click"]) == {
+        "deep": [("one by one", True)], "mine": [("one by one", False)],
+        "41% SUVmax, from hottest": [("one by one", False)],
     }  # fmt: skip
     # The released networks look at 1.5 mm: closer it does not get.
     fine = analyse_tumours(cohort, ThresholdNetwork(spacing_mm=1.5), clicks=1, rules=(), progress=False)
-    assert set(fine["prompting"]) == {"no click", "all at once", "one by one"}
-    with pytest.raises(SegAnyPETError, match="promptings: 'at once'; there are 'all at once', .*closely'"):
+    assert set(fine["prompting"]) == {"no click", "all at once", "one by one"} and not fine["auto_zoom"].any()
+    with pytest.raises(SegAnyPETError, match="promptings: 'at once'; expected 'all at once' or 'one by one'"):
         analysed(cohort, tmp_path, promptings=["at once"])
+    with pytest.raises(SegAnyPETError, match="auto_zoom=True"):
+        analysed(cohort, tmp_path, promptings=["one by one, closely"])
 
 
-def test_lesions_below_the_least_are_not_clicked_and_a_case_of_such_has_no_page(cohort, tmp_path, monkeypatch):
+def test_lesions_below_the_minimum_are_not_clicked_and_a_case_of_such_has_no_page(cohort, tmp_path, monkeypatch):
     options = {"min_volume_ml": 1000.0, "reports": tmp_path / "pages"}
     table = analysed(cohort, tmp_path, **options)
     one_by_one = table[table["prompting"] == "one by one"]
@@ -119,22 +127,23 @@ def test_all_at_once_may_have_more_rounds(cohort, tmp_path):
     assert rounds["all at once"] == 3 and rounds["one by one"] == 1
 
 
-def test_a_run_goes_on_where_it_stopped_and_reads_its_own_table(cohort, tmp_path, monkeypatch):
+def test_a_run_resumes_where_it_stopped_and_reads_its_own_table(cohort, tmp_path, monkeypatch):
     first = analysed(sap.Cohort([cohort["sick"]]), tmp_path)
     monkeypatch.setattr(TumourScan, "of", lambda *_: pytest.fail("the finished case was opened again"))
     again = analysed(sap.Cohort([cohort["sick"]]), tmp_path)
     pd.testing.assert_frame_equal(again, first)
     monkeypatch.undo()
     assert set(analysed(cohort, tmp_path)["case"]) == {"sick", "healthy"}
-    with pytest.raises(SegAnyPETError, match="was made with .* give another name"):
+    with pytest.raises(SegAnyPETError, match="was made with clicks 2, clicks_at_once 2; now asked for is clicks 3, "):
         analysed(cohort, tmp_path, clicks=3)
 
 
 def test_a_case_that_cannot_be_read_is_named_and_the_others_are_analysed(cohort, tmp_path):
     cohort["healthy"].pet.write_bytes(b"not a scan")
-    with pytest.warns(UserWarning, match="case healthy is left out: .*healthy_pet"):
+    with pytest.warns(UserWarning, match="case healthy failed: .*healthy_pet"):
         table = analysed(cohort, tmp_path)
-    assert set(table["case"]) == {"sick"}
+    assert set(table.loc[table["error"].isna(), "case"]) == {"sick"}
+    assert set(summarise_tumours(table)["patients"]) == {1}
 
 
 def test_each_case_gets_one_page(cohort, tmp_path):
@@ -187,7 +196,7 @@ def test_totalsegmentator_output_is_found_by_case_and_its_absence_is_said(cohort
     bladder = np.zeros(SHAPE, bool)
     bladder[KIDNEY] = True
     save_mask(folder / "sick" / "urinary_bladder.nii.gz", bladder, pet)
-    with pytest.warns(UserWarning, match="has no label for brain"):
+    with pytest.warns(UserWarning, match="does not speak of brain"):
         scan = TumourScan.of(case, folder)
     np.testing.assert_array_equal(scan.physiology, bladder)
     with pytest.raises(SegAnyPETError, match="neither a folder healthy nor healthy.nii.gz"):
@@ -203,7 +212,7 @@ def test_a_finished_case_is_analysed_again_when_its_organs_change(cohort, tmp_pa
         mask[:] = False
         mask[KIDNEY if name == "brain" else (slice(0, 2), slice(0, 2), slice(0, 2))] = True
         save_mask(folder / "sick" / f"{name}.nii.gz", mask, cohort["sick"].load_pet())
-        with pytest.warns(UserWarning, match="has no label for"):
+        with pytest.warns(UserWarning, match="does not speak of"):
             table = analysed(only, tmp_path, totalsegmentator=folder)
         found[name] = table.loc[table["model"] == "SUV>=4, no hot organs", "fpv_ml"].item()
     assert found["urinary_bladder"] > 0 and found["brain"] == 0
@@ -219,16 +228,18 @@ def test_places_that_cannot_be_are_refused_before_the_work(cohort, tmp_path):
 
 def test_a_phantom_knows_all_its_hot_organs():
     phantom = sap.make_phantom(402, lesions="disseminated")
-    scan = TumourScan.of(PhantomInMemory(phantom))
+    scan = TumourScan.of(InMemoryCase.from_phantom(phantom))
     hot = {name for label, name in phantom.anatomy_names.items() if scan.physiology[phantom.anatomy == label].any()}
     assert {"bladder", "myocardium", "kidney_left_cortex"} <= hot and not {"liver", "marrow", "fat"} & hot
     assert scan.name == "phantom_internal_402_disseminated"
 
 
-def test_single_lesions_are_looked_at_closely_but_never_more_coarsely_than_the_network_does(cohort):
-    pet = cohort["sick"].load_pet()
-    spacings = {size: open_closely(ThresholdNetwork(spacing_mm=size), pet).spacing_mm for size in (4.0, 1.5)}
-    assert spacings == {4.0: 2.0, 1.5: 1.5}
+def test_auto_zoom_is_never_coarser_than_the_network_s_own_windows(cohort):
+    pet, spacings = cohort["sick"].load_pet(), {}
+    for size in (4.0, 1.8, 1.5):
+        network = ThresholdNetwork(spacing_mm=size)
+        spacings[size] = open_session(network, pet, **auto_zoom_options(network)).spacing_mm
+    assert spacings == {4.0: 2.0, 1.8: 1.8, 1.5: 1.5}
 
 
 def test_what_a_network_learned_from_is_said(cohort):
@@ -236,16 +247,16 @@ def test_what_a_network_learned_from_is_said(cohort):
 
     def said(facts: dict) -> str:
         network = ThresholdNetwork()
-        network.metadata = facts
+        network.facts = facts
         return trained_on(sap.Session(network, pet))
 
     assert said({"training": {"data": {"lesions": False}}}) == "none"
     assert said({"training": {"lesions": False}}) == "none"  # a 2D training has no `data`
     assert said({"training": {"data": {}}}) == "simulated" and said({}) == "unknown"
-    assert trained_on(sap.ThresholdSession(pet)) == ""
+    assert trained_on(sap.ThresholdSession(pet)) is None
 
 
-def test_the_command_analyses_a_folder_in_autopet_layout(tmp_path):
+def test_a_folder_in_autopet_layout_is_analysed(tmp_path):
     study = tmp_path / "autopet" / "PETCT_0123" / "01-01-2001-PET"
     study.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -254,17 +265,8 @@ def test_the_command_analyses_a_folder_in_autopet_layout(tmp_path):
     pet = Volume(data, AFFINE, "SUVbw")
     save_volume(study / "SUV.nii.gz", pet)
     save_mask(study / "SEG.nii.gz", tumour, pet)
-    command = [
-        sys.executable, "-m", "seganypet.study.lesions", tmp_path / "autopet", "--model", "tiny-base", "--clicks", "1",
-        "--output", tmp_path / "out.csv", "--reports", tmp_path / "pages",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    assert "one by one" in done.stdout and "lesion_dsc" in done.stdout
+    options = {"clicks": 1, "reports": tmp_path / "pages", "progress": False}
+    table = analyse_tumours(sap.Cohort.from_path(tmp_path / "autopet"), ["tiny-base"], **options)
+    summary = summarise_tumours(table)
+    assert "one by one" in set(summary["prompting"]) and summary["lesion_dsc"].notna().any()
     assert len(list((tmp_path / "pages").glob("*.html"))) == 1
-    (study / "SUV.nii.gz").write_bytes(b"not a scan")
-    failed = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
-    assert failed.returncode == 1 and "error: no case could be analysed" in failed.stderr
-    command[3] = tmp_path / "nowhere"
-    failed = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
-    assert failed.returncode == 1 and failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr

@@ -4,18 +4,20 @@ import pytest
 from conftest import oblique
 from evaluation_cases import SHAPE, CubeSession, SquareSession, memory_case
 
+from seganypet.cohort.case import InMemoryCase
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import dice
 from seganypet.pet.volume import Volume
-from seganypet.study.evaluation import MemoryCase, effort, evaluate, summarise
-from seganypet.study.protocol import Dialogue, array_axis, release_window, rounds
+from seganypet.study.evaluation import evaluate
+from seganypet.study.protocol import ClickProtocol, array_axis, release_window, simulate_clicks
+from seganypet.study.summaries import effort, summarise
 
 
 def slice_rows(truth: np.ndarray, clicks: int = 5, affine: np.ndarray | None = None):
     affine = oblique(spacing=(4.0, 2.0, 3.0)) if affine is None else affine
     volume = Volume(np.ones(truth.shape, np.float32), affine, "SUVbw")
     session = SquareSession(volume)
-    return list(rounds(session, truth, volume, Dialogue(clicks), np.random.default_rng(0))), session
+    return list(simulate_clicks(session, truth, volume, ClickProtocol(clicks), np.random.default_rng(0))), session
 
 
 def test_a_slicewise_session_is_clicked_once_in_every_slice_that_holds_the_target():
@@ -57,7 +59,7 @@ def test_axial_slices_are_found_whichever_way_the_array_runs():
 
 def test_slicewise_and_3d_models_stand_in_one_table_with_their_effort():
     models = [CubeSession, SquareSession]
-    results = evaluate([memory_case()], models, 3, targets=["spleen"], baselines=(), progress=False)
+    results = evaluate([memory_case()], models, 3, targets=["spleen"], rules=(), progress=False)
     cubes, squares = (results[results["model"] == name] for name in ("CubeSession", "SquareSession"))
     assert cubes["prompt"].tolist() == ["1", "2", "3"] and squares["prompt"].tolist() == ["N", "2N", "3N"]
     assert cubes["slices"].isna().all() and (squares["slices"] == 5).all() and squares["click_i"].isna().all()
@@ -71,7 +73,8 @@ def test_slicewise_and_3d_models_stand_in_one_table_with_their_effort():
 def test_an_empty_target_is_neither_clicked_nor_scored():
     for session in (CubeSession, SquareSession):
         volume = memory_case().pet
-        (row,) = rounds(session(volume), np.zeros(SHAPE, bool), volume, Dialogue(1), np.random.default_rng(0))
+        nothing, rng = np.zeros(SHAPE, bool), np.random.default_rng(0)
+        (row,) = simulate_clicks(session(volume), nothing, volume, ClickProtocol(1), rng)
         assert "dsc" not in row and row["total_clicks"] == 0
 
 
@@ -103,16 +106,16 @@ class Leaker(CubeSession):
         return mask
 
 
-def release_case() -> MemoryCase:
+def release_case() -> InMemoryCase:
     """One liver in a large scan, and a lesion far from it as hot."""
     organs, data = np.zeros((90, 40, 40), np.uint8), np.ones((90, 40, 40), np.float32)
     organs[10:20, 10:20, 10:20] = 1
     data[organs == 1] = data[80:88, 30:38, 30:38] = 5
-    return MemoryCase("a", "a", Volume(data, np.diag((4.0, 4.0, 4.0, 1.0)), "SUVbw"), organs)
+    return InMemoryCase("a", "a", Volume(data, np.diag((4.0, 4.0, 4.0, 1.0)), "SUVbw"), organs)
 
 
 def test_release_scores_inside_its_window_and_keeps_the_best():
-    case, options = release_case(), {"targets": ["liver"], "baselines": (), "progress": False}
+    case, options = release_case(), {"targets": ["liver"], "rules": (), "progress": False}
     ours = evaluate([case], Leaker, 4, **options)["dsc"].tolist()
     released = evaluate([case], Leaker, 4, protocol="release", **options)
     theirs = released["dsc"].tolist()
@@ -136,11 +139,11 @@ def test_release_opens_a_networks_own_window_on_the_truth():
     class Spy(Session):
         def click(self, ijk=None, mm=None, foreground=True):
             mask = super().click(ijk, mm, foreground)
-            seen.append(([part.window for part in self._state.predictions[self.active]], self.volume))
+            seen.append(([part.window for part in self._state.answers[self.active]], self.volume))
             return mask
 
     results = evaluate(
-        [release_case()], {"n": lambda volume: Spy(network, volume)}, 2, targets=["liver"], baselines=(),
+        [release_case()], {"n": lambda volume: Spy(network, volume)}, 2, targets=["liver"], rules=(),
         protocol="release", progress=False,
     )  # fmt: skip
     (window,), volume = seen[0]
@@ -151,7 +154,7 @@ def test_release_opens_a_networks_own_window_on_the_truth():
 
 
 def test_release_refuses_slicewise_sessions_in_the_table():
-    options = {"targets": ["liver"], "baselines": (), "protocol": "release", "progress": False}
+    options = {"targets": ["liver"], "rules": (), "protocol": "release", "progress": False}
     results = evaluate([release_case()], SquareSession, 1, **options)
     assert results["error"].str.contains("one of 3D windows").all()
 
@@ -168,7 +171,7 @@ class Stumbler(CubeSession):
 
 def test_what_fails_becomes_rows_and_the_others_go_on():
     models = [Stumbler, CubeSession]
-    results = evaluate([memory_case()], models, 3, targets=["liver", "spleen"], baselines=(), progress=False)
+    results = evaluate([memory_case()], models, 3, targets=["liver", "spleen"], rules=(), progress=False)
     stumbled = results[(results["model"] == "Stumbler") & (results["target"] == "spleen")]
     assert stumbled["click"].tolist() == [1, 2, 3] and set(stumbled["error"]) == {"MemoryError: too large"}
     assert stumbled[["dsc", "nsd", "seconds", "total_clicks"]].isna().all(axis=None)
@@ -180,8 +183,8 @@ def test_what_fails_becomes_rows_and_the_others_go_on():
 
 def test_a_model_that_cannot_be_opened_on_a_scan_has_rows_for_every_target():
     case = memory_case()
-    bq = MemoryCase("bq", "bq", Volume(case.pet.data, case.pet.affine, "Bq/mL"), case.organs)
-    results = evaluate([bq], ["41% SUVmax", "SUV>=4"], 1, targets=["liver", "spleen"], baselines=(), progress=False)
+    bq = InMemoryCase("bq", "bq", Volume(case.pet.data, case.pet.affine, "Bq/mL"), case.organs)
+    results = evaluate([bq], ["41% SUVmax", "SUV>=4"], 1, targets=["liver", "spleen"], rules=(), progress=False)
     assert results["error"].isna().tolist() == [True, False, True, False]
     assert results["error"].iloc[1].startswith("UnitError: ")
 
@@ -191,7 +194,7 @@ def test_a_case_that_cannot_be_read_is_a_row_for_every_model_and_round(tmp_path)
 
     a = memory_case()
     broken = BrokenCase("b", str(tmp_path), a.pet, a.organs)
-    results = evaluate([broken, a], [CubeSession, "41% SUVmax"], 2, targets=["liver"], baselines=(), progress=False)
+    results = evaluate([broken, a], [CubeSession, "41% SUVmax"], 2, targets=["liver"], rules=(), progress=False)
     rows = results[results["case"] == "b"]
     assert rows["target"].tolist() == ["(whole case)"] * 4 and set(rows["error"]) == {"OSError: disk gone, or so"}
     summary = summarise(results, clicks=(1,))

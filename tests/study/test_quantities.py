@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from conftest import oblique
 
+from seganypet._files import only_writer
 from seganypet.cohort.case import Case
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.pet.volume import Volume, save_mask, save_volume
-from seganypet.study.kept import Kept
 from seganypet.study.quantities import COLUMNS, quantify_case, quantify_cohort
 
 SHAPE = (20, 22, 24)
@@ -45,7 +45,7 @@ def values(table: pd.DataFrame, quantity: str) -> dict:
 
 def test_a_case_gives_its_organs_then_each_lesion_then_all_together(cohort):
     table = quantify_case(cohort["a"])
-    assert list(table.columns) == list(COLUMNS)
+    assert [*table.columns, "error"] == list(COLUMNS)
     kinds = table.drop_duplicates("object")[["object", "kind"]].to_numpy().tolist()
     assert kinds == [["liver", "organ"], ["spleen", "organ"], ["lesion_01", "lesion"], ["lesion_02", "lesion"],
                      ["lesions", "lesions"]]  # fmt: skip
@@ -67,10 +67,11 @@ def test_a_cohort_is_its_cases_below_each_other(cohort):
     table = quantify_cohort(cohort, progress=False)
     assert table.groupby("case")["object"].nunique().to_dict() == {"a": 5, "b": 3}
     assert table.groupby("case")["patient"].first().to_dict() == {"a": "p1", "b": "p2"}
-    assert table[table["case"] == "a"].reset_index(drop=True).equals(quantify_case(cohort["a"]))
+    first = table[table["case"] == "a"].reset_index(drop=True).drop(columns="error")
+    pd.testing.assert_frame_equal(first, quantify_case(cohort["a"]), check_dtype=False)
 
 
-def test_cases_that_cannot_be_measured_are_named_and_left_out(cohort):
+def test_cases_that_cannot_be_measured_are_named_with_the_reason(cohort):
     a, b = cohort
     cases = [
         replace(a, name="bq", patient="p3", pet_unit="Bq/mL"),
@@ -81,13 +82,14 @@ def test_cases_that_cannot_be_measured_are_named_and_left_out(cohort):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         table = quantify_cohort(Cohort(cases), progress=False)
-    assert set(table["case"]) == {"b"}
+    failed = table.groupby("case", sort=False)["error"].first().notna()
+    assert failed.to_dict() == {"bq": True, "bare": True, "gone": True, "b": False}
     messages = [str(one.message) for one in said]
     for name, why in (("bq", "Bq/mL"), ("bare", "nothing to measure"), ("gone", "does not exist")):
-        assert any(f"case {name} is left out" in message and why in message for message in messages)
+        assert any(f"case {name} failed: " in message and why in message for message in messages)
 
 
-def test_a_killed_run_goes_on_where_it_stopped(cohort, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_where_it_stopped(cohort, tmp_path, monkeypatch):
     output = tmp_path / "table.csv"
     first = quantify_cohort(Cohort([cohort["a"]]), output=output, progress=False)
     asked = []
@@ -95,7 +97,8 @@ def test_a_killed_run_goes_on_where_it_stopped(cohort, tmp_path, monkeypatch):
     both = quantify_cohort(cohort, output=output, progress=False)
     assert asked == ["b"]
     assert len(both) == len(first) + len(both[both["case"] == "b"])
-    pd.testing.assert_frame_equal(pd.read_csv(output), both, check_dtype=False)
+    written = pd.read_csv(output).drop(columns="error")
+    pd.testing.assert_frame_equal(written, both.drop(columns="error"), check_dtype=False)
     again = quantify_cohort(cohort, output=output, progress=False)
     assert asked == ["b"] and len(again) == len(both)
 
@@ -105,12 +108,15 @@ def test_a_case_whose_files_changed_is_measured_again(cohort, tmp_path):
     before = values(quantify_cohort(cohort, output=output, progress=False), "SUVmax")
     pet = cohort["a"].load_pet()
     save_volume(cohort["a"].pet, Volume(2 * pet.data, AFFINE, "SUVbw"))
-    after = values(quantify_cohort(cohort, output=output, progress=False), "SUVmax")
+    with pytest.warns(UserWarning, match="case a is measured again: pet changed since"):
+        after = values(quantify_cohort(cohort, output=output, progress=False), "SUVmax")
     assert after == {name: 2 * value for name, value in before.items()}
     assert len(pd.read_csv(output)) == 8 * 5  # replaced, not added
     # Organs were drawn for the second case since.
     drawn = Cohort([cohort["a"], replace(cohort["b"], organs=cohort["a"].organs, organ_convention="seganypet")])
-    assert quantify_cohort(drawn, output=output, progress=False).groupby("case")["object"].nunique()["b"] == 5
+    with pytest.warns(UserWarning, match="case b is measured again: organs changed"):
+        table = quantify_cohort(drawn, output=output, progress=False)
+    assert table.groupby("case")["object"].nunique()["b"] == 5
 
 
 def test_other_cases_in_the_file_stay_and_are_not_returned(cohort, tmp_path):
@@ -132,24 +138,24 @@ def test_any_name_survives_the_file(cohort, tmp_path, name):
 @pytest.mark.parametrize("content", ["", "case,dsc\na,0.5\n", '"a\n'])
 def test_another_table_is_not_overwritten(cohort, tmp_path, content):
     (tmp_path / "table.csv").write_text(content)
-    with pytest.raises(SegAnyPETError, match="table.csv .*give another name"):
+    with pytest.raises(SegAnyPETError, match="table.csv .*Choose another output"):
         quantify_cohort(cohort, output=tmp_path / "table.csv", progress=False)
     assert (tmp_path / "table.csv").read_text() == content
 
 
 def test_a_table_of_another_rule_is_not_mixed_in(cohort, tmp_path):
     quantify_cohort(cohort, threshold="41% SUVmax", output=tmp_path / "table.csv", progress=False)
-    with pytest.raises(SegAnyPETError, match="made with threshold 41% SUVmax.* not threshold SUV>=4"):
+    with pytest.raises(SegAnyPETError, match="made with threshold 41% SUVmax; now asked for is threshold SUV>=4"):
         quantify_cohort(cohort, threshold="SUV>=4", output=tmp_path / "table.csv", progress=False)
 
 
 def test_two_runs_do_not_overwrite_each_other(cohort, tmp_path):
     table = tmp_path / "table.csv"
     refused = pytest.raises(SegAnyPETError, match="table.csv is being written by another run; wait")
-    with Kept(table, "first", COLUMNS, set(COLUMNS) - {"value"}), refused:
+    with only_writer(table), refused:
         quantify_cohort(cohort, output=table, progress=False)
     quantify_cohort(cohort, output=table, progress=False)
-    assert sorted(path.name for path in tmp_path.glob("*table*")) == ["table.csv", "table.csv.json"]
+    assert sorted(path.name for path in tmp_path.glob("table*")) == ["table.csv", "table.csv.jsonl"]
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": "42%"}, {"threshold": 5}, {"peak": "x"}])

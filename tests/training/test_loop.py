@@ -228,9 +228,8 @@ def test_validation_is_the_protocol_of_evaluate_on_seen_organs():
         def click(self, ijk, foreground):
             return case.organs == case.organs[ijk]
 
-    evaluate_module = import_module("seganypet.study.evaluation")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate_module, "_open_session", lambda model, volume: Oracle())
+        patch.setattr(import_module("seganypet.study.methods"), "open_session", lambda model, volume: Oracle())
         assert train_module.validation_dsc(Oracle(), [case], clicks=1) == 1.0
     assert pet.shape == case.organs.shape
 

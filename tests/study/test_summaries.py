@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 
 from seganypet.errors import SegAnyPETError
-from seganypet.study.tumour_summaries import summarise_tumours, two_d_against_three_d
+from seganypet.study.summaries import summarise_tumours, two_d_against_three_d
 
 
 def row(case: str, model: str, prompting: str, click: int, total_clicks: int, dsc: float, **more) -> dict:
-    facts = {"case": case, "patient": case, "model": model, "lesions_in_training": "none", "prompting": prompting}
-    facts |= {"lesion": "all", "click": click, "total_clicks": total_clicks, "model_seconds": 1.0, "dsc": dsc}
-    return facts | {"fpv_ml": 1.0, "fnv_fraction": 0.1, "f1": 0.5, "lesions": 3, "volume_ml": np.nan} | more
+    cells = {"case": case, "patient": case, "model": model, "lesions_in_training": "none", "prompting": prompting}
+    cells |= {"auto_zoom": False}
+    cells |= {"lesion": "all", "click": click, "total_clicks": total_clicks, "model_seconds": 1.0, "dsc": dsc}
+    return cells | {"fpv_ml": 1.0, "fnv_fraction": 0.1, "f1": 0.5, "lesions": 3, "volume_ml": np.nan} | more
 
 
 @pytest.fixture

@@ -1,0 +1,331 @@
+"""One engine for all studies: cases x methods -> one table, which survives kills and notices changed files.
+
+A study is one file: the columns of its table, its settings, and a function that measures one case.
+
+    def measure(case, methods, settings):
+        pet = case.load_pet()
+        for method in methods:
+            mask = method.open(pet).click(ijk=settings["ijk"])
+            yield method.name, [{"mtv_ml": mask.sum() * pet.voxel_volume_ml}]
+
+    def hot_volumes(cohort, models, ijk, **options):
+        methods = resolve_methods(models)
+        return run_study(Study("hot volumes", {"mtv_ml": float}, {"ijk": ijk}, measure, methods), cohort, **options)
+
+The unit of work is one case by one method. What a finished unit was measured on is recorded by content, so that added
+cases and methods are measured alone, a corrected label again, and a folder that was only moved is not.
+"""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from seganypet import __version__
+from seganypet._files import FileHashes
+from seganypet.cohort.case import InMemoryCase
+from seganypet.errors import SegAnyPETError
+from seganypet.phantom import PhantomCase
+from seganypet.study.identity import contents_of, contents_of_case
+from seganypet.study.store import ResultStore
+from seganypet.study.workers import check_picklable, check_workers, run_jobs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class StudyMethod(Protocol):
+    """What the engine asks of a method."""
+
+    @property
+    def name(self) -> str:
+        """Name in the table."""
+
+    @property
+    def weights(self) -> str | None:
+        """Digits that identify its weights; None of what has none."""
+
+
+@dataclass(frozen=True)
+class WithoutMethod:
+    """Stands for the method of a study that has none, such as one that quantifies what is drawn."""
+
+    name: str = ""
+    weights: str | None = None
+
+
+Rows = list[dict[str, Any]]
+Measure = Callable[[Any, Sequence[Any], Mapping[str, Any]], Iterable[tuple[str, Rows]]]
+Files = Callable[[Any, Any], Mapping[str, Any]]
+
+
+def _no_files(case: Any, method: Any) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What is measured on each case.
+
+    Attributes:
+        name: Name of the study, as the command calls it.
+        columns: Name and type (str, float, int, bool) of each column. Case, patient, model and error are added if they
+            are missing; the engine fills them in, and weights, version, and columns that are named like a setting.
+        settings: What the numbers depend on besides cases and methods: names and values that people can read.
+        measure: Called with a case, some of the methods, and the settings; yields the name of each method and all its
+            rows, as soon as they are complete. A module-level function, or a `partial` of one. What it raises becomes
+            a row with the error for each method that has none yet.
+        methods: See `methods.resolve_methods`.
+        reads: What else the rows of a case and method depend on: names, and paths or values.
+        writes: Files that `measure` writes beside the rows, such as a page; a unit is measured again if one of them is
+            no longer as it was.
+        within_case: Column by which the rows of a case are sorted before the method, in its order of appearance.
+    """
+
+    name: str
+    columns: Mapping[str, type]
+    settings: Mapping[str, Any]
+    measure: Measure
+    methods: Sequence[StudyMethod] = (WithoutMethod(),)
+    reads: Files = _no_files
+    writes: Files = _no_files
+    within_case: str | None = None
+
+    def __post_init__(self) -> None:
+        first = {"case": str, "patient": str}
+        if not isinstance(self.methods[0], WithoutMethod):
+            first["model"] = str
+        first = {name: kind for name, kind in first.items() if name not in self.columns}
+        object.__setattr__(self, "columns", first | dict(self.columns) | {"error": str})
+
+
+def run_study(
+    study: Study,
+    cases: Iterable[Any],
+    *,
+    output: str | os.PathLike | None = None,
+    processes: int = 1,
+    cluster: str | None = None,
+    threads: int = 1,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    progress: bool = True,
+) -> "pd.DataFrame":
+    """Measure all cases by all methods of a study, but for what is finished in the output.
+
+    Args:
+        study: What is measured.
+        cases: A `Cohort`, phantoms, or objects with `name`, `patient` and what the study calls. A method `contents()`
+            of a case says what identifies it; without one its public attributes do.
+        output: CSV file, which rows are appended to as they are finished; None: they are returned only. If it exists,
+            finished cases are not measured again unless their files changed, and other cases and methods in it stay.
+        processes: Number of cases that are measured at the same time, each in a process of its own.
+        cluster: Address of a Dask scheduler, such as "tcp://host:8786", whose workers take the cases instead; they need
+            the same files at the same paths.
+        threads: Threads of PyTorch in each other process; with `processes=1` PyTorch keeps its own number.
+        limit: Number of cases, from the first; None: all.
+        retry_failed: Whether failures that the output holds are tried again.
+        progress: Whether a bar over cases is shown.
+
+    Returns:
+        Rows by case and method, in the order of both, whoever measured them and however often the run was interrupted.
+
+    Raises:
+        SegAnyPETError: Two cases of one name; an output that is another table, was made with other settings, weights or
+            version, or is in use by another run; with several processes, what cannot be sent to them; a worker that
+            died, or no scheduler.
+
+    Warns:
+        UserWarning: Cases that are measured again because they changed, and cases that fail.
+    """
+    from tqdm.auto import tqdm
+
+    check_workers(processes, cluster, threads)
+    cases = as_cases(cases, limit)
+    _check_names("cases", cases)
+    _check_names("models", study.methods)
+    if cluster is not None or processes > 1:
+        _check_picklable(study, cases)
+    path = None if output is None else Path(output)
+    settings = dict(study.settings) | {"version": __version__}
+    weights = {method.name: method.weights for method in study.methods}
+    failures: dict[str, str] = {}
+    with ResultStore(path, study.name, study.columns, settings, weights, study.within_case) as store:
+        jobs = list(_unfinished(study, cases, store, retry_failed))
+        with tqdm(total=len(cases), initial=len(cases) - len(jobs), desc="cases", disable=not progress) as bar:
+            for case, unit in _measured(jobs, store.hashes, processes, cluster, threads, bar.update):
+                rows = [_standard_cells(study, case, unit.method) | row for row in unit.rows]
+                store.append((case.name, unit.method.name), rows, inputs=unit.inputs, outputs=unit.outputs)
+                for row in rows:
+                    if row.get("error"):
+                        failures.setdefault(case.name, row["error"])
+        table = store.finish([(case.name, method.name) for case in cases for method in study.methods])
+    for name, error in failures.items():
+        warnings.warn(f"case {name} failed: {error}", stacklevel=3)
+    return table
+
+
+# ---- what is left to do
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A case, and those methods of a study that it is to be measured by."""
+
+    study: Study
+    case: Any
+    methods: Sequence[Any]
+    identified: bool  # whether inputs and outputs are hashed
+
+
+class _Unit(NamedTuple):
+    """The rows of one case by one method, and what they were measured on."""
+
+    method: Any
+    rows: Rows
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+
+
+def _unfinished(study: Study, cases: Sequence[Any], store: ResultStore, retry_failed: bool) -> Iterator[_Job]:
+    """What is left to do; units that will be measured again are dropped from the store."""
+    for case in cases:
+        records = {method.name: store.record((case.name, method.name)) for method in study.methods}
+        finished = [method for method in study.methods if records[method.name] is not None]
+        inputs = _inputs(study, case, finished, store.hashes)
+        left, reasons = [], set()
+        for method in study.methods:
+            record = records[method.name]
+            if record is None:
+                left.append(method)
+                continue
+            written = contents_of(study.writes(case, method), store.hashes)
+            changed = _differences(inputs[method.name], record["inputs"])
+            changed |= _differences(written, record["outputs"]) & written.keys()
+            if changed or (retry_failed and record["failed"]):
+                left.append(method)
+                reasons |= changed
+        if reasons:
+            warnings.warn(
+                f"case {case.name} is measured again: {', '.join(sorted(reasons))} changed since {store.path} was "
+                "written.",
+                stacklevel=4,
+            )
+        if left:
+            store.forget((case.name, method.name) for method in left)
+            yield _Job(study, case, left, identified=store.path is not None)
+
+
+def _inputs(study: Study, case: Any, methods: Sequence[Any], hashes: FileHashes) -> dict[str, dict[str, Any]]:
+    """What the rows of a case by each method depend on, by content."""
+    case_contents = contents_of_case(case, hashes) if methods else {}
+    return {method.name: case_contents | contents_of(study.reads(case, method), hashes) for method in methods}
+
+
+def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> set[str]:
+    """Names whose values differ, or that only one side has."""
+    return {name for name in now.keys() | before.keys() if now.get(name, "") != before.get(name, "")}
+
+
+# ---- measuring
+
+
+def _measured(
+    jobs: Sequence[_Job], hashes: FileHashes, processes: int, cluster: str | None, threads: int,
+    case_done: Callable[[], Any],
+) -> Iterator[tuple[Any, _Unit]]:  # fmt: skip
+    """Units as they are finished: method by method here, case by case from other processes."""
+    if cluster is None and (processes == 1 or len(jobs) < 2):
+        for job in jobs:
+            for unit in _measure(job, hashes):
+                yield job.case, unit
+            case_done()
+        return
+    for index, result in run_jobs(_measure_elsewhere, jobs, processes, cluster, threads):
+        job = jobs[index]
+        if isinstance(result, Exception):
+            inputs, rows = _inputs_of(job, hashes), [{"error": error_text(result)}]
+            result = [_unit(job, method, rows, inputs, hashes) for method in job.methods], [], []
+        units, new_hashes, messages = result
+        for signature, digits in new_hashes:
+            hashes.remember(signature, digits, new=True)
+        for message in messages:
+            warnings.warn(message, stacklevel=5)
+        for unit in units:
+            yield job.case, unit
+        case_done()
+
+
+def _measure(job: _Job, hashes: FileHashes) -> Iterator[_Unit]:
+    # Inputs are hashed before they are read: if one changes in between, the next run sees it.
+    inputs = _inputs_of(job, hashes)
+    left = {method.name: method for method in job.methods}
+    try:
+        for name, rows in job.study.measure(job.case, job.methods, job.study.settings):
+            yield _unit(job, left.pop(name), rows, inputs, hashes)
+        rows = []  # what the study says nothing about has no rows
+    except Exception as error:  # whatever a case does, the others go on
+        rows = [{"error": error_text(error)}]
+    for method in left.values():
+        yield _unit(job, method, rows, inputs, hashes)
+
+
+def _inputs_of(job: _Job, hashes: FileHashes) -> dict[str, dict[str, Any]]:
+    if job.identified:
+        return _inputs(job.study, job.case, job.methods, hashes)
+    return {method.name: {} for method in job.methods}
+
+
+def _unit(job: _Job, method: Any, rows: Rows, inputs: Mapping[str, Any], hashes: FileHashes) -> _Unit:
+    outputs = contents_of(job.study.writes(job.case, method), hashes) if job.identified else {}
+    return _Unit(method, rows, inputs[method.name], outputs)
+
+
+def _measure_elsewhere(job: _Job) -> tuple[list[_Unit], list[tuple[tuple, str]], list[str]]:
+    hashes = FileHashes()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        units = list(_measure(job, hashes))
+    messages = dict.fromkeys(str(one.message) for one in caught if one.category is UserWarning)
+    return units, hashes.take_new(), list(messages)
+
+
+def error_text(error: BaseException) -> str:
+    """Class and message of an error, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _standard_cells(study: Study, case: Any, method: StudyMethod) -> dict[str, Any]:
+    cells: dict[str, Any] = {"case": case.name, "patient": case.patient, "model": method.name}
+    cells |= {"weights": method.weights, "version": __version__, **study.settings}
+    return {name: value for name, value in cells.items() if name in study.columns}
+
+
+# ---- cases and methods
+
+
+def as_cases(cohort: Iterable[Any], limit: int | None = None) -> list[Any]:
+    """The first cases of a cohort, all without a limit; phantoms as `InMemoryCase`."""
+    first = islice(cohort, limit)
+    return [InMemoryCase.from_phantom(case) if isinstance(case, PhantomCase) else case for case in first]
+
+
+def _check_names(kind: str, things: Sequence[Any]) -> None:
+    twice = [name for name, number in Counter(thing.name for thing in things).items() if number > 1]
+    if twice:
+        raise SegAnyPETError(f"several {kind} are named {', '.join(twice)}; each needs a name of its own.")
+
+
+def _check_picklable(study: Study, cases: Sequence[Any]) -> None:
+    advice = "Give a model by its name or path; define a factory, or the class of a case, at the top of a module."
+    for method in study.methods:
+        if method.weights is not None and not getattr(method, "by_name", True):
+            raise SegAnyPETError(f"model {method.name} is a network in this process's memory. {advice}")
+        check_picklable(f"model {method.name}", method, advice)
+    check_picklable(f"study {study.name}", (study.measure, study.reads, study.writes), advice)
+    for case in {type(case): case for case in cases}.values():  # one of a kind: phantoms are large
+        check_picklable(f"case {case.name}", case, advice)

@@ -1,0 +1,298 @@
+"""The table of a study on disk: a CSV that people open, and beside it what each of its rows was measured on.
+
+`results.csv` holds the rows, `results.csv.jsonl` the study's settings in its first line and then one line for each
+finished unit, which is one case by one method: what the case was (hashes), how many rows it gave, and a checksum of
+them. Both only grow while a study runs. The rows of a unit are appended in one piece, its line after them, so a unit
+without a line, or whose rows do not match it, is measured again: whatever kills the process costs that unit, no more.
+The CSV is rewritten, in one atomic step, before a run that drops rows and after one that added some.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seganypet._files import FileHashes, only_writer, replace_atomically
+from seganypet.errors import SegAnyPETError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UnitKey = tuple[str, str]  # name of the case, name of the method ("" without methods)
+
+_DTYPES = {str: "string", float: "float64", int: "Int64", bool: "boolean"}
+_CHECKSUM_DIGITS = 16
+
+
+class ResultStore:
+    """Rows of finished units, and the two files that they are kept in.
+
+    To be entered (`with ResultStore(...) as store`), which reads what is there and keeps other runs from writing.
+
+    Args:
+        path: The CSV; None keeps the rows in memory only.
+        study: Name of the study, for messages.
+        columns: Name and type (str, float, int or bool) of each column, in order; "case" is among them.
+        settings: What else the numbers depend on; values that JSON can hold.
+        weights: For each method of this run, the digits that identify its weights, or None.
+        within_case: Column by whose order of appearance the rows of a case are sorted; None leaves them by method.
+
+    Attributes:
+        hashes: Hashes of files that earlier runs computed, for files that nobody has written to since.
+
+    Raises:
+        SegAnyPETError: On entering, if the file cannot be written, is another table, was made with other settings or
+            weights, or is being written by another run.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        study: str,
+        columns: Mapping[str, type],
+        settings: Mapping[str, Any],
+        weights: Mapping[str, str | None],
+        within_case: str | None = None,
+    ):
+        self.path, self.study, self.columns, self.weights = path, study, dict(columns), dict(weights)
+        self.settings = json.loads(json.dumps(dict(settings)))  # as they come back from the file
+        self.hashes = FileHashes()
+        self._sort_index = None if within_case is None else list(columns).index(within_case)
+        self._lines: dict[UnitKey, list[tuple[str, str]]] = {}  # CSV line, and its cell in the column `within_case`
+        self._records: dict[UnitKey, dict[str, Any]] = {}
+        self._must_rewrite = False
+        self._open_files = ExitStack()
+
+    def __enter__(self) -> "ResultStore":
+        if self.path is None:
+            return self
+        self._beside = self.path.with_name(f"{self.path.name}.jsonl")
+        with ExitStack() as stack:
+            stack.enter_context(only_writer(self.path))
+            if self.path.exists():
+                self._read(self.path)
+            else:
+                header = {"study": self.study, "settings": self.settings}
+                self._beside.write_text(json.dumps(header) + "\n", encoding="utf-8")
+                self._must_rewrite = True
+            self._open_files = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open_files.close()
+
+    def record(self, key: UnitKey) -> Mapping[str, Any] | None:
+        """What was recorded of a finished unit: `inputs`, `outputs`, whether it `failed`; None if it is unfinished."""
+        return self._records.get(key)
+
+    def forget(self, keys: Iterable[UnitKey]) -> None:
+        """Drop units that will be measured again; to be called before `append`."""
+        for key in keys:
+            if self._records.pop(key, None) is not None:
+                self._must_rewrite |= bool(self._lines.pop(key))
+
+    def append(self, key: UnitKey, rows: Sequence[Mapping[str, Any]], **record: Any) -> None:
+        """Add all rows of one unit, and note that it is finished.
+
+        Args:
+            key: The unit.
+            rows: Its rows, without columns that are missing in all of them.
+            record: What `record` returns of it, values that JSON can hold.
+
+        Raises:
+            SegAnyPETError: A row with a column that the study does not declare.
+        """
+        lines = self._format(rows)
+        checksum = _checksum(lines)
+        record |= {"rows": len(lines), "checksum": checksum, "weights": self.weights.get(key[1])}
+        record["failed"] = any(row.get("error") for row in rows)
+        if self.path is not None:
+            if self._must_rewrite:
+                self._write_table(self.path, [line for unit in self._lines.values() for line in unit])
+            _append(self.path, "".join(line for line, _ in lines))
+            self._note({"case": key[0], "model": key[1]} | record)
+        self._lines[key], self._records[key] = lines, record
+
+    def finish(self, keys: Sequence[UnitKey]) -> "pd.DataFrame":
+        """Put all rows in their final order, in the file too.
+
+        Args:
+            keys: The units that were asked for, in the order of cases and methods.
+
+        Returns:
+            Their rows: by case, within it by the column `within_case`, by method. What else the file holds stays at
+            its end.
+        """
+        by_case: dict[str, list[tuple[str, str]]] = {}
+        for key in keys:
+            by_case.setdefault(key[0], []).extend(self._lines.get(key, ()))
+        asked = []
+        for lines in by_case.values():
+            ranks = {cell: rank for rank, cell in enumerate(dict.fromkeys(cell for _, cell in lines))}
+            asked += sorted(lines, key=lambda line: ranks[line[1]])
+        if self.path is not None:
+            known = {*keys}
+            others = [line for key, unit in self._lines.items() if key not in known for line in unit]
+            self._write_table(self.path, [*asked, *others])
+            self._note()
+        return self._table("".join(line for line, _ in asked))
+
+    def _note(self, *notes: Mapping[str, Any]) -> None:
+        """Append lines to the file beside the table, and what was hashed meanwhile."""
+        new_hashes = [{"file": list(signature), "sha256": digits} for signature, digits in self.hashes.take_new()]
+        _append(self._beside, "".join(f"{json.dumps(note)}\n" for note in (*new_hashes, *notes)))
+
+    def _format(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+        lines = []
+        for row in rows:
+            if unknown := row.keys() - self.columns.keys():
+                raise SegAnyPETError(f"study {self.study}: {sorted(unknown)} in its rows are not among its columns.")
+            cells = [_cell(row.get(name), kind) for name, kind in self.columns.items()]
+            text = StringIO()
+            csv.writer(text, lineterminator="\n").writerow(cells)
+            lines.append((text.getvalue(), self._sort_cell(cells)))
+        return lines
+
+    def _sort_cell(self, cells: Sequence[str]) -> str:
+        return "" if self._sort_index is None else cells[self._sort_index]
+
+    def _table(self, lines: str) -> "pd.DataFrame":
+        import pandas as pd
+
+        # Only an empty cell is missing: a case may be called "NA". Floats are parsed from text, which is exact.
+        types = {name: _DTYPES[kind] for name, kind in self.columns.items()}
+        table = pd.read_csv(
+            StringIO(lines), names=list(types), keep_default_na=False, na_values=[""],
+            dtype={name: str if dtype == "float64" else dtype for name, dtype in types.items()},
+        )  # fmt: skip
+        return table.astype(types)
+
+    def _write_table(self, path: Path, lines: Iterable[tuple[str, str]]) -> None:
+        text = StringIO()
+        csv.writer(text, lineterminator="\n").writerow(self.columns)
+        content = (text.getvalue() + "".join(line for line, _ in lines)).encode()
+        if not path.exists() or path.read_bytes() != content:
+            with replace_atomically(path) as temporary:
+                temporary.write_bytes(content)
+        self._must_rewrite = False
+
+    def _read(self, path: Path) -> None:
+        notes = self._read_notes()
+        header = notes.pop(0)
+        if header["study"] != self.study:
+            raise SegAnyPETError(
+                f"{self.path} is a table of the study {header['study']}, not of {self.study}; choose another output."
+            )
+        self._check_settings(header["settings"])
+        rows = self._read_rows(path)
+        for note in notes:
+            if "file" in note:
+                self.hashes.remember(note["file"], note["sha256"])
+            else:
+                self._records[note.pop("case"), note.pop("model")] = note  # the last one counts
+        for key, record in list(self._records.items()):
+            lines = rows.pop(key, [])
+            if len(lines) == record["rows"] and _checksum(lines) == record["checksum"]:
+                self._lines[key] = lines
+            else:
+                del self._records[key]
+                self._must_rewrite |= bool(lines)
+        self._must_rewrite |= bool(rows)
+        self._check_weights()
+
+    def _read_notes(self) -> list[dict[str, Any]]:
+        """The lines of the file beside the table; a last one that was cut by a kill is removed."""
+        content = self._beside.read_bytes() if self._beside.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            notes = [json.loads(line) for line in whole.splitlines()]
+            if not notes or "settings" not in notes[0]:
+                raise ValueError("no settings in it")
+        except (ValueError, TypeError) as error:
+            raise SegAnyPETError(
+                f"{self.path} has no {self._beside.name} beside it that says what it was measured on ({error}): it is "
+                f"another table, or one of an earlier version of seganypet, which did not notice corrected labels. "
+                "Choose another output; pandas still reads the old one."
+            ) from None
+        if len(whole) < len(content):
+            os.truncate(self._beside, len(whole))
+        return notes
+
+    def _read_rows(self, path: Path) -> dict[UnitKey, list[tuple[str, str]]]:
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]  # a last line without its end was cut by a kill
+        self._must_rewrite |= whole != content or not whole
+        rows: dict[UnitKey, list[tuple[str, str]]] = {}
+        if not whole:
+            return rows
+        lines = [f"{line}\n" for line in whole.decode(errors="replace").split("\n")[:-1]]
+        reader = csv.reader(lines)
+        header = next(reader, [])
+        if header != list(self.columns):
+            differ = sorted({*header} ^ self.columns.keys()) or "their order"
+            raise SegAnyPETError(
+                f"{self.path} has other columns than a table of {self.study} ({differ} differ); choose another output."
+            )
+        case, model = header.index("case"), header.index("model") if "model" in header else None
+        start = reader.line_num
+        for cells in reader:
+            line, start = "".join(lines[start : reader.line_num]), reader.line_num  # a cell may hold a line break
+            if len(cells) == len(header):
+                key = cells[case], "" if model is None else cells[model]
+                rows.setdefault(key, []).append((line, self._sort_cell(cells)))
+            else:
+                self._must_rewrite = True
+        return rows
+
+    def _check_settings(self, made_with: Mapping[str, Any]) -> None:
+        names = [name for name in self.settings | made_with if made_with.get(name) != self.settings.get(name)]
+        if names:
+            before, now = (
+                ", ".join(f"{name} {_words(values.get(name))}" for name in names)
+                for values in (made_with, self.settings)
+            )
+            raise SegAnyPETError(
+                f"{self.path} was made with {before}; now asked for is {now}. Choose another output, so that the two "
+                "do not mix."
+            )
+
+    def _check_weights(self) -> None:
+        for (_, model), record in self._records.items():
+            if model in self.weights and record["weights"] != self.weights[model]:
+                raise SegAnyPETError(
+                    f"{self.path} holds rows of a model {model!r} with weights {record['weights']}, while those of "
+                    f"today's {model!r} are {self.weights[model]}; choose another output, or give the model another "
+                    "name."
+                )
+
+
+def _cell(value: Any, kind: type) -> str:
+    if value is None or value != value:  # NaN differs from itself
+        return ""
+    return repr(float(value)) if kind is float else str(kind(value))
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_words, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _checksum(lines: Iterable[tuple[str, str]]) -> str:
+    return hashlib.sha256("".join(line for line, _ in lines).encode()).hexdigest()[:_CHECKSUM_DIGITS]
+
+
+def _append(path: Path, text: str) -> None:
+    """Append a text, by one call of the system unless the disk is full."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        content = text.encode()
+        while content:
+            content = content[os.write(handle, content) :]
+    finally:
+        os.close(handle)
