@@ -317,7 +317,7 @@ CAUSES = {
     ),
     "journal of other weights": (journal(lambda c: {**c, "model": {"name": "net"}}), JournalError, "net and other"),
     "journal with a strange setting": (journal(lambda c: {**c, "settings": {"x": 1}}), JournalError, "repeated.*'x'"),
-    "journal with a damaged click": (journal(lambda c: {**c, "clicks": [3]}), JournalError, "click 1: 3 is no prompt; expected"),
+    "journal with a damaged click": (journal(lambda c: {**c, "clicks": [3]}), JournalError, "click 1: 3 is no prompt"),
     "journal with half a voxel": (click_changed(ijk=[3, 4.5, 5]), JournalError, "click 1: .*three integers"),
     "journal with an edited click": (click_changed(ijk=[3, 4, 6]), JournalError, r"click 1: ijk=\[3, 4, 6\] and mm="),
     # Quantities

@@ -124,14 +124,14 @@ def test_corrected_labels_are_evaluated_again(tmp_path):
     output, options = tmp_path / "results.csv", OPTIONS | {"targets": ["liver", "spleen"]}
     save_mask(files["organs"], case.organs, like=case.pet)
     before = evaluate(cohort, Counting, 1, output=output, **options)
-    assert before.query("model == '41%' and target == 'liver'")["dsc"].item() == 1
+    assert before.query("model == '41% SUVmax' and target == 'liver'")["dsc"].item() == 1
     half = case.organs.copy()
     half[2:5, 2:7, 2:7] = 0  # 50 voxels of the liver's 125 are left
     save_mask(files["organs"], half, like=case.pet)
     with pytest.warns(UserWarning, match="case a is measured again: organs changed"):
         after = evaluate(cohort, Counting, 1, output=output, **options)
     same(after, evaluate(cohort, Counting, 1, **options))
-    assert after.query("model == '41%' and target == 'liver'")["dsc"].item() == pytest.approx(2 * 50 / (50 + 125))
+    assert after.query("model == '41% SUVmax' and target == 'liver'")["dsc"].item() == pytest.approx(2 * 50 / (50 + 125))
     Counting.clicked = 0
     same(evaluate(cohort, Counting, 1, output=output, **options), after)
     assert Counting.clicked == 0

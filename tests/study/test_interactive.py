@@ -15,7 +15,6 @@ from seganypet.errors import ClickError, GeometryError, SegAnyPETError
 from seganypet.pet.volume import Volume, save_volume
 from seganypet.prompting.autopet_clicks import (
     AutoPETClicks,
-    clicks_of_session,
     read_autopet_clicks,
     simulate_autopet_clicks,
     write_autopet_clicks,
@@ -121,7 +120,8 @@ def test_a_session_s_clicks_can_be_handed_to_other_programs(volume):
     session.click(ijk=(23, 21, 2), foreground=False)
     session.select("another")
     session.click(ijk=(17, 4, 4))
-    assert clicks_of_session(session) == AutoPETClicks(((4, 4, 4), (17, 4, 4)), ((23, 21, 2),))
+    given = [(click.ijk, click.foreground) for _, click in session.journal().clicks]
+    assert given == [((4, 4, 4), True), ((17, 4, 4), True), ((23, 21, 2), False)]
 
 
 # ---- simulated clicks

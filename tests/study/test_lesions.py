@@ -196,7 +196,7 @@ def test_totalsegmentator_output_is_found_by_case_and_its_absence_is_said(cohort
     bladder = np.zeros(SHAPE, bool)
     bladder[KIDNEY] = True
     save_mask(folder / "sick" / "urinary_bladder.nii.gz", bladder, pet)
-    with pytest.warns(UserWarning, match="does not speak of brain"):
+    with pytest.warns(UserWarning, match="has no label for brain"):
         scan = TumourScan.of(case, folder)
     np.testing.assert_array_equal(scan.physiology, bladder)
     with pytest.raises(SegAnyPETError, match="neither a folder healthy nor healthy.nii.gz"):
@@ -212,7 +212,7 @@ def test_a_finished_case_is_analysed_again_when_its_organs_change(cohort, tmp_pa
         mask[:] = False
         mask[KIDNEY if name == "brain" else (slice(0, 2), slice(0, 2), slice(0, 2))] = True
         save_mask(folder / "sick" / f"{name}.nii.gz", mask, cohort["sick"].load_pet())
-        with pytest.warns(UserWarning, match="does not speak of"):
+        with pytest.warns(UserWarning, match="has no label for"):
             table = analysed(only, tmp_path, totalsegmentator=folder)
         found[name] = table.loc[table["model"] == "SUV>=4, no hot organs", "fpv_ml"].item()
     assert found["urinary_bladder"] > 0 and found["brain"] == 0
@@ -245,9 +245,9 @@ def test_auto_zoom_is_never_coarser_than_the_network_s_own_windows(cohort):
 def test_what_a_network_learned_from_is_said(cohort):
     pet = cohort["sick"].load_pet()
 
-    def said(facts: dict) -> str:
+    def said(metadata: dict) -> str:
         network = ThresholdNetwork()
-        network.facts = facts
+        network.metadata = metadata
         return trained_on(sap.Session(network, pet))
 
     assert said({"training": {"data": {"lesions": False}}}) == "none"

@@ -139,7 +139,7 @@ def test_release_opens_a_networks_own_window_on_the_truth():
     class Spy(Session):
         def click(self, ijk=None, mm=None, foreground=True):
             mask = super().click(ijk, mm, foreground)
-            seen.append(([part.window for part in self._state.answers[self.active]], self.volume))
+            seen.append(([part.window for part in self._state.predictions[self.active]], self.volume))
             return mask
 
     results = evaluate(

@@ -12,7 +12,7 @@ def test_the_sign_of_a_rule_is_not_the_sign_of_a_name():
 
 
 def test_a_table_has_one_name_for_one_rule():
-    methods = resolve_methods(["SUV>=4.0", "random_walker"], ["41 % SUVmax"], opener=None)
+    methods = resolve_methods(["SUV>=4.0", "random_walker"], ["41 % SUVmax"])
     assert [method.name for method in methods] == ["SUV>=4", "random_walker", "41% SUVmax"]
 
 
@@ -20,4 +20,4 @@ def test_a_table_has_one_name_for_one_rule():
 def test_an_old_name_is_refused_as_a_rule_and_not_looked_for_as_a_network(old):
     for models, rules in (([old], ()), (named_models([f"mine={old}"]), ()), (None, [old])):
         with pytest.raises(SegAnyPETError, match="as it is now written"):
-            resolve_methods(models, rules, opener=None)
+            resolve_methods(models, rules)
