@@ -22,7 +22,9 @@ from seganypet.organs import ORGANS, SEEN_ORGANS, UNSEEN_ORGANS
 if TYPE_CHECKING:
     from seganypet.phantom.scan import DOMAINS, PhantomCase, make_phantom
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"scan": ["DOMAINS", "PhantomCase", "make_phantom"]}
-)
-__all__ += ["ORGANS", "SEEN_ORGANS", "UNSEEN_ORGANS"]
+__all__ = ["DOMAINS", "ORGANS", "SEEN_ORGANS", "UNSEEN_ORGANS", "PhantomCase", "make_phantom"]
+__getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"scan": ["DOMAINS", "PhantomCase", "make_phantom"]})
+
+
+def __dir__() -> list[str]:
+    return __all__
