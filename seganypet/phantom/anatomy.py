@@ -49,7 +49,7 @@ class Painter:
 
     # --- helpers: reference-man millimetres in, this patient's out -------------------------------
     def at(self, x: float, y: float, z: float, jitter_mm: float = 0.0) -> np.ndarray:
-        """A place of the reference man in this patient, mm, off by a random jitter."""
+        """A position in the reference man transferred to this patient, mm, with a random jitter."""
         return np.array([x, y, z]) * self.scale + (self.rng.normal(0, jitter_mm, 3) if jitter_mm else 0)
 
     def blob(

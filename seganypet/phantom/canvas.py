@@ -22,7 +22,10 @@ def smooth_field(
     kernels spread them. Kernels are separable, so three small matrix products do it.
 
     Args:
+        rng: Source of random numbers.
         axes: Coordinates (mm) of the grid along x, y, z; shapes (I,), (J,), (K,).
+        lo, hi: Corners (mm) of the region that the field covers, the same on every grid.
+        step_mm: Distance of the nodes; the field is smooth on this scale.
 
     Returns:
         Field on the grid, shape (I, J, K), float32.
@@ -77,9 +80,10 @@ class Canvas:
         """Paint where `level` lies below minus a layer's depth, the outermost layer first.
 
         Args:
-            level: Signed distance (mm) in the box, negative inside.
+            box: Part of the grid that is painted.
+            level: Signed distance (mm) to the surface in the box, negative inside.
             layers: Pairs (label, depth in mm below the surface).
-            over: Labels that may be painted over; all but "outside the body" if None.
+            over: Labels that may be painted over; None: all but "outside the body".
         """
         view = self.labels[box]
         allowed = np.zeros(256, bool)

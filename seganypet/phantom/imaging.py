@@ -147,11 +147,11 @@ def breathe(activity: np.ndarray, z: np.ndarray, dome_mm: float) -> np.ndarray:
     columns = slice(max(rows.start - reach, 0), min(rows.stop + reach, len(z)))
     kernel = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.float32)
     for row in range(kernel.shape[0]):
-        place = rows.start + row - displacement * amplitude[rows.start + row] / step - columns.start
-        place = np.clip(place, 0, kernel.shape[1] - 1.001)
-        low = place.astype(int)
-        np.add.at(kernel[row], low, (1 - (place - low)) / len(place))
-        np.add.at(kernel[row], low + 1, (place - low) / len(place))
+        source = rows.start + row - displacement * amplitude[rows.start + row] / step - columns.start
+        source = np.clip(source, 0, kernel.shape[1] - 1.001)
+        low = source.astype(int)
+        np.add.at(kernel[row], low, (1 - (source - low)) / len(source))
+        np.add.at(kernel[row], low + 1, (source - low) / len(source))
     blurred = activity[:, :, columns] @ kernel.T  # (I, J, columns) -> (I, J, rows)
     activity[:, :, rows] = blurred
     return activity

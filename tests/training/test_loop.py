@@ -445,7 +445,7 @@ def test_a_cohort_that_cannot_be_learned_is_named_before_the_first_step(tmp_path
     organs = organs.format(samples=SAMPLES, folder=tmp_path)
     config = cohort_config(tmp_path, ("phantom_internal_9000", organs, "seganypet", "HQ", split))
     with pytest.raises(SegAnyPETError, match=message):
-        train(config, tmp_path, processes=1, progress=False)
+        train(replace(config, lq_per_batch=0), tmp_path, processes=1, progress=False)
     assert not (tmp_path / "short.csv").exists() and not (tmp_path / "short.ckpt").exists()
 
 

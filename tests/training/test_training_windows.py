@@ -101,9 +101,9 @@ def test_scenes_of_shapes_have_targets_of_their_own():
 def test_a_scene_in_which_no_shape_can_be_seen_is_drawn_again(monkeypatch):
     whole, calls = scenes._shape, []
 
-    def outside_at_first(places, rng):
+    def outside_at_first(positions, rng):
         calls.append(1)
-        return whole(places, rng) & (len(calls) > 9)  # more shapes than the first scene has
+        return whole(positions, rng) & (len(calls) > 9)  # more shapes than the first scene has
 
     monkeypatch.setattr(scenes, "_shape", outside_at_first)
     assert len(window_of_shapes(32, 8.0, np.random.default_rng(0)).targets) >= 1
