@@ -57,10 +57,11 @@ from seganypet.model.attention import ReleasedAttention, ReleasedWindowAttention
 from seganypet.model.config import RELEASED
 from seganypet.model.sam3d import Sam3D
 from seganypet.organs import ORGANS, SEEN_ORGANS
-from seganypet.pet.plots import COLOURS, MARKERS
+from seganypet.pet.plots import COLOURS
 from seganypet.phantom.annotators import annotate
 from seganypet.prompting.window import sample_window, window_around
 from seganypet.regions import bounding_box
+from seganypet.study.plots import MARKERS
 from seganypet.training.clicks import pick_clicks
 from seganypet.training.objective import Objective, repeat
 from seganypet.training.scenes import window_of_organs

@@ -20,7 +20,7 @@ An annotator is a function of a region, the mask to spoil and a source of random
 and returns a function from severity to mask: a severity can then be searched for while all else stays.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -261,11 +261,10 @@ def annotate(case: "PhantomCase", organ: str, annotator: str, severity: float, r
     _check_known("annotate", "annotator", annotator, ANNOTATORS)
     if not 0 <= severity <= MAX_SEVERITY:
         raise SegAnyPETError(f"annotate: severity={severity!r}; expected 0 (the truth) to {MAX_SEVERITY}.")
-    region = _region(case, organ)
-    if region is None:
-        present = [name for number, name in case.organ_names.items() if (case.organs == number).any()]
+    present = [name for number, name in case.organ_names.items() if (case.organs == number).any()]
+    if organ not in present:
         raise SegAnyPETError(f"{case.pet.source}: there is no {organ} to annotate; it has {', '.join(present)}.")
-    mask = np.zeros(case.organs.shape, bool)
+    region, mask = _region(case, organ), np.zeros(case.organs.shape, bool)
     mask[region.box] = ANNOTATORS[annotator](region, region.truth, rng)(severity)
     return mask
 
@@ -323,7 +322,9 @@ def _spoiled(region: Region, free: np.ndarray, goal: float, rng: np.random.Gener
     """Mask within `free` whose DSC is near `goal`, and how it came about."""
     two = rng.random() < 1 / 3
     mask = region.truth & free
-    dsc, names, severities = dice(mask, region.truth), [], []
+    dsc = dice(mask, region.truth)
+    names: list[str] = []
+    severities: list[float] = []
     for name in rng.permutation([name for name in ANNOTATORS if name != "missing_organ"]):
         if dsc <= goal + _NEAR_ENOUGH:
             break
@@ -352,16 +353,14 @@ def _severity_for(dsc_at: Callable[[float], float], goal: float) -> float:
     return min(tried, key=lambda severity: abs(tried[severity] - goal))
 
 
-def _region(case: "PhantomCase", organ: str) -> Region | None:
-    """The surroundings of an organ; None if the case lacks it."""
+def _region(case: "PhantomCase", organ: str) -> Region:
+    """The surroundings of an organ that the case has."""
     organ_id = ORGANS.index(organ) + 1
-    if not (case.organs == organ_id).any():
-        return None
     side = organ.rpartition("_")[2]
     lung = [n for n, name in enumerate(ORGANS, start=1) if "lobe" in name and name.endswith(side)]
     lobe_ids = lung if organ_id in lung else []
     spacing = case.pet.spacing
-    around = bounding_box(np.isin(case.organs, [organ_id, *lobe_ids]))
+    around = bounding_box(np.isin(case.organs, [organ_id, *lobe_ids])) or ()
     margin = np.ceil(_MARGIN_MM / np.array(spacing)).astype(int)
     box = tuple(
         slice(max(part.start - extra, 0), part.stop + extra) for part, extra in zip(around, margin, strict=True)
@@ -378,7 +377,7 @@ def _region(case: "PhantomCase", organ: str) -> Region | None:
     )
 
 
-def _check_known(function: str, what: str, name: str, known: Sequence[str]) -> None:
+def _check_known(function: str, what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise SegAnyPETError(f"{function}: unknown {what} {name!r}; expected one of {', '.join(known)}.")
 

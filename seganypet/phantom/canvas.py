@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-Box = tuple[slice, slice, slice]
-Point = Sequence[float]
+Box = tuple[slice, ...]
+Point = Sequence[float] | np.ndarray
 
 
 def smooth_field(
@@ -112,7 +112,7 @@ class Canvas:
         x = x - centre[0] - shear_xz * z
         radius = np.sqrt((x / half[0]) ** 2 + ((y - centre[1]) / half[1]) ** 2 + (z / half[2]) ** 2)
         level = (radius - 1) * np.float32(np.prod(half) ** (1 / 3))
-        if warp_mm:
+        if warp_mm and rng is not None:
             level += warp_mm * smooth_field(rng, self.axes(box), lo, hi, step_mm)
         return box, level
 
@@ -151,7 +151,7 @@ class Canvas:
                 for part, outer in zip(box, whole, strict=True)
             )
             np.minimum(level[inner], distance - (r0 + (r1 - r0) * along), out=level[inner])
-        if warp_mm:
+        if warp_mm and rng is not None:
             level += warp_mm * smooth_field(rng, self.axes(whole), lo, hi, step_mm)
         return whole, level
 
@@ -160,6 +160,6 @@ def curve(points: Sequence[Point], n: int) -> np.ndarray:
     """`n` points (mm), shape (n, 3), along a smooth curve through `points`."""
     from scipy.interpolate import PchipInterpolator
 
-    points = np.asarray(points, float)
-    knots = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    return PchipInterpolator(knots, points)(np.linspace(0, knots[-1], n))
+    path = np.asarray(points, float)
+    knots = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    return PchipInterpolator(knots, path)(np.linspace(0, knots[-1], n))

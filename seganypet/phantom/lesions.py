@@ -51,7 +51,7 @@ def paint_lesions(
     scale = np.array(patient.scale)
     # One patient's lesions resemble each other: most of the spread in uptake is between patients.
     between = np.exp(rng.normal(0, 0.4))
-    plan = []  # (centre mm, volume mL, SUVmax, tissues that may be replaced)
+    plan: list[tuple] = []  # (centre mm, volume mL, SUVmax, tissues that may be replaced)
     if kind == "lymphoma":
         n = int(np.clip(1 + rng.negative_binomial(1.4, 0.16), 1, 25))
         names = list(rng.permutation(list(_STATIONS)))[: int(rng.integers(1, 5))]
@@ -152,7 +152,7 @@ def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rn
     if 0 in field.shape:
         return
     x, y, z = (axis - c for axis, c in zip(canvas.mesh(box), centre, strict=True))
-    level = np.full(field.shape, 9, np.float32)
+    level: np.ndarray = np.full(field.shape, 9, np.float32)
     for offset, size in zip(offsets * radius, stretch * radius, strict=True):
         np.minimum(level, sum(((p - o) / s) ** 2 for p, o, s in zip((x, y, z), offset, size, strict=True)), out=level)
     level = np.sqrt(level) + 0.16 * field

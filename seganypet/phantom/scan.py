@@ -95,7 +95,7 @@ def _draw(
     paint_soft_organs(painter)
     activity = uptake_map(canvas, patient, painter.heart_frame, texture)
 
-    kind = lesions
+    kind = lesions if isinstance(lesions, str) else None
     if lesions is True:
         kind = (None, *COMMON_KINDS)[int(tumour.integers(4))]
     instances = np.zeros_like(canvas.labels)

@@ -140,7 +140,7 @@ def forget_rows_after(log: Path, step: int) -> None:
         log.unlink()
         return
     with replace_atomically(log) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, reader.fieldnames)
+        writer = csv.DictWriter(file, list(reader.fieldnames or ()))
         writer.writeheader()
         writer.writerows(rows)
 

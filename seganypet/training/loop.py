@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ def train(
         run.resume()
         run.go(processes, progress)
         fabric.barrier()
-    return load_model(output / f"{config.name}.safetensors")
+    return cast(Sam3D, load_model(output / f"{config.name}.safetensors"))
 
 
 def prepare(config: TrainConfig, output: str | Path = "runs", *, processes: int = 4, progress: bool = True) -> int:
@@ -152,10 +152,15 @@ def initial_model(config: TrainConfig, say: Callable[[str], None] = print) -> Sa
     Args:
         config: Settings of the run.
         say: Function that prints which weights were taken.
+
+    Raises:
+        CheckpointError: `config.init` is unknown, a 2D network, or one of which no tensor fits.
     """
     if config.init is None:
         return Sam3D(config.model or ModelConfig())
     given = load_model(config.init)
+    if not isinstance(given, Sam3D):
+        raise CheckpointError(f"{config.init} is a 2D network; {config.name} needs the weights of a 3D one, or none.")
     model = Sam3D(config.model or given.config)
     ours, theirs = model.state_dict(), given.state_dict()
     fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
@@ -264,14 +269,14 @@ class Run:
         a_step = config.accumulate * fabric.world_size
         batches = range(self.step * a_step, self.steps * a_step)  # dealt out to the devices in turn
         numbers = [
-            range(batch * config.batch_size, (batch + 1) * config.batch_size)
+            list(range(batch * config.batch_size, (batch + 1) * config.batch_size))
             for batch in batches[fabric.global_rank :: fabric.world_size]
         ]
         loader = DataLoader(
             TrainingSamples(config, self.bank), batch_sampler=numbers, num_workers=processes if on_gpu else 0,
             persistent_workers=False, pin_memory=on_gpu,
         )  # fmt: skip
-        return iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+        return iter(cast(DataLoader, fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
 
     def seed_clicks(self, micro_step: int) -> None:
         """Simulated clicks depend on seed, step and device; seeded after loading, which may draw numbers of its own."""
@@ -335,7 +340,7 @@ class Run:
         """Append one row to the log."""
         if not self.fabric.is_global_zero:
             return
-        row = {"epoch": math.ceil(self.step / self.steps_per_epoch), "step": self.step}
+        row: dict[str, float] = {"epoch": math.ceil(self.step / self.steps_per_epoch), "step": self.step}
         row |= {"learning_rate": self.config.learning_rate * self.learning_rate_factor()}
         row |= {name: value.item() if isinstance(value, Tensor) else value for name, value in logs.items()}
         if "loss_lq" in row:

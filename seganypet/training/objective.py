@@ -61,7 +61,7 @@ class Objective(nn.Module):
             first = torch.stack([self.model.upscale(logits) for logits in first])
             last, given = self.model.upscale(last), label
 
-        loss, logs = 0.0, {}
+        loss, logs = torch.zeros((), device=suv.device), {}
         hq = ~lq
         if hq.any():
             loss = logs["loss_hq"] = over_clicks(first[:, hq], last[hq], given[hq])
@@ -81,8 +81,10 @@ class Objective(nn.Module):
         region = (soft_label >= soft_label.amax((2, 3, 4), keepdim=True).clamp(max=0.5)).float()
         clicks = [pick_clicks(region, label, deep=0.7) for _ in range(prompts)]
         points, labels = (torch.cat(parts) for parts in zip(*clicks, strict=True))  # (K N, 1, 3), (K N, 1)
-        everywhere = ImageEmbedding(*(part if part is None else part.repeat(prompts, 1, 1, 1, 1) for part in embedding))
-        logits, _ = self.model.decode(everywhere, points, labels, self.model.no_logits(prompts * count))
+        repeated = (part if part is None else part.repeat(prompts, 1, 1, 1, 1) for part in embedding)
+        logits, _ = self.model.decode(
+            ImageEmbedding._make(repeated), points, labels, self.model.no_logits(prompts * count)
+        )
         return logits.float().unflatten(0, (prompts, count)), points[:count], labels[:count]
 
     def last_logits(
@@ -154,4 +156,4 @@ def over_clicks(first: Tensor, last: Tensor, label: Tensor, valid: Tensor | None
 
 def repeat(embedding: ImageEmbedding, times: int) -> ImageEmbedding:
     """Each window's embedding, repeated `times` in a row, (B, ...) -> (B * times, ...)."""
-    return ImageEmbedding(*(part if part is None else part.repeat_interleave(times, 0) for part in embedding))
+    return ImageEmbedding._make(None if part is None else part.repeat_interleave(times, 0) for part in embedding)

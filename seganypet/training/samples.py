@@ -272,8 +272,7 @@ class TrainingSamples(Dataset):
         window = {name: array.numpy() for name, array in self.bank[group[rng.integers(len(group))]].items()}
         label = self._targets(window, rng)
         suv, label = augment(window["suv"].astype(np.float32), label, data.flips, rng)
-        suv, label = torch.from_numpy(suv)[None], torch.from_numpy(label)
-        return {"suv": suv, "label": label, "lq": torch.tensor(lq)}
+        return {"suv": torch.from_numpy(suv)[None], "label": torch.from_numpy(label), "lq": torch.tensor(lq)}
 
     def _targets(self, window: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
         data, times = self.config.data, self.config.targets_per_window

@@ -261,6 +261,8 @@ def test_weights_of_another_kind_of_network_are_refused_and_the_shape_is_inits_u
     assert loop.initial_model(config, lambda text: None).config == MODEL
     with pytest.raises(CheckpointError, match="neither a file nor a known model"):
         loop.initial_model(replace(config, init="tiny-bas"))
+    with pytest.raises(CheckpointError, match="tiny-2d is a 2D network; short needs the weights of a 3D one"):
+        loop.initial_model(replace(config, init="tiny-2d"))
 
 
 def test_prompt_encoder_and_decoder_learn_at_their_own_rate(run):
