@@ -177,7 +177,7 @@ def fissures(region: Region, mask: np.ndarray, rng: np.random.Generator) -> Draw
     nearest = ndimage.distance_transform_edt(
         region.lobes == 0, sampling=region.spacing, return_distances=False, return_indices=True
     )
-    # A lobe goes on beyond the lung's border, so that a border which moves inwards from there has a side.
+    # A lobe is continued beyond the lung's border, so that a border which moves inwards from there has a side.
     continued = region.lobes[tuple(nearest)]
 
     def draw(severity: float) -> np.ndarray:

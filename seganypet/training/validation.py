@@ -27,7 +27,7 @@ def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
         Labelled cases of split "val" of the cohort, if there is one; else phantoms.
 
     Warns:
-        UserWarning: The cohort has no such case, so no epoch can be told to be the best.
+        UserWarning: The cohort has no such case, so the best epoch cannot be found.
     """
     if config.data.cohort:
         cases = [case for case in Cohort.from_csv(config.data.cohort) if case.split == "val" and case.organs]
