@@ -28,7 +28,7 @@ import pandas as pd
 
 from seganypet.errors import SegAnyPETError
 from seganypet.model.config import TINY
-from seganypet.training.config import TrainConfig
+from seganypet.training.config import TrainConfig, load_config
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "seganypet" / "configs"
@@ -60,18 +60,18 @@ class Study:
 STUDIES = {
     "strategies": Study(
         config="tiny.yaml",
-        changes={"epochs": 3, "steps_per_epoch": 20, "batch_size": 4, "doubtful_per_batch": 3, "warm_up": 10,
-                 "ema": 0.95, "learning_rate": 0.0005, "strategy": "finetune", "data": {"trusted": 8, "doubtful": 200}},
-        arms={  # weight of the loss on doubtful labels: 1, but for cpcl, whose weight is lambda(t), at most 0.1
+        changes={"epochs": 3, "steps_per_epoch": 20, "batch_size": 4, "lq_per_batch": 3, "warm_up": 10,
+                 "ema": 0.95, "learning_rate": 0.0005, "strategy": "finetune", "data": {"hq": 8, "lq": 200}},
+        arms={  # weight of the loss on LQ labels: 1, but for cpcl, whose weight is lambda(t), at most 0.1
             "finetune": {},
             "consistency": {"strategy": "consistency"},
             "cpcl": {"strategy": "cpcl"},
-            "cpcl, weight 1": {"strategy": "cpcl", "doubtful_weight": 1.0},
-            "cpcl, weight 1, flip": {"strategy": "cpcl", "doubtful_weight": 1.0, "rectification": "flip"},
-            "cpcl, weight 1, ignore": {"strategy": "cpcl", "doubtful_weight": 1.0, "rectification": "ignore"},
-            "hq only": {"doubtful_weight": 0.0},
+            "cpcl, weight 1": {"strategy": "cpcl", "lq_weight": 1.0},
+            "cpcl, weight 1, flip": {"strategy": "cpcl", "lq_weight": 1.0, "rectification": "flip"},
+            "cpcl, weight 1, ignore": {"strategy": "cpcl", "lq_weight": 1.0, "rectification": "ignore"},
+            "hq only": {"lq_weight": 0.0},
             "clean": {"data": {"clean": True}},
-            "finetune + supervoxels": {"data": {"supervoxel_share": 0.3}},
+            "finetune + supervoxels": {"data": {"supervoxel_fraction": 0.3}},
         },
         reference="finetune",
         untrained="tiny-base",
@@ -80,7 +80,7 @@ STUDIES = {
     "networks": Study(
         config="tiny-base.yaml",
         changes={"epochs": 1, "steps_per_epoch": 120, "batch_size": 4, "warm_up": 30, "ema": 0.95,
-                 "data": {"trusted": 24, "shapes": 120}},
+                 "data": {"hq": 24, "shapes": 120}},
         arms={
             "whole": {},
             "no click map": {"model": {"click_map": False}},
@@ -97,7 +97,7 @@ STUDIES = {
 
 def run_config(study: Study, arm: str, seed: int) -> TrainConfig:
     """The config of one run."""
-    base = TrainConfig.from_yaml(CONFIGS / study.config)
+    base = load_config(CONFIGS / study.config)
     changes = study.changes | study.arms[arm]
     data = replace(base.data, **(study.changes.get("data", {}) | changes.pop("data", {})))
     model = replace(base.model or TINY, **changes.pop("model", {})) if base.init is None else None
@@ -175,7 +175,7 @@ def main() -> None:
 
     from seganypet.training.samples import WindowBank
 
-    banks = {run_config(study, arm, 0).data.supervoxel_share > 0: run_config(study, arm, 0) for arm in study.arms}
+    banks = {run_config(study, arm, 0).data.supervoxel_fraction > 0: run_config(study, arm, 0) for arm in study.arms}
     for config in banks.values():  # windows with supervoxels are a set of their own; all other arms share theirs
         bank = WindowBank(config.data, TINY.window_size, TINY.spacing_mm, work / "windows")
         print(f"{len(bank)} windows, {bank.fill(options.parallel)}")

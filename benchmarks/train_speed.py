@@ -17,7 +17,7 @@ from benchmarks.run import COLUMNS, SEED, THREADS, at_least, interleaved, machin
 from seganypet.losses import dice_ce
 from seganypet.model.config import RELEASED
 from seganypet.model.sam3d import Sam3D
-from seganypet.training.config import DataConfig, TrainConfig
+from seganypet.training.config import DataConfig, load_config
 from seganypet.training.loop import initial_model
 from seganypet.training.objective import Objective
 from seganypet.training.samples import TrainingSamples, WindowBank
@@ -37,7 +37,7 @@ def released_rows(repeats: int) -> list[tuple]:
     window = torch.randn(1, 1, *[RELEASED.window_size] * 3)
     axis = torch.arange(RELEASED.window_size) - 63.5
     label = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 < 30**2).float()[None, None]
-    fullness = F.avg_pool3d(label, 4)
+    soft_label = F.avg_pool3d(label, 4)
     clicks, signs = torch.full((1, 1, 3), 64.0), torch.ones(1, 1)
 
     def plain() -> torch.Tensor:
@@ -53,7 +53,7 @@ def released_rows(repeats: int) -> list[tuple]:
         return dice_ce(model.upscale(logits), label)
 
     def loss_logits(logits: torch.Tensor) -> torch.Tensor:
-        return dice_ce(logits, fullness)
+        return dice_ce(logits, soft_label)
 
     def step(encoder, loss) -> None:
         loss(decode(encoder())).backward()
@@ -97,11 +97,11 @@ def released_rows(repeats: int) -> list[tuple]:
 
 def tiny_rows(repeats: int) -> list[tuple]:
     """One step of tiny.yaml, and what of it is loading samples."""
-    config = TrainConfig.from_yaml(HERE.parent / "seganypet" / "configs" / "tiny.yaml")
+    config = load_config(HERE.parent / "seganypet" / "configs" / "tiny.yaml")
     model = initial_model(config, lambda text: None).train().requires_grad_(True)
     objective = Objective(model, config)
     with tempfile.TemporaryDirectory() as folder:
-        data = DataConfig(trusted=1, doubtful=1, first_seed=config.data.first_seed)
+        data = DataConfig(hq=1, lq=1, first_seed=config.data.first_seed)
         bank = WindowBank(data, model.config.window_size, model.config.spacing_mm, Path(folder))
         bank.fill(THREADS)
         samples = TrainingSamples(config, bank)
@@ -118,7 +118,7 @@ def tiny_rows(repeats: int) -> list[tuple]:
 
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16):
-                loss, _ = objective(batch["suv"], batch["label"], batch["doubtful"], 4, 0.5)
+                loss, _ = objective(batch["suv"], batch["label"], batch["lq"], 4, 0.5)
             loss.backward()
             model.zero_grad()
 
@@ -126,7 +126,7 @@ def tiny_rows(repeats: int) -> list[tuple]:
     targets = config.batch_size * config.targets_per_window
     return [
         ("tiny.yaml, one step without loading", f"{whole:.2f} s", "", "",
-         f"{config.batch_size} windows, {targets} targets, {config.prompts} prompts and a dialogue of 4; bfloat16"),
+         f"{config.batch_size} windows, {targets} targets, {config.prompts} prompts and 4 clicks; bfloat16"),
         ("of it: image encoder", f"{encoding:.2f} s", "", "", ""),
         ("loading its samples", f"{loading:.3f} s", "", "",
          f"in the same process: {loading / (whole + loading):.1%} of a step"),

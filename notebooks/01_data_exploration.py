@@ -61,7 +61,7 @@ organ_labels: str = ""  # a folder of organ label maps that belong to it, such a
 case_name: str = ""  # the case of it to look at closely; empty: the first
 n_phantoms: int = 6  # phantoms that are made, whatever `data` says; at least 3
 seed: int = 9000  # of the first phantom
-doubtful_dsc: float = 0.75  # mean DSC of the low-quality labels to the truth, 0.6 to 0.93
+lq_dsc: float = 0.75  # mean DSC of the low-quality labels to the truth, 0.6 to 0.93
 dicom_folder: str = ""  # a PET series; empty: acrin042, where it lies beside the repository
 voxels: bool = True  # read every voxel of the cohort when it is checked; False: headers only
 output_dir: str = "../out"  # everything is written here
@@ -399,7 +399,7 @@ if phantom.lesions.any():
 # by imitating how people and programs err (`seganypet.phantom.annotators`; the sizes of errors are our inference).
 
 # %%
-doubted = sap.low_quality_labels(phantom, doubtful_dsc, seed=0, organs=SEEN_ORGANS)
+doubted = sap.low_quality_labels(phantom, lq_dsc, seed=0, organs=SEEN_ORGANS)
 rows = []
 for organ in SEEN_ORGANS:
     truth, label = (array == ORGANS.index(organ) + 1 for array in (phantom.organs, doubted.labels))
@@ -436,7 +436,7 @@ _ = sap.show_slices(phantom.pet, shown, at_ijk=first_click(liver, spacing=phanto
 tables = {"truth": [], "doubtful": []}
 for number in range(seed, seed + 3):
     patient = sap.make_phantom(number)
-    drawn = sap.low_quality_labels(patient, doubtful_dsc, seed=0, organs=SEEN_ORGANS)
+    drawn = sap.low_quality_labels(patient, lq_dsc, seed=0, organs=SEEN_ORGANS)
     for name, label_map in (("truth", patient.organs), ("doubtful", drawn.labels)):
         one = sap.quantify(patient.pet, label_map, names=patient.organ_names)
         tables[name].append(one[one["object"].isin(SEEN_ORGANS)].assign(case=f"phantom {number}"))

@@ -52,15 +52,16 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 import seganypet as sap
-from seganypet.losses import consistency, doubt_threshold, mean_probability, ramp_up, rectify, uncertainty
+from seganypet.losses import consistency, mean_probability, ramp_up, rectify, uncertainty, uncertainty_threshold
 from seganypet.model.attention import ReleasedAttention, ReleasedWindowAttention, relative_rows
 from seganypet.model.config import RELEASED
 from seganypet.model.sam3d import Sam3D
 from seganypet.organs import ORGANS, SEEN_ORGANS
-from seganypet.pet.plots import COLOURS, MARKERS
+from seganypet.pet.plots import COLOURS
 from seganypet.phantom.annotators import annotate
 from seganypet.prompting.window import sample_window, window_around
 from seganypet.regions import bounding_box
+from seganypet.study.plots import MARKERS
 from seganypet.training.clicks import pick_clicks
 from seganypet.training.objective import Objective, repeat
 from seganypet.training.scenes import window_of_organs
@@ -70,21 +71,21 @@ from seganypet.training.scenes import window_of_organs
 
 # %% tags=["parameters"]
 steps: int = 40  # optimiser steps of each of the three short trainings
-trusted: int = 2  # phantoms with true labels
-doubtful: int = 4  # phantoms with the labels of someone who errs
-doubtful_dsc: float = 0.75  # mean DSC of those labels to the truth, 0.6 to 0.93
+hq: int = 2  # phantoms with true labels
+lq: int = 4  # phantoms with the labels of someone who errs
+lq_dsc: float = 0.75  # mean DSC of those labels to the truth, 0.6 to 0.93
 prompts: int = 3  # K, clicks on one target whose answers are compared
 phantom: int = 20_000  # seed of the phantom that is looked at closely
 organ: str = "liver"  # the organ in it; one of the five that are learned
 seed: int = 0  # of every other draw
 clicks_file: str = "training_clicks.json"  # voxels to click in the section "Use it"
 ablation_file: str = "../benchmarks/ablation_summary.csv"  # what `make ablation` writes
-full: bool = False  # train as the ablation does: longer, on 8 trusted and 200 doubtful phantoms
+full: bool = False  # train as the ablation does: longer, on 8 HQ and 200 LQ phantoms
 output_dir: str = "../out"  # everything is written here; a new name if you change what is above
 
 # %%
 assert organ in SEEN_ORGANS, f"organ={organ!r}: take one of {', '.join(SEEN_ORGANS)}."
-assert trusted >= 1 and doubtful >= 1 and prompts >= 2, "Needed: trusted and doubtful at least 1, prompts at least 2."
+assert hq >= 1 and lq >= 1 and prompts >= 2, "Expected hq and lq of at least 1, prompts of at least 2."
 output = Path(output_dir)
 organ_id = ORGANS.index(organ) + 1
 
@@ -293,10 +294,10 @@ _ = figure.suptitle(f"{organ}: label (orange) and truth (blue) in axial, coronal
 # [DSC](glossary.md#dsc) is reached.
 
 # %%
-doubted = sap.low_quality_labels(case, doubtful_dsc, seed=seed, organs=SEEN_ORGANS)
+doubted = sap.low_quality_labels(case, lq_dsc, seed=seed, organs=SEEN_ORGANS)
 report = pd.DataFrame([asdict(entry) for entry in doubted.report])
 print(report.assign(severity=[np.round(entry.severity, 1).tolist() for entry in doubted.report]).round(2).to_string())
-print(f"mean DSC {doubted.mean_dsc:.2f}, asked for {doubtful_dsc:g}")
+print(f"mean DSC {doubted.mean_dsc:.2f}, asked for {lq_dsc:g}")
 
 # %% [markdown]
 # ## Random errors average out
@@ -418,10 +419,10 @@ _ = figure.suptitle("Uncertainty of K answers; white: the given label")
 # %%
 unsure = uncertainty(logits)
 thresholds = {
-    "mean": doubt_threshold(unsure, "mean"),
-    "quantile 0.9": doubt_threshold(unsure, "quantile", quantile=0.9),
-    "ramp, first step": doubt_threshold(unsure, "ramp", progress=0.0),
-    "ramp, late (0.9)": doubt_threshold(unsure, "ramp", progress=0.9),
+    "mean": uncertainty_threshold(unsure, "mean"),
+    "quantile 0.9": uncertainty_threshold(unsure, "quantile", quantile=0.9),
+    "ramp, first step": uncertainty_threshold(unsure, "ramp", progress=0.0),
+    "ramp, late (0.9)": uncertainty_threshold(unsure, "ramp", progress=0.9),
 }
 for name, tau in thresholds.items():
     print(f"{name:17s} tau {tau.item():.3f}   {(unsure > tau).float().mean():.2%} of all voxels doubted")
@@ -451,14 +452,14 @@ _ = figure.suptitle("Black: doubted voxels. Label (orange) and truth (blue)")
 # **Predict, then run:** which of the three brings this label nearer to the truth? Can one make it worse?
 
 # %%
-tau = doubt_threshold(unsure, "mean")
+tau = uncertainty_threshold(unsure, "mean")
 rectified = {kind: rectify(given, logits, unsure, tau, kind) for kind in ("replace", "flip", "ignore")}
 before = sap.dice((given > 0.5)[0, 0].numpy(), (true > 0.5)[0, 0].numpy())
 table = {"as given": {"DSC to truth": before, "changed": 0.0}}
 for kind, result in rectified.items():
     counted = result.valid[0, 0].numpy() > 0
     now, then = ((grid > 0.5)[0, 0].numpy() & counted for grid in (result.label, true))
-    table[kind] = {"DSC to truth": sap.dice(now, then), "changed": result.changed_share.item()}
+    table[kind] = {"DSC to truth": sap.dice(now, then), "changed": result.changed_fraction.item()}
 print(pd.DataFrame(table).T.round(4).to_string())
 
 # %%
@@ -497,7 +498,7 @@ print(pd.DataFrame([(y, H, (y and not H) and (not y and H)) for y, H in product(
 # allowed, once in a while, so the library warns. Here we turn the warning into an error, to catch it.
 
 # %%
-tau = doubt_threshold(unsure, "ramp", progress=1.0)
+tau = uncertainty_threshold(unsure, "ramp", progress=1.0)
 with warnings.catch_warnings():
     warnings.simplefilter("error", RuntimeWarning)
     try:
@@ -562,16 +563,16 @@ _ = ax.legend()
 # %%
 tiny = sap.TrainConfig.from_yaml("../seganypet/configs/tiny.yaml")
 tiny = replace(
-    tiny, doubtful_weight=None, learning_rate=0.0005, seed=seed, validation=replace(tiny.validation, phantoms=0)
+    tiny, lq_weight=None, learning_rate=0.0005, seed=seed, validation=replace(tiny.validation, phantoms=0)
 )
 short = replace(
-    tiny, epochs=1, steps_per_epoch=steps, batch_size=3, doubtful_per_batch=2, targets_per_window=2,
+    tiny, epochs=1, steps_per_epoch=steps, batch_size=3, lq_per_batch=2, targets_per_window=2,
     prompts=prompts, warm_up=steps // 4, ema=0.9, precision="32-true",
-    data=replace(tiny.data, trusted=trusted, doubtful=doubtful, doubtful_dsc=doubtful_dsc, windows_per_case=3),
+    data=replace(tiny.data, hq=hq, lq=lq, lq_dsc=lq_dsc, windows_per_case=3),
 )  # fmt: skip
 as_ablation = replace(
-    tiny, epochs=3, steps_per_epoch=20, batch_size=4, doubtful_per_batch=3, warm_up=10, ema=0.95,
-    data=replace(tiny.data, trusted=8, doubtful=200),
+    tiny, epochs=3, steps_per_epoch=20, batch_size=4, lq_per_batch=3, warm_up=10, ema=0.95,
+    data=replace(tiny.data, hq=8, lq=200),
 )  # fmt: skip
 configs = {
     strategy: replace(as_ablation if full else short, name=strategy, strategy=strategy)
@@ -584,7 +585,7 @@ configs = {
 
 # %%
 moments = (0.0, 0.25, 0.5, 0.75, 1.0)
-weighed = configs | {"cpcl, weight 1": replace(configs["cpcl"], doubtful_weight=1.0)}
+weighed = configs | {"cpcl, weight 1": replace(configs["cpcl"], lq_weight=1.0)}
 weights = {
     name: {f"t = {t:g}": "{:.4f}, {:.4f}".format(*Objective(network, one).weights(t)) for t in moments}
     for name, one in weighed.items()
@@ -608,8 +609,8 @@ for strategy, run_config in configs.items():
 # A trained network remembers how it was made.
 
 # %%
-facts = trained["cpcl"].metadata
-print(f"cpcl: {facts['step']} steps; mean DSC of the doubtful labels to the truth: {facts['doubtful_dsc']:.2f}")
+metadata = trained["cpcl"].metadata
+print(f"cpcl: {metadata['step']} steps; mean DSC of the doubtful labels to the truth: {metadata['lq_dsc']:.2f}")
 print("files:", ", ".join(sorted(path.name for path in runs.iterdir() if path.is_file())))
 
 # %% [markdown]
@@ -619,7 +620,7 @@ print("files:", ", ".join(sorted(path.name for path in runs.iterdir() if path.is
 
 # %%
 logs = {strategy: pd.read_csv(runs / f"{strategy}.csv") for strategy in configs}
-columns = ["step", "loss_first_click", "loss_last_click", "loss_doubtful", "consistency", "lambda", "changed_share"]
+columns = ["step", "loss_first_click", "loss_last_click", "loss_lq", "consistency", "lambda", "changed_fraction"]
 print(logs["cpcl"][columns].to_string(index=False))
 
 # %%
@@ -628,7 +629,7 @@ quantities = {
     "loss_first_click": "loss after the first click",
     "loss_last_click": "loss after the last click",
     "lambda": r"weight of consistency, $\lambda$",
-    "changed_share": "share of voxels rectified",
+    "changed_fraction": "share of voxels rectified",
 }
 for ax, (column, title) in zip(axes, quantities.items(), strict=True):
     for (strategy, log), colour, marker, size in zip(logs.items(), COLOURS, MARKERS, (10, 7, 4), strict=False):
@@ -847,7 +848,7 @@ y, mean_p, doubt = (grid[0, 0].numpy() for grid in (given, p, unsure))
 my_label = np.where(doubt > np.quantile(doubt, 0.9), mean_p > 0.5, y)
 
 # %%
-quantile = doubt_threshold(unsure, "quantile", quantile=0.9)
+quantile = uncertainty_threshold(unsure, "quantile", quantile=0.9)
 right = rectify(given, logits, unsure, quantile).label[0, 0].numpy()
 wrong_way = np.where(doubt > quantile.item(), y, mean_p > 0.5)
 assert np.shape(my_label) == y.shape, f"Hint: one value for each voxel, shape {y.shape}."

@@ -76,21 +76,21 @@ def test_agreeing_confident_prompts_are_certain_and_disagreeing_ones_are_not():
 
 def test_entropy_is_at_most_ln_2_and_finite_for_certain_answers():
     logits = torch.tensor([-200.0, 0.0, 200.0]).reshape(1, 1, 1, 3, 1, 1)
-    unsure = losses.uncertainty(logits).flatten()
-    assert torch.isfinite(unsure).all()
-    assert unsure.tolist() == pytest.approx([0, math.log(2), 0], abs=1e-6)
+    entropy = losses.uncertainty(logits).flatten()
+    assert torch.isfinite(entropy).all()
+    assert entropy.tolist() == pytest.approx([0, math.log(2), 0], abs=1e-6)
 
 
 def test_a_threshold_belongs_to_its_own_target():
-    unsure = torch.cat([column(0.0, 0.2), column(0.4, 0.6)])
-    assert losses.doubt_threshold(unsure).flatten().tolist() == pytest.approx([0.1, 0.5])
-    assert losses.doubt_threshold(unsure, "quantile", quantile=0.5).shape == (2, 1, 1, 1, 1)
+    entropy = torch.cat([column(0.0, 0.2), column(0.4, 0.6)])
+    assert losses.uncertainty_threshold(entropy).flatten().tolist() == pytest.approx([0.1, 0.5])
+    assert losses.uncertainty_threshold(entropy, "quantile", quantile=0.5).shape == (2, 1, 1, 1, 1)
 
 
-def test_the_ramp_ends_where_nothing_is_doubtful():
-    unsure = torch.rand(1, 1, 4, 4, 4) * math.log(2)
-    assert losses.doubt_threshold(unsure, "ramp", progress=1.0).item() == pytest.approx(math.log(2))
-    start = losses.doubt_threshold(unsure, "ramp", progress=0.0).item()
+def test_the_ramp_ends_where_no_voxel_is_uncertain():
+    entropy = torch.rand(1, 1, 4, 4, 4) * math.log(2)
+    assert losses.uncertainty_threshold(entropy, "ramp", progress=1.0).item() == pytest.approx(math.log(2))
+    start = losses.uncertainty_threshold(entropy, "ramp", progress=0.0).item()
     assert start == pytest.approx((0.75 + 0.25 * math.exp(-5)) * math.log(2))
 
 
@@ -101,33 +101,33 @@ def test_the_ramp_ends_where_nothing_is_doubtful():
     [("replace", [1, 0, 1, 0], [1, 1, 1, 1], 0.5), ("flip", [1, 0, 1, 0], [1, 1, 1, 1], 0.5),
      ("ignore", [0, 1, 1, 0], [0, 0, 1, 1], 0.5)],
 )  # fmt: skip
-def test_rectification_of_two_doubtful_voxels_and_two_others(kind, label, valid, changed):
-    given, unsure, tau = column(0.0, 1.0, 1.0, 0.0), column(0.6, 0.6, 0.1, 0.1), column(0.5)
-    logits = answers([0.9, 0.4, 0.01, 0.99], [0.4, 0.1, 0.01, 0.99])  # means 0.65 and 0.25 where doubtful
-    rectified = losses.rectify(given, logits, unsure, tau, kind)
+def test_rectification_of_two_uncertain_voxels_and_two_others(kind, label, valid, changed):
+    given, entropy, tau = column(0.0, 1.0, 1.0, 0.0), column(0.6, 0.6, 0.1, 0.1), column(0.5)
+    logits = answers([0.9, 0.4, 0.01, 0.99], [0.4, 0.1, 0.01, 0.99])  # means 0.65 and 0.25 where uncertain
+    rectified = losses.rectify(given, logits, entropy, tau, kind)
     assert rectified.label.flatten().tolist() == label
     assert rectified.valid.flatten().tolist() == valid
-    assert rectified.doubtful_share.item() == 0.5 and rectified.changed_share.item() == changed
+    assert rectified.uncertain_fraction.item() == 0.5 and rectified.changed_fraction.item() == changed
 
 
 def test_a_rectified_label_is_nearer_to_the_truth_where_the_prompts_know_better():
     truth, given, logits = ball_case()
-    unsure = losses.uncertainty(logits)
-    rectified = losses.rectify(given, logits, unsure, losses.doubt_threshold(unsure))
+    entropy = losses.uncertainty(logits)
+    rectified = losses.rectify(given, logits, entropy, losses.uncertainty_threshold(entropy))
 
     def dsc(label):
         return (2 * (label * truth).sum() / (label.sum() + truth.sum())).item()
 
     assert dsc(rectified.label) > dsc(given) + 0.05
-    assert 0 < rectified.changed_share < 0.2
+    assert 0 < rectified.changed_fraction < 0.2
 
 
 @pytest.mark.parametrize("kind", losses.RECTIFICATIONS)
 def test_no_gradient_flows_into_a_rectified_label(kind):
     _, given, logits = ball_case()
     logits.requires_grad_()
-    unsure = losses.uncertainty(logits)
-    rectified = losses.rectify(given, logits, unsure, losses.doubt_threshold(unsure), kind)
+    entropy = losses.uncertainty(logits)
+    rectified = losses.rectify(given, logits, entropy, losses.uncertainty_threshold(entropy), kind)
     assert not any(part.requires_grad for part in rectified)
     through = torch.autograd.grad(losses.dice_ce(logits[0], rectified.label, rectified.valid), logits)[0]
     constant = rectified.label.clone(), rectified.valid.clone()
@@ -135,19 +135,19 @@ def test_no_gradient_flows_into_a_rectified_label(kind):
     assert torch.equal(through, alone)
 
 
-@pytest.mark.parametrize("tau, share", [(1.0, "0%"), (-1.0, "100%")])
-def test_a_rectification_that_doubts_nothing_or_everything_warns(tau, share):
+@pytest.mark.parametrize("tau, fraction", [(1.0, "0%"), (-1.0, "100%")])
+def test_a_rectification_that_finds_nothing_or_everything_uncertain_warns(tau, fraction):
     _, given, logits = ball_case()
-    unsure = losses.uncertainty(logits)
-    with pytest.warns(RuntimeWarning, match=f"found {share} of all voxels doubtful"):
-        losses.rectify(given, logits, unsure, torch.full_like(unsure[..., :1, :1, :1], tau))
+    entropy = losses.uncertainty(logits)
+    with pytest.warns(RuntimeWarning, match=f"found {fraction} of all voxels uncertain"):
+        losses.rectify(given, logits, entropy, torch.full_like(entropy[..., :1, :1, :1], tau))
 
 
 def test_a_rectification_that_empties_every_label_warns():
     given, logits = column(1.0, 1.0, 0.0), answers([0.3, 0.3, 0.01])
-    unsure = losses.uncertainty(logits)
+    entropy = losses.uncertainty(logits)
     with pytest.warns(RuntimeWarning, match="left no voxel of any target"):
-        losses.rectify(given, logits, unsure, torch.full((1, 1, 1, 1, 1), 0.5))
+        losses.rectify(given, logits, entropy, torch.full((1, 1, 1, 1, 1), 0.5))
 
 
 # ---- consistency
@@ -165,7 +165,7 @@ def test_consistency_is_zero_where_prompts_agree_and_its_gradient_brings_them_to
 @pytest.mark.parametrize(
     "call, known",
     [(lambda z: losses.uncertainty(z, "std"), "logit_variance"), (lambda z: losses.consistency(z, "l2"), "mse"),
-     (lambda z: losses.doubt_threshold(z[0], "median"), "quantile"),
+     (lambda z: losses.uncertainty_threshold(z[0], "median"), "quantile"),
      (lambda z: losses.rectify(z[0], z, z[0], z[0], "drop"), "ignore")],
 )  # fmt: skip
 def test_an_unknown_choice_is_refused_with_the_known_ones(call, known):

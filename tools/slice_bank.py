@@ -21,22 +21,23 @@ LAYERS = ("organs", "anatomy", "lesions")
 
 
 class SliceBank:
-    """Slices of phantoms and of random shapes, drawn by number: a number gives the same slice in any run.
+    """Slices of phantoms and of random shapes, drawn at random: the same generator gives the same slice in any run.
 
     Args:
-        seeds: Of the phantoms (internal domain).
-        lesions: Their patients may have lesions, see `make_phantom`.
+        seeds: Seeds of the phantoms (internal domain).
+        lesions: Whether their patients may have lesions, see `make_phantom`.
         shapes: Number of scenes of random shapes.
-        shape_share: Share of samples that come from them.
-        size: Pixels of a side of the network's square.
-        folder: Where phantoms are kept as arrays.
-        processes: That make them.
+        shape_fraction: Fraction of samples that come from these scenes.
+        size: Number of pixels along each side of the network's input.
+        folder: Folder where phantoms are kept as arrays.
+        processes: Number of processes that make them.
     """
 
     def __init__(
-        self, seeds: range, lesions: bool, shapes: int, shape_share: float, size: int, folder: Path, processes: int = 2
+        self, seeds: range, lesions: bool, shapes: int, shape_fraction: float, size: int, folder: Path,
+        processes: int = 2,
     ):  # fmt: skip
-        self.size, self.shape_share = size, shape_share if shapes else 0.0
+        self.size, self.shape_fraction = size, shape_fraction if shapes else 0.0
         folder.mkdir(parents=True, exist_ok=True)
         kind = "phantom" if lesions else "healthy"
         jobs = [(kind, seed, folder) for seed in seeds] + [("shapes", number, folder) for number in range(shapes)]
@@ -47,7 +48,7 @@ class SliceBank:
     def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One slice and one target in it: intensities (S, S) uint8, and label (S, S) bool."""
         while True:
-            from_shapes = rng.random() < self.shape_share
+            from_shapes = rng.random() < self.shape_fraction
             paths = self.scenes if from_shapes else self.cases
             pet, layers, spacing = _open(paths[rng.integers(len(paths))])
             layer = 0 if from_shapes else rng.choice(3, p=[0.5, 0.2, 0.3])
@@ -69,8 +70,8 @@ class SliceBank:
         extent_mm = spacing * pet.shape  # (x, y)
         side_mm = extent_mm.max() * (rng.uniform(0.85, 1.2) if rng.random() < 0.65 else rng.uniform(0.3, 0.85))
         inside_mm = spacing * np.argwhere(target)[rng.integers(target.sum())]
-        # A part of the slice holds the place in the target. What is smaller than the square stands at its high end,
-        # which becomes the top left, as in use.
+        # A part of the slice contains that position in the target. A slice that is smaller than the square lies at its
+        # high end, which becomes the top left, as in `Sam2D`.
         start_mm = np.minimum(np.maximum(inside_mm - rng.uniform(0.2, 0.8, 2) * side_mm, 0), extent_mm - side_mm)
         step = side_mm / self.size / spacing  # slice pixels per network pixel
         mirror = rng.random(2) < (0.3, 0.1)
@@ -92,23 +93,23 @@ def _smoothed(pet: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 
 def batches(bank: SliceBank, seed: int, first_step: int, steps: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of slices (B, S, S) uint8 and labels (B, 1, S, S) float32; step and seed alone say which."""
+    """Batches of slices (B, S, S) uint8 and labels (B, 1, S, S) float32, which depend on seed and step alone."""
     for step in range(first_step, steps):
-        drawn = [bank.sample(np.random.default_rng([seed, step, place])) for place in range(size)]
+        drawn = [bank.sample(np.random.default_rng([seed, step, position])) for position in range(size)]
         slices, labels = (np.stack(parts) for parts in zip(*drawn, strict=True))
         yield torch.from_numpy(slices), torch.from_numpy(labels)[:, None].float()
 
 
 def pick_pixels(region: Tensor, label: Tensor, deep: float) -> tuple[Tensor, Tensor]:
-    """One click per slice, somewhere in a region; its sign is what the label says there.
+    """One click per slice at a random position in a region; foreground or background by the label at that position.
 
     Args:
-        region: Where to click, (N, 1, S, S), 0 or 1, never all 0.
-        label: (N, 1, S, S).
-        deep: Share of clicks in the thick of the region; the rest are anywhere in it.
+        region: Region to click in, (N, 1, S, S), 0 or 1, never all 0.
+        label: Label of each target, 0 or 1, (N, 1, S, S).
+        deep: Fraction of clicks that lie deep inside the region; the others lie anywhere in it.
 
     Returns:
-        Points (x, y) in network pixels, (N, 1, 2) float32; labels (N, 1).
+        Points (x, y) in network pixels, (N, 1, 2) float32; labels (N, 1), 1 foreground and 0 background.
     """
     depth = F.avg_pool2d(F.avg_pool2d(region, (1, 13), 1, (0, 6)), (13, 1), 1, (6, 0))  # high where it is thick
     noise = torch.rand_like(depth)

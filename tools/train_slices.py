@@ -1,13 +1,13 @@
 """Train the 2D networks of the lessons: `python -m train_slices tiny-2d`, or `make train-2d`.
 
-A small SAM learns axial slices of the phantoms that its 3D partner learned from, from as many simulated dialogues of
-clicks. Samples and clicks depend on seed and step alone, and a run that was killed goes on from its last checkpoint.
+A small SAM learns axial slices of the phantoms that its 3D partner learned from, from as many simulated interactions.
+Samples and clicks depend on seed and step alone, and an interrupted run resumes from its last checkpoint.
 """
 
 import argparse
-import csv
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,20 @@ import torch.nn.functional as F
 from slice_bank import SliceBank, batches, pick_pixels
 from torch import Tensor
 
-from seganypet._files import replace_atomically
+from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import save_sam
 from seganypet.model.sam2d import Sam2D, best_of, small_sam
-from seganypet.training.loop import warm_up_then_cosine
+from seganypet.training.bookkeeping import (
+    append_row,
+    forget_rows_after,
+    load_checkpoint,
+    only_run,
+    update_average,
+    warm_up_then_cosine,
+    write_whole,
+)
+
+LOGGED = ("step", "loss", "loss_first_click", "iou_error", "loss_last_click", "seconds")
 
 
 @dataclass(frozen=True)
@@ -27,15 +37,17 @@ class SliceTraining:
     """One run.
 
     Attributes:
-        name: Of the model that is written.
-        steps, batch_size: Their product is the number of dialogues.
-        learning_rate, warm_up, weight_decay, ema: Of AdamW with warm-up and cosine, and of the average of weights.
-        max_clicks: A dialogue has 2 to this many clicks, short ones more often.
-        iou_weight: Of the error of predicted IoU.
-        first_seed, phantoms, lesions, shapes, shape_share: What is trained on, see `SliceBank`.
-        image_size, patch_size, dim, depth, prompt_dim: Shape of the network, 3.7 million parameters.
-        checkpoint_every: Steps between checkpoints.
-        seed: Of weights, samples and clicks.
+        name: Name of the network that is written.
+        steps, batch_size: Number of optimiser steps, and of slices in each; their product is the number of
+            interactions.
+        learning_rate, warm_up, weight_decay: AdamW with linear warm-up and cosine.
+        ema: Decay of the running average of weights, which is what is exported.
+        max_clicks: Largest number of clicks on a target; 2 to this many, fewer more often.
+        iou_weight: Weight of the error of predicted IoU.
+        first_seed, phantoms, lesions, shapes, shape_fraction: Training data, see `SliceBank`.
+        image_size, patch_size, dim, depth, prompt_dim: Shape of the network; by default 3.7 million parameters.
+        checkpoint_every: Number of steps between checkpoints.
+        seed: Seed of weights, samples and clicks.
     """
 
     name: str = "tiny-2d"
@@ -51,7 +63,7 @@ class SliceTraining:
     phantoms: int = 120
     lesions: bool = True
     shapes: int = 120
-    shape_share: float = 0.15
+    shape_fraction: float = 0.15
     image_size: int = 128
     patch_size: int = 8
     dim: int = 192
@@ -62,45 +74,45 @@ class SliceTraining:
 
 
 RECIPES = {
-    # 32,760 dialogues, as many as tiny-base had.
+    # 32,760 interactions, as many as tiny-base had.
     "tiny-2d": SliceTraining(),
     # As many as tiny-organs has, from the same patients, none of whom has a lesion.
     "tiny-2d-organs": SliceTraining("tiny-2d-organs", steps=2700, phantoms=80, lesions=False, shapes=0),
 }
 
 
-def dialogue_loss(model: Sam2D, slices: Tensor, label: Tensor, clicks: int, iou_weight: float) -> dict[str, Tensor]:
+def interaction_loss(model: Sam2D, slices: Tensor, label: Tensor, clicks: int, iou_weight: float) -> dict[str, Tensor]:
     """A simulated user clicks each slice's target, then its errors; DiceCE of the best of three masks.
 
-    The loss is taken after the first and the last click; the clicks between are looked at without gradient.
+    The loss is taken after the first and the last click; the clicks between are predicted without gradient.
 
     Args:
-        model: The network.
-        slices: (N, S, S) uint8.
-        label: (N, 1, S, S), 0 or 1.
-        clicks: Length of the dialogue, at least 2.
-        iou_weight: Of the squared error of predicted IoU.
+        model: Network to train.
+        slices: Slices, (N, S, S) uint8.
+        label: Label of the target in each slice, 0 or 1, (N, 1, S, S).
+        clicks: Number of clicks on each target, at least 2.
+        iou_weight: Weight of the squared error of predicted IoU.
 
     Returns:
         Scalars: loss, loss_first_click, loss_last_click, iou_error.
     """
     embedding = model.embed(model.pixels(slices))
-    fullness = F.adaptive_avg_pool2d(label, model.logits_size)  # (N, 1, m, m)
+    soft_label = F.adaptive_avg_pool2d(label, model.logits_size)  # (N, 1, m, m)
     points, labels = pick_pixels(label, label, deep=0.7)
-    logits, told, losses = None, {}, []
+    logits, logs, losses = None, {}, []
     for click in range(1, clicks + 1):
         learned = click in (1, clicks)
         with torch.set_grad_enabled(torch.is_grad_enabled() and learned):
             proposed, iou = model.decode(embedding, points, labels, logits)  # (N, 3, m, m), (N, 3)
         if learned:
-            each = each_dice_ce(proposed, fullness)  # (N, 3)
-            inside, truth = proposed.detach() > 0, fullness > 0.5
+            each = each_dice_ce(proposed, soft_label)  # (N, 3)
+            inside, truth = proposed.detach() > 0, soft_label > 0.5
             overlap = (inside & truth).sum((2, 3)) / (inside | truth).sum((2, 3)).clamp(min=1)
             error = F.mse_loss(iou, overlap.float())
             # Mostly the best of three, so that they may differ; a little of all, so that none is left behind.
             losses.append(0.9 * each.min(1).values.mean() + 0.1 * each.mean() + iou_weight * error)
-            told["loss_first_click" if click == 1 else "loss_last_click"] = each.min(1).values.mean().detach()
-            told["iou_error"] = error.detach()
+            logs["loss_first_click" if click == 1 else "loss_last_click"] = each.min(1).values.mean().detach()
+            logs["iou_error"] = error.detach()
         logits = best_of(proposed, iou).detach()[:, None]
         if click < clicks:
             mask = F.interpolate(logits, label.shape[-2:], mode="bilinear", align_corners=False) > 0
@@ -108,7 +120,7 @@ def dialogue_loss(model: Sam2D, slices: Tensor, label: Tensor, clicks: int, iou_
             wrong = torch.where(wrong.flatten(1).any(1)[:, None, None, None], wrong, label)  # perfect: click again
             more = pick_pixels(wrong, label, deep=0.7)
             points, labels = torch.cat([points, more[0]], 1), torch.cat([labels, more[1]], 1)
-    return {"loss": sum(losses) / len(losses), **told}
+    return {"loss": sum(losses) / len(losses), **logs}
 
 
 def each_dice_ce(logits: Tensor, label: Tensor) -> Tensor:
@@ -123,61 +135,71 @@ def each_dice_ce(logits: Tensor, label: Tensor) -> Tensor:
 def train_slices(
     config: SliceTraining, output: Path, *, progress: bool = True, stop_at: int | None = None
 ) -> Sam2D:
-    """Run one training, or go on with it; files in `output`: <name>.safetensors, .csv (log), .ckpt, and slices/.
+    """Train a network, or resume its training.
+
+    Files in `output`: `<name>.safetensors`, the weights; `<name>.csv`, the log; `<name>.ckpt`, the checkpoint;
+    `slices/`.
 
     Args:
-        config: What to do.
-        output: Folder; made if missing.
-        progress: Show a bar.
+        config: Settings of the run.
+        output: Folder of all files; made if missing.
+        progress: Whether to show a progress bar.
         stop_at: Step to stop at, after its checkpoint; None: the last.
 
     Returns:
         The network with averaged weights.
+
+    Raises:
+        SegAnyPETError: A checkpoint of other settings, or damaged; the same run in another process; a full disk.
     """
+    with only_run(output, config.name):
+        return _train(config, output, progress, min(stop_at or config.steps, config.steps))
+
+
+def _train(config: SliceTraining, output: Path, progress: bool, last: int) -> Sam2D:
     from tqdm.auto import tqdm
 
-    output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     sam = small_sam(config.image_size, config.patch_size, config.dim, config.depth, config.prompt_dim)
     model = Sam2D(sam, config.name).train()
     bank = SliceBank(
         range(config.first_seed, config.first_seed + config.phantoms), config.lesions, config.shapes,
-        config.shape_share, config.image_size, output / "slices",
+        config.shape_fraction, config.image_size, output / "slices",
     )  # fmt: skip
     optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    checkpoint, step = output / f"{config.name}.ckpt", 0
+    checkpoint, log, step = output / f"{config.name}.ckpt", output / f"{config.name}.csv", 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = load_checkpoint(checkpoint, asdict(config))
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         average, step = state["average"], state["step"]
-    last = min(stop_at or config.steps, config.steps)
+    forget_rows_after(log, step)
     started = time.perf_counter()
     bar = tqdm(total=config.steps, initial=step, desc=config.name, disable=not progress)
     for slices, label in batches(bank, config.seed, step, last, config.batch_size):
         clicks = 2 + int(np.random.default_rng([config.seed, step]).triangular(0, 0, config.max_clicks - 1))
         torch.manual_seed(config.seed * 1_000_003 + step)
         optimiser.param_groups[0]["lr"] = config.learning_rate * warm_up_then_cosine(step, config.steps, config.warm_up)
-        told = dialogue_loss(model, slices, label, clicks, config.iou_weight)
-        told["loss"].backward()
+        logs = interaction_loss(model, slices, label, clicks, config.iou_weight)
+        logs["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         step += 1
-        decay = min(config.ema, 1 - 1 / (step + 1))
-        for name, value in model.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
+        update_average(average, model, config.ema, step)
         bar.update()
         if step % 10 == 0 or step == config.steps:
-            row = {"step": step, **{name: round(value.item(), 5) for name, value in told.items()}}
-            write_row(output / f"{config.name}.csv", row | {"seconds": round(time.perf_counter() - started, 1)})
+            row = {"step": step, **{name: value.item() for name, value in logs.items()}}
+            append_row(log, LOGGED, row | {"seconds": time.perf_counter() - started})
         if step % config.checkpoint_every == 0 or step == last:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step}
-            with replace_atomically(checkpoint) as temporary:
-                torch.save(state, temporary)
-            facts = {"training": asdict(config), "torch": torch.__version__, "step": step}
-            save_sam(output / f"{config.name}.safetensors", averaged(model, average), facts)
+            state = {
+                "model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
+                "settings": asdict(config),
+            }  # fmt: skip
+            write_whole(checkpoint, partial(torch.save, state))
+            metadata = {"training": asdict(config), "torch": torch.__version__, "step": step}
+            save_sam(output / f"{config.name}.safetensors", averaged(model, average), metadata)
     bar.close()
     return averaged(model, average)
 
@@ -189,19 +211,12 @@ def averaged(model: Sam2D, average: dict[str, Tensor]) -> Sam2D:
     return copy.eval().requires_grad_(False)
 
 
-def write_row(path: Path, row: dict[str, float]) -> None:
-    """Append to the log, beginning with its header."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m train_slices", description="Train a small 2D network.")
     parser.add_argument("name", nargs="?", choices=RECIPES, default="tiny-2d", help="which (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of weights, log and checkpoint")
     options = parser.parse_args()
-    train_slices(RECIPES[options.name], options.output)
+    try:
+        train_slices(RECIPES[options.name], options.output)
+    except SegAnyPETError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -1,166 +1,30 @@
 """Seeded synthetic FDG-PET cases whose truth is known: PET, CT-like map, organs, lesions.
 
-    patient.py   who is scanned: sizes, organ volumes, uptake
-    canvas.py    soft shapes into a label map
-    anatomy.py   outline, bones, chest;  abdomen.py  the rest
-    lesions.py   lesions of four kinds
-    imaging.py   texture, breathing, resolution, noise; HU
+    scan         make_phantom: draws a patient and scans them -> PhantomCase
+    patient      who is scanned: sizes, organ volumes, uptake
+    canvas       soft shapes into a label map
+    anatomy, abdomen   what is painted: outline, bones and chest; the other organs
+    lesions      lesions of four kinds
+    imaging      texture, breathing, resolution, noise; Hounsfield units
+    annotators   people and programs that draw organs wrongly, to a chosen DSC
+    files        a phantom on disk, laid out as AutoPET's cases
 
-No patient's data is in it: every number comes from published tables (see each module's sources).
+No patient's data is in it: every number comes from published tables (see each module's sources). What is listed here
+is imported when it is first used; `import seganypet.phantom` alone paints nothing and loads no library.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import numpy as np
+import lazy_loader
 
-from seganypet import __version__
-from seganypet.errors import SegAnyPETError
 from seganypet.organs import ORGANS, SEEN_ORGANS, UNSEEN_ORGANS
-from seganypet.pet.volume import Volume
-from seganypet.phantom.abdomen import paint_soft_organs
-from seganypet.phantom.anatomy import Painter
-from seganypet.phantom.canvas import Canvas
-from seganypet.phantom.imaging import acquire, ct_map, draw_imaging, uptake_map
-from seganypet.phantom.lesions import COMMON_KINDS, KINDS, paint_lesions
-from seganypet.phantom.patient import TISSUES, Patient, draw_patient, organs_of
+
+if TYPE_CHECKING:
+    from seganypet.phantom.scan import DOMAINS, PhantomCase, make_phantom
 
 __all__ = ["DOMAINS", "ORGANS", "SEEN_ORGANS", "UNSEEN_ORGANS", "PhantomCase", "make_phantom"]
-
-DOMAINS = {"internal": (4.07, 4.07, 3.0), "external": (2.04, 2.04, 3.0)}  # spacing, mm
-
-
-@dataclass(frozen=True, eq=False)
-class PhantomCase:
-    """A synthetic case; all arrays lie on the PET's grid, shape (I, J, K).
-
-    Attributes:
-        pet: SUVbw.
-        ct: HU, same grid, without breathing.
-        organs: ids 1..12 in the order of ORGANS (see `organ_names`), uint8.
-        lesions: Instances 1..n, uint8; all 0 if the patient has none.
-        anatomy: Every painted tissue (see `anatomy_names`), uint8; under a lesion, what was there.
-        sex: "M" or "F"; only men have a prostate.
-    """
-
-    pet: Volume
-    ct: Volume
-    organs: np.ndarray
-    organ_names: Mapping[int, str]
-    lesions: np.ndarray
-    anatomy: np.ndarray
-    anatomy_names: Mapping[int, str]
-    seed: int
-    domain: str
-    sex: str
+__getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"scan": ["DOMAINS", "PhantomCase", "make_phantom"]})
 
 
-def make_phantom(seed: int = 7, domain: str = "internal", lesions: bool | str = True) -> PhantomCase:
-    """Draw a patient and scan them.
-
-    Args:
-        seed: Same seed and domain, same bits. A seed's patients differ between domains.
-        domain: "internal" (4.07 x 4.07 x 3 mm) or "external" (2.04 x 2.04 x 3 mm, sharper, noisier,
-            other field of view).
-        lesions: True: three in four patients have some of the first three kinds; False: none; or the kind:
-            "lymphoma", "lung", "melanoma", "disseminated" (20 to 45 lesions).
-
-    Raises:
-        SegAnyPETError: If an argument is none of these.
-    """
-    if domain not in DOMAINS:
-        raise SegAnyPETError(f"make_phantom: domain={domain!r}; expected one of {', '.join(map(repr, DOMAINS))}.")
-    if not isinstance(lesions, bool) and lesions not in KINDS:
-        raise SegAnyPETError(f"make_phantom: lesions={lesions!r}; expected True, False or one of {', '.join(KINDS)}.")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise SegAnyPETError(f"make_phantom: seed={seed!r}; expected an integer of at least 0.")
-    return _draw(int(seed), domain, lesions)
-
-
-def _draw(
-    seed: int,
-    domain: str,
-    lesions: bool | str,
-    spacing: tuple[float, float, float] | None = None,
-    whole_body: bool = False,
-) -> PhantomCase:
-    """As make_phantom, on a grid of another spacing if given, or from vertex to thigh in any case."""
-    # One stream per stage, so that a change in one leaves the draws of the others alone.
-    streams = np.random.SeedSequence((seed, list(DOMAINS).index(domain))).spawn(7)
-    who, shape, texture, tumour, scanner, view, tomography = (np.random.default_rng(stream) for stream in streams)
-    patient = draw_patient(who)
-    imaging = draw_imaging(scanner, domain)
-    spacing = spacing or DOMAINS[domain]
-    canvas, affine, flips = _grid(patient, domain, spacing, view, whole_body)
-    painter = Painter(canvas, patient, shape)
-    painter.paint_frame()
-    paint_soft_organs(painter)
-    activity = uptake_map(canvas, patient, painter.heart_frame, texture)
-
-    kind = lesions
-    if lesions is True:
-        kind = (None, *COMMON_KINDS)[int(tumour.integers(4))]
-    instances = np.zeros_like(canvas.labels)
-    if kind:
-        instances = paint_lesions(canvas, activity, patient, kind, tumour)
-    hu = ct_map(canvas, instances, spacing, tomography)
-    pet = acquire(activity, canvas, spacing, imaging, patient.suv["liver"], scanner)
-
-    def stored(array: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(array[tuple(slice(None, None, step) for step in flips)])
-
-    metadata = {
-        "seed": seed, "domain": domain, "lesion_kind": kind or "none", "seganypet_version": __version__,
-        "sex": patient.sex, "height_m": patient.height_cm / 100, "weight_kg": patient.weight_kg,
-        "arms_up": patient.arms_up,
-        "suv_drawn": dict(patient.suv), "organ_volumes_drawn_ml": dict(patient.volumes_ml),
-        "imaging": {name: getattr(imaging, name) for name in imaging.__dataclass_fields__},
-    }  # fmt: skip
-    name = f"phantom {domain} {seed}"
-    anatomy = stored(canvas.labels)
-    return PhantomCase(
-        pet=Volume(stored(pet), affine, "SUVbw", source=f"{name} PET", metadata=metadata),
-        ct=Volume(stored(hu), affine, "HU", source=f"{name} CT", metadata=metadata),
-        organs=organs_of(anatomy),
-        organ_names=MappingProxyType(dict(enumerate(ORGANS, start=1))),
-        lesions=stored(instances),
-        anatomy=anatomy,
-        anatomy_names=MappingProxyType(dict(enumerate(TISSUES))),
-        seed=seed,
-        domain=domain,
-        sex=patient.sex,
-    )
-
-
-def _grid(
-    patient: Patient, domain: str, spacing: tuple[float, float, float], rng: np.random.Generator, whole_body: bool
-) -> tuple[Canvas, np.ndarray, tuple[int, int, int]]:
-    """Grid around the patient: a canvas in patient coordinates, the stored file's affine, and its axis flips.
-
-    Files store x and y in either direction; half of ours are left-handed.
-    """
-    from_vertex = rng.random() < (0.25 if domain == "internal" else 0.5)
-    top = 462 if from_vertex else rng.uniform(285, 345)  # or from the skull base
-    bottom = rng.uniform(-640, -520)
-    part = rng.random()
-    if whole_body:
-        top, bottom = 462, -520
-    elif part < 0.08:  # chest and abdomen only
-        top, bottom = rng.uniform(180, 240), rng.uniform(-330, -260)
-    elif part < 0.14:  # abdomen and pelvis only
-        top, bottom = rng.uniform(40, 110), rng.uniform(-600, -480)
-    half_width = 205 * max(patient.torso_scale, 0.9) + (0 if patient.arms_up else 80)
-    # The bed, not the patient, is centred: a few mm off.
-    offset = rng.normal(0, 6, 3)
-    counts = [16 * int(np.ceil(2 * min(half, 290) / size / 16)) for half, size in
-              zip((max(half_width, 245), max(half_width, 245)), spacing[:2], strict=True)]  # fmt: skip
-    counts.append(int((top - bottom) * patient.scale[2] / spacing[2]))
-    start = [-(counts[0] - 1) / 2 * spacing[0] + offset[0], 40 - (counts[1] - 1) / 2 * spacing[1] + offset[1],
-             bottom * patient.scale[2]]  # fmt: skip
-    axes = [low + size * np.arange(count) for low, size, count in zip(start, spacing, counts, strict=True)]
-    flips = ((1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, 1))[int(rng.integers(4))]
-    world = np.array((0.0, -40.0, 0.0)) + rng.uniform(-900, -300) * np.array((0, 0, 1.0))
-    affine = np.diag([*(np.array(spacing) * flips), 1.0])
-    affine[:3, 3] = [axis[0 if step > 0 else -1] for axis, step in zip(axes, flips, strict=True)] + world
-    return Canvas(*axes), affine, flips
+def __dir__() -> list[str]:
+    return __all__

@@ -34,12 +34,12 @@ def paint_bowel(painter: Painter) -> None:
     painter.pipe("colon", colon, radii, 56, inside, warp_mm=1.5)
     # Small bowel: a walk that turns often and is drawn back to the middle of the belly.
     centre, half = np.array((0, 62, -225.0)), np.array((76, 40, 78.0))
-    place, heading, walk = centre + half * rng.uniform(-0.6, 0.6, 3), rng.normal(size=3), []
+    position, heading, walk = centre + half * rng.uniform(-0.6, 0.6, 3), rng.normal(size=3), []
     for _ in range(185):
-        heading = 0.72 * heading + 0.7 * rng.normal(size=3) - 0.55 * (place - centre) / half
+        heading = 0.72 * heading + 0.7 * rng.normal(size=3) - 0.55 * (position - centre) / half
         heading /= np.linalg.norm(heading)
-        place = place + 17 * heading
-        walk.append(place)
+        position = position + 17 * heading
+        walk.append(position)
     painter.pipe("small_bowel", walk, 11.5 * painter.size, 370, inside)
     painter.pipe("small_bowel", [(22, 66, -112), (42, 52, -128), (40, 44, -165), (0, 50, -178)], 12 * painter.size, 12,
                  inside)  # fmt: skip
@@ -197,6 +197,6 @@ def paint_head_and_neck(painter: Painter) -> None:
 
 def smooth_maximum(a: np.ndarray, b: np.ndarray, width_mm: float) -> np.ndarray:
     """Maximum of two levels with the edge between them rounded over `width_mm`."""
-    share = np.clip(0.5 + (a - b) / (2 * width_mm), 0, 1)
-    return share * a + (1 - share) * b + width_mm * share * (1 - share)
+    fraction = np.clip(0.5 + (a - b) / (2 * width_mm), 0, 1)
+    return fraction * a + (1 - fraction) * b + width_mm * fraction * (1 - fraction)
 

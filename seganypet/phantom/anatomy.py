@@ -49,7 +49,7 @@ class Painter:
 
     # --- helpers: reference-man millimetres in, this patient's out -------------------------------
     def at(self, x: float, y: float, z: float, jitter_mm: float = 0.0) -> np.ndarray:
-        """A place of the reference man in this patient, mm, off by a random jitter."""
+        """A position in the reference man transferred to this patient, mm, with a random jitter."""
         return np.array([x, y, z]) * self.scale + (self.rng.normal(0, jitter_mm, 3) if jitter_mm else 0)
 
     def blob(
@@ -64,16 +64,15 @@ class Painter:
         factor: float = 1.0,
     ) -> None:
         """Paint an ellipsoid given in the reference man's millimetres, of one tissue or in layers."""
-        centre = self.at(*centre, jitter_mm)
-        half = np.array(half) * self.scale * factor
-        box, level = self.canvas.ellipsoid(centre, half, self.rng, warp_mm, max(half.min(), 12.0))
-        self.canvas.paint(box, level, layers or [(ID[tissue], 0)], over)
+        middle, half_mm = self.at(centre[0], centre[1], centre[2], jitter_mm), np.array(half) * self.scale * factor
+        box, level = self.canvas.ellipsoid(middle, half_mm, self.rng, warp_mm, max(half_mm.min(), 12.0))
+        self.canvas.paint(box, level, layers or [(ID[tissue or ""], 0)], over)
 
     def pipe(
         self,
         tissue: str | None,
         points: Sequence[Point],
-        radii: float | Sequence[float],
+        radii: float | Point,
         n: int = 12,
         over: Iterable[int] | None = None,
         layers: Sequence[tuple[int, float]] | None = None,
@@ -81,9 +80,9 @@ class Painter:
     ) -> None:
         """Paint a tube through points given in the reference man's millimetres; radii in mm of the patient."""
         path = curve(np.array(points, float) * self.scale, n)
-        radii = np.interp(np.linspace(0, 1, n), np.linspace(0, 1, np.size(radii)), np.atleast_1d(radii))
-        box, level = self.canvas.tube(path, radii, self.rng, warp_mm)
-        self.canvas.paint(box, level, layers or [(ID[tissue], 0)], over)
+        radius = np.interp(np.linspace(0, 1, n), np.linspace(0, 1, np.size(radii)), np.atleast_1d(radii))
+        box, level = self.canvas.tube(path, radius, self.rng, warp_mm)
+        self.canvas.paint(box, level, layers or [(ID[tissue or ""], 0)], over)
 
     def thorax(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Normalised radius of the chest wall's inside: below 1 within it."""

@@ -16,12 +16,13 @@ little; those of people and models do not, because the same annotator errs the s
     fissures       sets the borders between lung lobes too high or too low all along
     missing_organ  draws nothing
 
-An annotator is a function of a region, the mask to spoil and a source of chance. It draws its random numbers once
-and answers with a function from severity to mask: a severity can then be searched for while all else stays.
+An annotator is a function of a region, the mask to spoil and a source of random numbers. It draws its numbers once
+and returns a function from severity to mask: a severity can then be searched for while all else stays.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -31,6 +32,9 @@ from seganypet.metrics import dice
 from seganypet.organs import ORGANS
 from seganypet.phantom.canvas import Box, smooth_field
 from seganypet.regions import bounding_box
+
+if TYPE_CHECKING:
+    from seganypet.phantom.scan import PhantomCase
 
 MAX_SEVERITY = 5.0  # 1 is a bad day; at 5 the largest errors just fit into a region
 TARGETS = (0.60, 0.93)  # mean DSC that can be asked for
@@ -46,11 +50,11 @@ class Region:
     """What an annotator sees: a box around one organ (a lobe's whole lung), 45 mm wider on every side.
 
     Attributes:
-        box: Its place in the case's grid.
-        pet: SUVbw, shape (I, J, K) of the box, float32.
-        truth: The organ, bool, shape of the box.
-        lobes: Ids of the lobes of the organ's lung, uint8, shape of the box; all 0 for other organs.
-        organ_id: The organ's id, 1 to 12.
+        box: Its position in the case's grid.
+        pet: Uptake in SUVbw, shape (I, J, K) of the box, float32.
+        truth: Mask of the organ, bool, shape of the box.
+        lobes: Labels of the lobes of the organ's lung, uint8, shape of the box; all 0 for other organs.
+        organ_id: Label of the organ, 1 to 12.
         spacing: Voxel size along (i, j, k), in mm.
         up_ijk: Voxels per mm towards the patient's head, shape (3,), whatever the grid's orientation.
     """
@@ -105,9 +109,9 @@ def missed_slices(region: Region, mask: np.ndarray, rng: np.random.Generator) ->
     drawn = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
     drawn = drawn if region.up_ijk[axis] > 0 else drawn[::-1]  # from the feet to the head
     from_feet = (np.arange(drawn.size) + 0.5) / drawn.size
-    head_share = rng.uniform(0.55, 0.80)
+    head_fraction = rng.uniform(0.55, 0.80)
     # Slices are missed in the order of `kept_until`, which grows from both ends to 1 where they meet.
-    kept_until = np.minimum((1 - from_feet) / head_share, from_feet / (1 - head_share))
+    kept_until = np.minimum((1 - from_feet) / head_fraction, from_feet / (1 - head_fraction))
     kept_until *= np.where(rng.random(drawn.size) < 0.1, rng.random(drawn.size), 1)
     order = drawn[np.argsort(kept_until, kind="stable")]
 
@@ -132,8 +136,8 @@ def leak(region: Region, mask: np.ndarray, rng: np.random.Generator) -> Draw:
     """Grown into a neighbour as hot as the organ, by 20 % of the organ's volume per severity.
 
     As hot is 0.9 times the organ's median or more, in the PET smoothed by 4 mm (sd) so that noise does not riddle the
-    leak. Of the connected places that hot the largest one that touches is taken, in growing distance from the hottest
-    spot of contact. Nothing happens if nothing as hot touches, and no more than all of it is taken.
+    leak. The largest connected hot region that touches the organ is taken, voxel by voxel, outwards from the hottest
+    spot of contact. Nothing happens if no hot region touches, and no more than all of it is taken.
     """
     smooth = ndimage.gaussian_filter(region.pet, 4 / np.array(region.spacing))
     as_hot = (smooth >= 0.9 * np.median(region.pet[region.truth])) & ~mask & ~region.truth
@@ -162,7 +166,7 @@ def leak(region: Region, mask: np.ndarray, rng: np.random.Generator) -> Draw:
 def fissures(region: Region, mask: np.ndarray, rng: np.random.Generator) -> Draw:
     """Borders between the lobes of a lung moved up or down by about 8 mm per severity; other organs stay.
 
-    The lung's outer border stays: equal chance for each lobe of a lung gives lobes that fill the same lung.
+    The lung's outer border stays: equal random numbers for each lobe of a lung give lobes that fill the same lung.
 
     Source: 5 to 15 mm either way in our recipe.
     """
@@ -173,13 +177,13 @@ def fissures(region: Region, mask: np.ndarray, rng: np.random.Generator) -> Draw
     nearest = ndimage.distance_transform_edt(
         region.lobes == 0, sampling=region.spacing, return_distances=False, return_indices=True
     )
-    # A lobe goes on beyond the lung's border, so that a border which moves inwards from there has a side.
+    # A lobe is continued beyond the lung's border, so that a border which moves inwards from there has a side.
     continued = region.lobes[tuple(nearest)]
 
     def draw(severity: float) -> np.ndarray:
         source = tuple(
-            np.clip(np.rint(place + step * severity * move_mm), 0, size - 1).astype(int)
-            for place, step, size in zip(lung, region.up_ijk, mask.shape, strict=True)
+            np.clip(np.rint(index + step * severity * move_mm), 0, size - 1).astype(int)
+            for index, step, size in zip(lung, region.up_ijk, mask.shape, strict=True)
         )
         moved = mask.copy()
         was, now = region.truth[lung], continued[source] == region.organ_id
@@ -205,9 +209,10 @@ class OrganReport:
     """How one organ was drawn.
 
     Attributes:
-        annotators: Names, in turn: the second began with the first one's mask.
-        severity: One per annotator.
-        dsc: Of the organ in the label map; 0.0 if it is missing.
+        organ: Name of the organ.
+        annotators: Names of its annotators in turn: the second started from the first one's mask.
+        severity: Severity of each annotator.
+        dsc: DSC of the organ in the label map to the truth; 0.0 if it is missing.
     """
 
     organ: str
@@ -218,11 +223,11 @@ class OrganReport:
 
 @dataclass(frozen=True, eq=False)
 class LowQualityLabels:
-    """Labels with errors, and what the errors are.
+    """Labels with errors, and a report of the errors.
 
     Attributes:
-        labels: Ids 1..12 as the case's `organ_names`, 0 elsewhere, shape of the case, uint8.
-        report: One entry per organ that was asked for and is in the case, in the order of ORGANS.
+        labels: Label map with 1 to 12 as in the case's `organ_names`, 0 elsewhere, shape of the case, uint8.
+        report: One entry per requested organ that the case has, in the order of ORGANS.
     """
 
     labels: np.ndarray
@@ -230,20 +235,21 @@ class LowQualityLabels:
 
     @property
     def mean_dsc(self) -> float:
-        """Mean over the report's organs, missing ones as 0; NaN if the case has none of those asked for."""
+        """Mean DSC over the report's organs, missing ones as 0; NaN if the case has none of the requested organs."""
         return float(np.mean([entry.dsc for entry in self.report])) if self.report else float("nan")
 
 
-def annotate(case, organ: str, annotator: str, severity: float, rng: np.random.Generator) -> np.ndarray:
+def annotate(case: "PhantomCase", organ: str, annotator: str, severity: float, rng: np.random.Generator) -> np.ndarray:
     """One organ as an annotator draws it.
 
     Args:
-        case: A PhantomCase.
-        organ: One of ORGANS that the case has.
-        annotator: One of ANNOTATORS.
-        severity: From 0, the truth exactly, to MAX_SEVERITY; each annotator says what 1 is. missing_organ knows two
-            states: below 1 the truth, from 1 on nothing.
-        rng: Source of chance; in the same state it errs the same way, to another degree if the severity differs.
+        case: The phantom.
+        organ: Organ to draw, one of ORGANS that the case has.
+        annotator: Annotator who draws it, one of ANNOTATORS.
+        severity: Size of the error, from 0 (the truth exactly) to MAX_SEVERITY; each annotator documents what 1 means.
+            missing_organ knows two states: the truth below 1, nothing from 1 on.
+        rng: Source of random numbers; from the same state the error is of the same kind, larger or smaller with the
+            severity.
 
     Returns:
         Mask, bool, shape of `case.pet`.
@@ -255,34 +261,38 @@ def annotate(case, organ: str, annotator: str, severity: float, rng: np.random.G
     _check_known("annotate", "annotator", annotator, ANNOTATORS)
     if not 0 <= severity <= MAX_SEVERITY:
         raise SegAnyPETError(f"annotate: severity={severity!r}; expected 0 (the truth) to {MAX_SEVERITY}.")
-    region = _region(case, organ)
-    if region is None:
-        present = [name for number, name in case.organ_names.items() if (case.organs == number).any()]
+    present = [name for number, name in case.organ_names.items() if (case.organs == number).any()]
+    if organ not in present:
         raise SegAnyPETError(f"{case.pet.source}: there is no {organ} to annotate; it has {', '.join(present)}.")
-    mask = np.zeros(case.organs.shape, bool)
+    region, mask = _region(case, organ), np.zeros(case.organs.shape, bool)
     mask[region.box] = ANNOTATORS[annotator](region, region.truth, rng)(severity)
     return mask
 
 
 def low_quality_labels(
-    case, target_dsc: float = 0.75, seed: int = 0, organs: Sequence[str] = ORGANS, missing_rate: float = 0.02
-) -> LowQualityLabels:
+    case: "PhantomCase", target_dsc: float = 0.75, seed: int = 0, organs: Sequence[str] = ORGANS,
+    missing_rate: float = 0.02,
+) -> LowQualityLabels:  # fmt: skip
     """Label map of a chosen mean DSC, each organ drawn by one annotator or by two in turn (rarely by three).
 
-    An organ's goal is drawn evenly within 0.07 (sd 0.04) of the target; organs that are missing are made up for. Its
+    An organ's goal is drawn evenly within 0.07 (sd 0.04) of the target; the others make up for missing organs. Its
     annotators come in random order; each spoils the mask until the goal is reached, or half of the way if two are to
-    share it. One who cannot go that far hands over to the next.
+    share it. An annotator who cannot go that far hands over to the next.
 
-    Organs are drawn from the smallest to the largest, each around what is there already: where two overlap, the
-    smaller wins, as what it claims costs the larger one little. The severity is searched with that loss counted.
+    Organs are drawn from the smallest to the largest, each around those that are drawn already: where two overlap, the
+    smaller one keeps the voxels, which costs the larger one little. The search for the severity counts that loss.
 
     Args:
-        case: A PhantomCase.
+        case: The phantom.
         target_dsc: Mean DSC of organs to the truth, 0.60 to 0.93, met within 0.02 over many organs.
-        seed: Same case, seed and target, same bits. Every case and organ has its own stream: the random numbers for
-            an organ do not depend on which others are asked for; only voxels that a smaller one claims do.
-        organs: Those to be drawn; ones that the case lacks are skipped.
-        missing_rate: Chance that an organ is left out altogether.
+        seed: Seed of all draws; the same case, seed and target give the same bits. Every case and organ has its own
+            stream, so the random numbers of an organ do not depend on which others are requested; only the voxels
+            that a smaller organ claims do.
+        organs: Organs to draw; those that the case lacks are skipped.
+        missing_rate: Probability that an organ is left out altogether.
+
+    Returns:
+        The labels, and how each organ was drawn.
 
     Raises:
         SegAnyPETError: Unknown organ; target, seed or rate out of range; a rate so high that the organs which are
@@ -312,7 +322,9 @@ def _spoiled(region: Region, free: np.ndarray, goal: float, rng: np.random.Gener
     """Mask within `free` whose DSC is near `goal`, and how it came about."""
     two = rng.random() < 1 / 3
     mask = region.truth & free
-    dsc, names, severities = dice(mask, region.truth), [], []
+    dsc = dice(mask, region.truth)
+    names: list[str] = []
+    severities: list[float] = []
     for name in rng.permutation([name for name in ANNOTATORS if name != "missing_organ"]):
         if dsc <= goal + _NEAR_ENOUGH:
             break
@@ -341,16 +353,14 @@ def _severity_for(dsc_at: Callable[[float], float], goal: float) -> float:
     return min(tried, key=lambda severity: abs(tried[severity] - goal))
 
 
-def _region(case, organ: str) -> Region | None:
-    """The surroundings of an organ; None if the case lacks it."""
+def _region(case: "PhantomCase", organ: str) -> Region:
+    """The surroundings of an organ that the case has."""
     organ_id = ORGANS.index(organ) + 1
-    if not (case.organs == organ_id).any():
-        return None
     side = organ.rpartition("_")[2]
     lung = [n for n, name in enumerate(ORGANS, start=1) if "lobe" in name and name.endswith(side)]
     lobe_ids = lung if organ_id in lung else []
     spacing = case.pet.spacing
-    around = bounding_box(np.isin(case.organs, [organ_id, *lobe_ids]))
+    around = bounding_box(np.isin(case.organs, [organ_id, *lobe_ids])) or ()
     margin = np.ceil(_MARGIN_MM / np.array(spacing)).astype(int)
     box = tuple(
         slice(max(part.start - extra, 0), part.stop + extra) for part, extra in zip(around, margin, strict=True)
@@ -367,7 +377,7 @@ def _region(case, organ: str) -> Region | None:
     )
 
 
-def _check_known(function: str, what: str, name: str, known: Sequence[str]) -> None:
+def _check_known(function: str, what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise SegAnyPETError(f"{function}: unknown {what} {name!r}; expected one of {', '.join(known)}.")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-Box = tuple[slice, slice, slice]
-Point = Sequence[float]
+Box = tuple[slice, ...]
+Point = Sequence[float] | np.ndarray
 
 
 def smooth_field(
@@ -22,7 +22,10 @@ def smooth_field(
     kernels spread them. Kernels are separable, so three small matrix products do it.
 
     Args:
+        rng: Source of random numbers.
         axes: Coordinates (mm) of the grid along x, y, z; shapes (I,), (J,), (K,).
+        lo, hi: Corners (mm) of the region that the field covers, the same on every grid.
+        step_mm: Distance of the nodes; the field is smooth on this scale.
 
     Returns:
         Field on the grid, shape (I, J, K), float32.
@@ -77,9 +80,10 @@ class Canvas:
         """Paint where `level` lies below minus a layer's depth, the outermost layer first.
 
         Args:
-            level: Signed distance (mm) in the box, negative inside.
+            box: Part of the grid that is painted.
+            level: Signed distance (mm) to the surface in the box, negative inside.
             layers: Pairs (label, depth in mm below the surface).
-            over: Labels that may be painted over; all but "outside the body" if None.
+            over: Labels that may be painted over; None: all but "outside the body".
         """
         view = self.labels[box]
         allowed = np.zeros(256, bool)
@@ -108,7 +112,7 @@ class Canvas:
         x = x - centre[0] - shear_xz * z
         radius = np.sqrt((x / half[0]) ** 2 + ((y - centre[1]) / half[1]) ** 2 + (z / half[2]) ** 2)
         level = (radius - 1) * np.float32(np.prod(half) ** (1 / 3))
-        if warp_mm:
+        if warp_mm and rng is not None:
             level += warp_mm * smooth_field(rng, self.axes(box), lo, hi, step_mm)
         return box, level
 
@@ -147,7 +151,7 @@ class Canvas:
                 for part, outer in zip(box, whole, strict=True)
             )
             np.minimum(level[inner], distance - (r0 + (r1 - r0) * along), out=level[inner])
-        if warp_mm:
+        if warp_mm and rng is not None:
             level += warp_mm * smooth_field(rng, self.axes(whole), lo, hi, step_mm)
         return whole, level
 
@@ -156,6 +160,6 @@ def curve(points: Sequence[Point], n: int) -> np.ndarray:
     """`n` points (mm), shape (n, 3), along a smooth curve through `points`."""
     from scipy.interpolate import PchipInterpolator
 
-    points = np.asarray(points, float)
-    knots = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    return PchipInterpolator(knots, points)(np.linspace(0, knots[-1], n))
+    path = np.asarray(points, float)
+    knots = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    return PchipInterpolator(knots, path)(np.linspace(0, knots[-1], n))

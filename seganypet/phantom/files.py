@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from seganypet._files import replace_atomically
-from seganypet.phantom import PhantomCase
+from seganypet.phantom.scan import PhantomCase
 
 PET, CT, ORGAN_LABELS, LESIONS = "SUV.nii.gz", "CTres.nii.gz", "organs.nii.gz", "SEG.nii.gz"
 _SUV_STEP, _HU_STEP, _MARGIN = 0.02, 5, 3

@@ -96,8 +96,8 @@ def uptake_map(canvas: Canvas, patient: Patient, heart_frame, rng: np.random.Gen
     np.multiply(activity, 1 + 0.14 * field, out=activity, where=body)
 
     # Urine is heavier where it carries more tracer.
-    table = 1 - 0.25 * np.clip((canvas.y - 45 * patient.scale[1]) / 40, -1, 1)
-    np.multiply(activity, table.astype(np.float32)[None, :, None], out=activity, where=labels == ID["bladder"])
+    heavier = 1 - 0.25 * np.clip((canvas.y - 45 * patient.scale[1]) / 40, -1, 1)
+    np.multiply(activity, heavier.astype(np.float32)[None, :, None], out=activity, where=labels == ID["bladder"])
     # Lungs: more blood, and more uptake, in what lies at the back and below.
     lungs = (labels >= ID["lung_lower_lobe_left"]) & (labels <= ID["lung_middle_lobe_right"])
     slope = (1.08 - (canvas.y - 40)[None, :, None] / 400) * (1 - np.clip(canvas.z, -60, 170)[None, None, :] / 900)
@@ -147,11 +147,11 @@ def breathe(activity: np.ndarray, z: np.ndarray, dome_mm: float) -> np.ndarray:
     columns = slice(max(rows.start - reach, 0), min(rows.stop + reach, len(z)))
     kernel = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.float32)
     for row in range(kernel.shape[0]):
-        place = rows.start + row - displacement * amplitude[rows.start + row] / step - columns.start
-        place = np.clip(place, 0, kernel.shape[1] - 1.001)
-        low = place.astype(int)
-        np.add.at(kernel[row], low, (1 - (place - low)) / len(place))
-        np.add.at(kernel[row], low + 1, (place - low) / len(place))
+        source = rows.start + row - displacement * amplitude[rows.start + row] / step - columns.start
+        source = np.clip(source, 0, kernel.shape[1] - 1.001)
+        low = source.astype(int)
+        np.add.at(kernel[row], low, (1 - (source - low)) / len(source))
+        np.add.at(kernel[row], low + 1, (source - low) / len(source))
     blurred = activity[:, :, columns] @ kernel.T  # (I, J, columns) -> (I, J, rows)
     activity[:, :, rows] = blurred
     return activity

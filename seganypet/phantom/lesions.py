@@ -6,7 +6,7 @@ from scipy import ndimage
 from seganypet.phantom.canvas import Canvas, smooth_field
 from seganypet.phantom.patient import ID, TISSUES, Patient
 
-COMMON_KINDS = ("lymphoma", "lung", "melanoma")  # that three in four patients have if nobody says which
+COMMON_KINDS = ("lymphoma", "lung", "melanoma")  # three in four patients have one of them, unless a kind is given
 KINDS = (*COMMON_KINDS, "disseminated")
 
 # Where nodes lie in the reference man, mm.
@@ -28,16 +28,19 @@ _NODE_TISSUE = [ID[name] for name in ("fat", "muscle", "mediastinum", "vessels",
 def paint_lesions(
     canvas: Canvas, activity: np.ndarray, patient: Patient, kind: str, rng: np.random.Generator
 ) -> np.ndarray:
-    """Paint lesions of one kind into `activity` (in place).
+    """Paint lesions of one kind into `activity`, in place.
 
     Args:
+        canvas: Label map that is painted already; it stays as it is.
         activity: Uptake (SUVbw) before imaging, shape of the canvas.
-        kind: One of KINDS.
+        patient: The patient, whose size scales positions.
+        kind: Kind of disease, one of KINDS.
+        rng: Source of random numbers.
 
     Returns:
-        Instance labels 1..n, 0 elsewhere, uint8.
+        Label map of the instances, 1 to n, 0 elsewhere, uint8.
 
-    Lesions are uneven inside; of those above 15 mL, about half have a cold core. "disseminated" is the heavy tail of
+    Lesions are uneven inside; about half of those above 15 mL have a cold core. "disseminated" is the heavy tail of
     lymphoma: 20 to 45 lesions, some in spleen, liver or marrow, one against the bladder's wall and one against the
     heart (where these are in the field of view), so that physiological uptake and disease touch.
 
@@ -48,14 +51,14 @@ def paint_lesions(
     scale = np.array(patient.scale)
     # One patient's lesions resemble each other: most of the spread in uptake is between patients.
     between = np.exp(rng.normal(0, 0.4))
-    plan = []  # (centre mm, volume mL, SUVmax, tissues that may be replaced)
+    plan: list[tuple] = []  # (centre mm, volume mL, SUVmax, tissues that may be replaced)
     if kind == "lymphoma":
         n = int(np.clip(1 + rng.negative_binomial(1.4, 0.16), 1, 25))
         names = list(rng.permutation(list(_STATIONS)))[: int(rng.integers(1, 5))]
         for _ in range(n):
             if rng.random() < 0.08:
                 organ = rng.choice(["spleen", "marrow"])
-                plan.append((_random_place(canvas, [ID[organ]], rng), (3, 1.0), 10, [ID[organ]]))
+                plan.append((_random_position(canvas, [ID[organ]], rng), (3, 1.0), 10, [ID[organ]]))
             else:
                 station = _STATIONS[names[rng.integers(len(names))]]
                 centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 13, 3)) * scale
@@ -63,7 +66,7 @@ def paint_lesions(
     elif kind == "lung":
         side = int(rng.choice((-1, 1)))
         ipsilateral = [label for label in _LUNGS if TISSUES[label].endswith("right" if side > 0 else "left")]
-        plan.append((_random_place(canvas, ipsilateral, rng), (15, 1.1), 11, [*_LUNGS, ID["mediastinum"]]))
+        plan.append((_random_position(canvas, ipsilateral, rng), (15, 1.1), 11, [*_LUNGS, ID["mediastinum"]]))
         for _ in range(int(rng.integers(0, 7))):
             station = [*_STATIONS["mediastinum"], _STATIONS["hilum"][0 if side > 0 else 1]]
             centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 7, 3)) * scale
@@ -71,15 +74,15 @@ def paint_lesions(
         if rng.random() < 0.3:
             for _ in range(int(rng.integers(1, 7))):
                 organ = rng.choice(["marrow", "liver"])
-                plan.append((_random_place(canvas, [ID[organ]], rng), (2.5, 0.9), 7, [ID[organ]]))
+                plan.append((_random_position(canvas, [ID[organ]], rng), (2.5, 0.9), 7, [ID[organ]]))
     elif kind == "disseminated":
         heart = [ID["myocardium"], ID["heart_blood"]]
         for organ, tissues in (([ID["bladder"]], _NODE_TISSUE), (heart, [*_NODE_TISSUE, *_LUNGS])):
-            plan.append((_place_beside(canvas, organ, tissues, rng), (8, 0.5), 10, tissues))
+            plan.append((_beside(canvas, organ, tissues, rng), (8, 0.5), 10, tissues))
         for _ in range(int(rng.integers(18, 44))):
             if rng.random() < 0.25:
                 organ = rng.choice(["spleen", "liver", "marrow", "marrow"])
-                plan.append((_random_place(canvas, [ID[organ]], rng), (3, 1.0), 9, [ID[organ]]))
+                plan.append((_random_position(canvas, [ID[organ]], rng), (3, 1.0), 9, [ID[organ]]))
             else:
                 station = list(_STATIONS.values())[rng.integers(len(_STATIONS))]
                 centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 16, 3)) * scale
@@ -94,20 +97,20 @@ def paint_lesions(
                 plan.append((centre, (2, 1.1), 9, _NODE_TISSUE))
             else:
                 tissue = list(targets)[rng.integers(len(targets))]
-                plan.append((_random_place(canvas, targets[tissue], rng), (1.5, 1.1), 10, targets[tissue]))
+                plan.append((_random_position(canvas, targets[tissue], rng), (1.5, 1.1), 10, targets[tissue]))
     for centre, (volume_ml, log_sd), suv, tissues in plan:
         volume = float(np.clip(volume_ml * np.exp(rng.normal(0, log_sd)), 0.35, 350))
         peak = float(np.clip(suv * between * np.exp(rng.normal(0, 0.35)), 3.0, 45))
         if centre is not None:
             _paint_one(canvas, activity, instances, centre, volume, peak, tissues, rng)
     while not instances.any():  # all fell outside the field of view or into organs that have none
-        centre = _random_place(canvas, _NODE_TISSUE, rng)
+        centre = _random_position(canvas, _NODE_TISSUE, rng)
         _paint_one(canvas, activity, instances, centre, 3.0, 8.0 * between, _NODE_TISSUE, rng)
     return _renumber(instances)
 
 
-def _random_place(canvas: Canvas, tissues: list[int], rng: np.random.Generator) -> np.ndarray | None:
-    """A random voxel's place (mm) inside the tissues; None if the field of view holds hardly any."""
+def _random_position(canvas: Canvas, tissues: list[int], rng: np.random.Generator) -> np.ndarray | None:
+    """Position (mm) of a random voxel of the tissues; None if the field of view holds hardly any."""
     for _ in range(4):
         ijk = np.stack([rng.integers(0, size, 40000) for size in canvas.labels.shape])
         found = np.flatnonzero(np.isin(canvas.labels[tuple(ijk)], tissues))
@@ -117,8 +120,8 @@ def _random_place(canvas: Canvas, tissues: list[int], rng: np.random.Generator) 
     return None
 
 
-def _place_beside(canvas: Canvas, organ: list[int], tissues: list[int], rng: np.random.Generator) -> np.ndarray | None:
-    """A random place (mm) in the tissues, 3 to 9 mm from an organ; None if the field of view holds no organ."""
+def _beside(canvas: Canvas, organ: list[int], tissues: list[int], rng: np.random.Generator) -> np.ndarray | None:
+    """A random position (mm) in the tissues, 3 to 9 mm from an organ; None if the field of view holds no organ."""
     found = ndimage.find_objects(np.isin(canvas.labels, organ).astype(np.uint8))
     if not found:
         return None
@@ -149,7 +152,7 @@ def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rn
     if 0 in field.shape:
         return
     x, y, z = (axis - c for axis, c in zip(canvas.mesh(box), centre, strict=True))
-    level = np.full(field.shape, 9, np.float32)
+    level: np.ndarray = np.full(field.shape, 9, np.float32)
     for offset, size in zip(offsets * radius, stretch * radius, strict=True):
         np.minimum(level, sum(((p - o) / s) ** 2 for p, o, s in zip((x, y, z), offset, size, strict=True)), out=level)
     level = np.sqrt(level) + 0.16 * field

@@ -77,7 +77,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     # In-plane, weight over height is area: the outline grows with the root, organs with less of it.
     torso = float(np.sqrt(bmi / reference_bmi * tall))
     inner = torso**0.55
-    scale = tuple(float(f) for f in (fx * inner, fy * inner, fz * tall))
+    scale = float(fx * inner), float(fy * inner), float(fz * tall)
     size = (1.1 if man else 0.9) * inner**1.5 * tall
 
     def volume(median: float, log_sd: float, low: float, high: float, factor: float = size) -> float:

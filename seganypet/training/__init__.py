@@ -1,10 +1,11 @@
-"""What `seganypet.training.loop` is made of.
+"""How the networks learn.
 
-    config.py       TrainConfig: one run, read from YAML
-    scenes.py       windows cut from phantoms and cohorts, and scenes of random shapes
-    supervoxels.py  pseudo-targets from the image alone
-    samples.py      windows kept on disk, and the samples that are drawn from them
-    clicks.py       a simulated user, in batches, on the device
-    objective.py    one batch -> one loss: the dialogue of clicks, and CPCL
-    validation.py   which epoch is kept
+    config        TrainConfig: the settings of one run, read from YAML, refused where they contradict each other
+    loop          train: one visible loop over Lightning Fabric, on a CPU, a GPU or several
+    scenes, supervoxels   windows cut from phantoms and cohorts, scenes of random shapes; targets from the image alone
+    samples       windows kept on disk, and the samples drawn from them
+    clicks        a simulated user for whole batches, on the device
+    objective     one batch -> one loss: clicks, DiceCE and CPCL (formulas in `seganypet.losses`)
+    validation    which epoch is kept
+    bookkeeping   schedule, average of weights, checkpoint, log and lock; tools/train_slices.py uses them too
 """

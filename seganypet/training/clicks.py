@@ -1,4 +1,4 @@
-"""A simulated user for whole batches, on the device where the network is."""
+"""A simulated user for whole batches, on the device of the network."""
 
 import torch
 import torch.nn.functional as F
@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 def pick_clicks(region: Tensor, label: Tensor, deep: float) -> tuple[Tensor, Tensor]:
-    """One click per target, somewhere in a region; its sign is what the label says there.
+    """One click per target at a random position in a region; foreground or background by the label at that position.
 
     Args:
-        region: Where to click, on the grid of the low-resolution logits, (N, 1, m, m, m), 0 or 1, never all 0.
-        label: (N, 1, n, n, n).
-        deep: Share of clicks in the thick of the region; the rest are anywhere in it.
+        region: Region to click in, on the grid of the low-resolution logits, (N, 1, m, m, m), 0 or 1, never all 0.
+        label: Label of each target, 0 or 1, (N, 1, n, n, n).
+        deep: Fraction of clicks that lie deep inside the region; the others lie anywhere in it.
 
     Returns:
         Points in voxels of the window, (N, 1, 3) float32; labels (N, 1), 1 foreground and 0 background.

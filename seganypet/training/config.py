@@ -1,53 +1,56 @@
-"""One training run as a frozen dataclass, read from YAML; a key that does not exist is an error."""
+"""One training run as a frozen dataclass, read from YAML; unknown keys and contradictions are errors."""
 
-import types
-from dataclasses import dataclass, fields, is_dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
+import dacite
 import yaml
 
 from seganypet.errors import SegAnyPETError
-from seganypet.model.config import TINY, ModelConfig
+from seganypet.model.config import ModelConfig
 from seganypet.organs import ORGANS, SEEN_ORGANS
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on.
+    """Training data.
 
     Attributes:
-        cohort: Table of real cases (see `seganypet.cohort.cohort`); those of split "train" are used, quality "HQ" is
-            trusted, "LQ" doubtful, blank trusted. None: phantoms of the internal domain.
-        trusted: Number of phantoms with true labels.
-        doubtful: Number of phantoms whose labels a low-quality annotator drew.
-        doubtful_dsc: Mean DSC of those labels to the truth, 0.6 to 0.93.
-        clean: Doubtful phantoms keep their true labels: the ceiling of every strategy.
-        first_seed: Seeds of the phantoms are this one and the following; tests and benchmarks use seeds below 10000.
-        targets: Organs that are learned; None: everything, with other tissue and single lesions (phantoms only).
-        lesions: Patients of phantoms may have lesions. False: none has, so a network never sees one, as scan or target.
+        cohort: Table of real cases (see `seganypet.cohort.cohort`); those of split "train" are used, by their label
+            quality: "HQ", "LQ", or blank for HQ. None: phantoms of the internal domain.
+        hq: Number of phantoms with true labels.
+        lq: Number of phantoms whose labels a low-quality annotator drew.
+        lq_dsc: Mean DSC of those labels to the truth, 0.6 to 0.93.
+        clean: Whether LQ phantoms keep their true labels: the ceiling of every strategy.
+        first_seed: Seed of the first phantom; the others follow. Tests and benchmarks use seeds below 10000.
+        targets: Organs to learn; None: everything, with other tissue and single lesions (phantoms only).
+        lesions: Whether patients of phantoms may have lesions. False: none has, so a network never sees a lesion,
+            neither in a scan nor as a target.
         shapes: Number of scenes of random shapes.
-        shape_share: Share of samples that come from them.
-        windows_per_case: Windows cut from each case.
-        supervoxel_share: Share of targets that are supervoxels of the image instead of labels.
-        flips: Probabilities to mirror a window along (i, j, k).
-        cache: Keep windows on disk; else they are cut anew each time they are needed.
+        shape_fraction: Fraction of samples that come from these scenes.
+        windows_per_case: Number of windows cut from each case.
+        supervoxel_fraction: Fraction of targets that are supervoxels of the image instead of labels.
+        flips: Probabilities of mirroring a window along (i, j, k).
     """
 
     cohort: str | None = None
-    trusted: int = 8
-    doubtful: int = 0
-    doubtful_dsc: float = 0.75
+    hq: int = 8
+    lq: int = 0
+    lq_dsc: float = 0.75
     clean: bool = False
     first_seed: int = 10_000
     targets: tuple[str, ...] | None = SEEN_ORGANS
     lesions: bool = True
     shapes: int = 0
-    shape_share: float = 0.15
+    shape_fraction: float = 0.15
     windows_per_case: int = 5
-    supervoxel_share: float = 0.0
+    supervoxel_fraction: float = 0.0
     flips: tuple[float, ...] = (0.3, 0.1, 0.1)
-    cache: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,11 @@ class ValidationConfig:
     """What decides which epoch is kept: mean DSC of the seen organs after `clicks` clicks, over whole volumes.
 
     Attributes:
-        phantoms: Number of internal phantoms; with a cohort its split "val" is used instead. 0: keep the last epoch.
-        first_seed: Seeds of the phantoms are this one and the following; benchmarks use others.
-        every: Epochs between validations; the last epoch is always validated.
-        clicks: Clicks per target.
+        phantoms: Number of internal phantoms; with a cohort, its cases of split "val" are used instead. 0: the last
+            epoch is kept.
+        first_seed: Seed of the first phantom; the others follow. Benchmarks use other seeds.
+        every: Number of epochs between validations; the last epoch is always validated.
+        clicks: Number of clicks per target.
     """
 
     phantoms: int = 2
@@ -72,48 +76,46 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        name: Of the model that is written.
+        name: Name of the network that is written.
         init: Name or path of the weights to start from; None: random weights.
-        strategy: "finetune": DiceCE on all labels as given; "consistency": and answers to several prompts shall
-            agree; "cpcl": and doubtful labels are rectified where answers are unsure.
-        doubtful_weight: Weight of the loss on doubtful labels. None: lambda(t) for cpcl, 1 for the others.
-        uncertainty, threshold, quantile, rectification, consistency: As in `seganypet.losses`.
-        released_loss: cpcl: doubtful labels cost (2 L(z, y) + L(z, rectified y)) / 3, as the release's code has it.
-        w_max, beta, exponent: Of lambda(t), see `losses.ramp_up`.
-        prompts: K, independent first clicks on each target.
-        max_clicks: A dialogue has 2 to this many clicks, short ones more often.
-        loss_grid: "logits": logits are compared with how full of target each of their voxels is; "window": they are
-            upscaled and compared at the window's own resolution, eight to 64 times the work.
+        strategy: Use of the labels. "finetune": DiceCE on all labels as given; "consistency": predictions for several
+            prompts must agree, too; "cpcl": LQ labels are also rectified where predictions are uncertain.
+        lq_weight: Weight of the loss on LQ labels. None: lambda(t) for cpcl, 1 for the others.
+        uncertainty, threshold, quantile, rectification, consistency: Choices of CPCL, as in `seganypet.losses`.
+        released_loss: Whether, in cpcl, LQ labels cost (2 L(z, y) + L(z, rectified y)) / 3, as in the release's code.
+        w_max, beta, exponent: Parameters of lambda(t), see `losses.ramp_up`.
+        prompts: Number K of independent first clicks on each target.
+        max_clicks: Largest number of clicks on a target; 2 to this many, fewer more often.
+        loss_grid: Grid on which logits and labels are compared. "logits": that of the logits, whose labels are the
+            fraction of target in each voxel; "window": the window's own, 8 to 64 times the work.
         epochs: Number of epochs.
-        steps_per_epoch: Optimiser steps an epoch; None: until as many windows were seen as there are.
-        batch_size: Windows a device and micro-step.
-        doubtful_per_batch: How many of them have doubtful labels.
-        targets_per_window: Targets clicked in each window, which is embedded once.
-        accumulate: Micro-steps before each optimiser step.
-        learning_rate: AdamW's, of the image encoder.
-        decoder_factor: Prompt encoder and mask decoder learn at this multiple of it.
-        weight_decay: AdamW's.
-        schedule: "cosine": warm-up, then down to 0; "multistep": times gamma at each milestone.
-        warm_up: Optimiser steps of "cosine".
-        milestones: Epochs of "multistep".
-        gamma: Of "multistep".
-        ema: Decay of the running average of weights that is exported; 0: no average.
+        steps_per_epoch: Number of optimiser steps per epoch; None: until as many windows were seen as there are.
+        batch_size: Number of windows per device and micro-step.
+        lq_per_batch: Number of windows in a batch that have LQ labels.
+        targets_per_window: Number of targets clicked in each window, which is embedded once.
+        accumulate: Number of micro-steps before each optimiser step.
+        learning_rate: Learning rate of AdamW for the image encoder.
+        decoder_factor: Multiple of it for prompt encoder and mask decoder.
+        weight_decay: Weight decay of AdamW.
+        schedule: Learning rate over time. "cosine": warm-up, then down to 0; "multistep": times gamma at milestones.
+        warm_up: Number of optimiser steps of warm-up for "cosine".
+        milestones: Epochs at which "multistep" lowers the learning rate.
+        gamma: Factor by which "multistep" lowers it.
+        ema: Decay of the running average of weights, which is what is exported; 0: no average.
         precision: "32-true", "bf16-mixed" or "16-mixed", as Lightning Fabric names them.
-        checkpoint_minutes: Time between checkpoints; one is also written after every epoch.
-        workers: Processes that load samples; None: none on a CPU, 4 a GPU.
-        seed: Of weights, samples and clicks.
-        data: What is trained on.
+        seed: Seed of weights, samples and clicks.
+        data: Training data.
         validation: What decides which epoch is kept.
         model: Shape of the network; None: that of `init`, or tiny.
 
     Raises:
-        SegAnyPETError: Values that cannot be, or that contradict each other.
+        SegAnyPETError: Impossible or contradictory values.
     """
 
     name: str
     init: str | None = None
     strategy: Literal["finetune", "consistency", "cpcl"] = "finetune"
-    doubtful_weight: float | None = None
+    lq_weight: float | None = None
     uncertainty: Literal["entropy", "variance", "logit_variance"] = "entropy"
     threshold: Literal["mean", "quantile", "ramp"] = "mean"
     quantile: float = 0.9
@@ -129,7 +131,7 @@ class TrainConfig:
     epochs: int = 10
     steps_per_epoch: int | None = None
     batch_size: int = 6
-    doubtful_per_batch: int = 0
+    lq_per_batch: int = 0
     targets_per_window: int = 2
     accumulate: int = 1
     learning_rate: float = 1e-3
@@ -141,114 +143,201 @@ class TrainConfig:
     gamma: float = 0.1
     ema: float = 0.998
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    checkpoint_minutes: float = 3.0
-    workers: int | None = None
     seed: int = 0
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
     model: ModelConfig | None = None
 
     def __post_init__(self) -> None:
-        data = self.data
-        at_least_one = ("epochs", "batch_size", "targets_per_window", "accumulate", "prompts")
-        strange = sorted(set(data.targets or ()) - set(ORGANS))
-        rules = {
-            **{f"{name} {getattr(self, name)} must be at least 1": getattr(self, name) >= 1 for name in at_least_one},
-            f"max_clicks {self.max_clicks} must be at least 2": self.max_clicks >= 2,
-            f"steps_per_epoch {self.steps_per_epoch} must be at least 1, or null": (self.steps_per_epoch or 1) >= 1,
-            f"doubtful_per_batch {self.doubtful_per_batch} must lie between 0 and batch_size {self.batch_size}":
-                0 <= self.doubtful_per_batch <= self.batch_size,
-            f"name {self.name!r} must be a file name, without folders": self.name and Path(self.name).name == self.name,
-            f"data.targets {strange} are no organs; known are {', '.join(ORGANS)}": not strange,
-            "data.targets is empty; expected organs, or null for everything": data.targets is None or data.targets,
-            "data.targets null (everything) needs phantoms: a cohort has no labels of other tissue":
-                data.targets is not None or not data.cohort,
-            "data.targets null (everything) has true labels only: set data.doubtful to 0":
-                data.targets is not None or not data.doubtful,
-            "data.clean needs phantoms: nobody knows the true labels of a cohort": not (data.clean and data.cohort),
-            "data.shapes are for phantoms of everything (data.targets: null)": not data.shapes or data.targets is None,
-            "data.lesions false needs phantoms: a cohort's patients have what they have":
-                data.lesions or not data.cohort,
-            "data.lesions false and data.shapes: hot blobs look like lesions; set data.shapes to 0":
-                data.lesions or not data.shapes,
-            f"data.flips {data.flips} must be three probabilities":
-                len(data.flips) == 3 and all(0 <= p <= 1 for p in data.flips),
-            f"shares {data.supervoxel_share} of supervoxels, {data.shape_share} of shapes must be from 0 to 1":
-                0 <= data.supervoxel_share <= 1 and 0 <= data.shape_share <= 1,
-            "consistency and cpcl compare answers to several prompts: set prompts to at least 2":
-                self.strategy == "finetune" or self.prompts >= 2,
-            "doubtful_per_batch needs doubtful cases: set data.doubtful, or data.cohort":
-                not self.doubtful_per_batch or data.doubtful or data.cohort,
-            "trusted windows in a batch need trusted cases: set data.trusted":
-                self.doubtful_per_batch == self.batch_size or data.trusted or data.cohort,
-            f"ema {self.ema} must lie between 0 and 1, 1 excluded": 0 <= self.ema < 1,
-        }  # fmt: skip
-        for rule, holds in rules.items():
-            if not holds:
-                raise SegAnyPETError(f"config {self.name!r}: {rule}.")
+        problems = [*_impossible_values(self), *_contradictions(self)]
+        if problems:
+            raise SegAnyPETError(f"config {self.name!r}: {'; '.join(problems)}.")
 
     @classmethod
-    def from_yaml(cls, path: str | Path, **changes: Any) -> "TrainConfig":
-        """Read a config file.
-
-        Args:
-            path: YAML; its keys are the fields of this class, `data`, `validation` and `model` hold keys of their own.
-            changes: Fields that replace those of the file.
-
-        Raises:
-            SegAnyPETError: Missing or not YAML; no name; a key that is no field (a typo would train something else);
-                a value of another type.
-        """
-        try:
-            found = yaml.safe_load(Path(path).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SegAnyPETError(f"{path}: not a readable YAML file ({error}).") from error
-        if not isinstance(found, dict) or not isinstance(found.get("name"), str):
-            raise SegAnyPETError(f"{path}: expected lines of `key: value`, at least `name: ...`; got {found!r}.")
-        return _read(cls, found | changes, str(path), "")
-
-    @property
-    def window_size(self) -> int | None:
-        """Voxels of a side of the window; None if `init` decides."""
-        if self.model is None:
-            return None if self.init else TINY.window_size
-        return self.model.window_size
+    def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> "TrainConfig":
+        """The same as `load_config`, for notebooks, to which this class is `sap.TrainConfig`."""
+        return load_config(path, overrides)
 
 
-def _read(kind: type, found: dict[str, Any], source: str, where: str) -> Any:
-    """An instance of a dataclass from plain YAML values, with every name and type checked."""
-    known = [field.name for field in fields(kind)]
-    if unknown := sorted(set(map(str, found)) - set(known)):
-        raise SegAnyPETError(f"{source}: unknown keys {[where + name for name in unknown]}; known are {sorted(known)}.")
-    hints = get_type_hints(kind)
-    values = {name: _value(hints[name], value, source, where + name) for name, value in found.items()}
+def _impossible_values(config: TrainConfig) -> Iterator[str]:
+    """Values that are wrong by themselves, each in words."""
+    data = config.data
+    for field in ("epochs", "batch_size", "targets_per_window", "accumulate", "prompts"):
+        if getattr(config, field) < 1:
+            yield f"{field} {getattr(config, field)} must be at least 1"
+    if config.max_clicks < 2:
+        yield f"max_clicks {config.max_clicks} must be at least 2"
+    if config.steps_per_epoch is not None and config.steps_per_epoch < 1:
+        yield f"steps_per_epoch {config.steps_per_epoch} must be at least 1, or null"
+    if not 0 <= config.lq_per_batch <= config.batch_size:
+        yield f"lq_per_batch {config.lq_per_batch} must lie between 0 and batch_size {config.batch_size}"
+    if not 0 <= config.ema < 1:
+        yield f"ema {config.ema} must be at least 0 and less than 1"
+    if not config.name or Path(config.name).name != config.name:
+        yield f"name {config.name!r} must be a file name, without folders"
+    if unknown := sorted(set(data.targets or ()) - set(ORGANS)):
+        yield f"data.targets {unknown} are no organs; known are {', '.join(ORGANS)}"
+    if data.targets is not None and not data.targets:
+        yield "data.targets is empty; expected organs, or null for everything"
+    if len(data.flips) != 3 or not all(0 <= probability <= 1 for probability in data.flips):
+        yield f"data.flips {data.flips} must be three probabilities"
+    for field in ("supervoxel_fraction", "shape_fraction"):
+        if not 0 <= getattr(data, field) <= 1:
+            yield f"data.{field} {getattr(data, field)} must lie between 0 and 1"
+
+
+def _contradictions(config: TrainConfig) -> Iterator[str]:
+    """Values that do not go together, each pair in words."""
+    data, everything = config.data, config.data.targets is None
+    if everything and data.cohort:
+        yield "data.targets null (everything) needs phantoms: a cohort has no labels of other tissue"
+    if everything and data.lq:
+        yield "data.targets null (everything) has true labels only: set data.lq to 0"
+    if data.clean and data.cohort:
+        yield "data.clean needs phantoms: nobody knows the true labels of a cohort"
+    if data.shapes and not everything:
+        yield "data.shapes are for phantoms of everything (data.targets: null)"
+    if data.cohort and not data.lesions:
+        yield "data.lesions false needs phantoms: whether a cohort's patients have lesions cannot be chosen"
+    if data.shapes and not data.lesions:
+        yield "data.lesions false and data.shapes: hot blobs look like lesions; set data.shapes to 0"
+    if config.strategy != "finetune" and config.prompts < 2:
+        yield "consistency and cpcl compare predictions for several prompts: set prompts to at least 2"
+    if config.lq_per_batch and not (data.lq or data.cohort):
+        yield "lq_per_batch needs LQ cases: set data.lq, or data.cohort"
+    if config.lq_per_batch < config.batch_size and not (data.hq or data.cohort):
+        yield "HQ windows in a batch need HQ cases: set data.hq"
+
+
+RENAMED = {
+    "doubtful_weight": "lq_weight",
+    "doubtful_per_batch": "lq_per_batch",
+    "data.trusted": "data.hq",
+    "data.doubtful": "data.lq",
+    "data.doubtful_dsc": "data.lq_dsc",
+    "data.shape_share": "data.shape_fraction",
+    "data.supervoxel_share": "data.supervoxel_fraction",
+}
+REMOVED = {
+    "checkpoint_minutes": "a checkpoint is written every three minutes",
+    "workers": "how many processes load samples is no setting of a run but of a machine: --processes",
+    "data.cache": "windows are always kept on disk",
+}
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
+    """Read a config file, and change some of its values.
+
+    Args:
+        path: YAML file; its keys are the fields of `TrainConfig`, and `data`, `validation` and `model` have keys of
+            their own.
+        overrides: Changes as "key=value", such as "learning_rate=0.001" or "data.lq=200"; the value is YAML.
+
+    Returns:
+        The config.
+
+    Raises:
+        SegAnyPETError: A file that is missing or not YAML; no name; an unknown key, with the nearest known ones; a
+            value of another type; values that are impossible or contradict each other.
+    """
     try:
-        return kind(**values)
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SegAnyPETError(f"{path}: not a readable YAML file ({error}).") from error
+    if not isinstance(values, dict):
+        raise SegAnyPETError(f"{path}: expected lines of `key: value`, at least `name: ...`; got {values!r}.")
+    _check_keys(values, str(path))
+    for override in overrides:
+        _apply(override, values)
+    try:
+        return dacite.from_dict(TrainConfig, values, dacite.Config(type_hooks=_HOOKS))
+    except dacite.MissingValueError as error:
+        raise SegAnyPETError(f"{path}: {error.field_path} is missing; expected a line `name: ...`.") from error
+    except dacite.WrongTypeError as error:
+        wanted = _in_words(error.field_type)
+        raise SegAnyPETError(f"{path}: {error.field_path} is {error.value!r}; expected {wanted}.") from error
     except SegAnyPETError as error:
-        raise SegAnyPETError(f"{source}: {error}") from error
+        raise SegAnyPETError(f"{path}: {error}") from error
 
 
-def _value(hint: Any, value: Any, source: str, where: str) -> Any:
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    (wanted,) = (option for option in options if option is not type(None))
-    if is_dataclass(wanted):
+def _apply(override: str, values: dict[str, Any]) -> None:
+    """Change nested `values` in place as "key=value" says."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise SegAnyPETError(f"{override!r}: expected key=value, such as learning_rate=0.001.")
+    try:
+        changes = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise SegAnyPETError(f"{override!r}: {text!r} is not a YAML value ({error}).") from error
+    for name in reversed(key.strip().split(".")):
+        changes = {name: changes}  # "data.lq=200" -> {"data": {"lq": 200}}
+    _check_keys(changes, repr(override))
+    _merge(changes, values)
+
+
+def _merge(changes: dict[str, Any], values: dict[str, Any]) -> None:
+    for name, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(name), dict):
+            _merge(change, values[name])
+        else:
+            values[name] = change
+
+
+def _check_keys(values: dict[str, Any], source: str) -> None:
+    """Raise SegAnyPETError if a key is unknown, with those that were probably meant."""
+    known = list(_dotted(asdict(TrainConfig("any", model=ModelConfig()))))
+    for key in _dotted(values):
+        if key in RENAMED:
+            raise SegAnyPETError(f"{source}: {key} is called {RENAMED[key]} now; rename it.")
+        if key in REMOVED:
+            raise SegAnyPETError(f"{source}: {key} was removed ({REMOVED[key]}); delete it.")
+        if key not in known:
+            near = get_close_matches(key, known)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
+            raise SegAnyPETError(f"{source}: unknown key {key}; {hint}")
+
+
+def _dotted(values: dict[str, Any], section: str = "") -> Iterator[str]:
+    """Names of all keys of a nested dict, such as "data" and "data.lq"."""
+    for name, value in values.items():
+        yield f"{section}{name}"
         if isinstance(value, dict):
-            return _read(wanted, value, source, f"{where}.")
-    elif get_origin(wanted) is Literal:
-        if value in get_args(wanted):
-            return value
-        wanted = " | ".join(map(repr, get_args(wanted)))
-    elif get_origin(wanted) is tuple:
-        item = get_args(wanted)[0]
-        if isinstance(value, list | tuple):
-            return tuple(_value(item, element, source, f"{where}[{n}]") for n, element in enumerate(value))
-    elif wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif type(value) is wanted:
-        return value
-    needed = getattr(wanted, "__name__", wanted)
-    # YAML reads 1e-3 as text: a number in this form needs a dot.
-    hint = " Write it with a dot: 1.0e-3." if wanted is float and isinstance(value, str) else ""
-    raise SegAnyPETError(f"{source}: {where} is {value!r}; expected {needed}.{hint}")
+            yield from _dotted(value, f"{section}{name}.")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, with 1e-3 as a number: by the letter of YAML 1.1 it needs a dot, and is text without."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _made_of(kind: type, *accepted: type) -> Callable[[Any], Any]:
+    """A hook for dacite: `kind`, made of a value of exactly these types (True is an int to Python, not to us)."""
+
+    def hook(value: Any) -> Any:
+        if type(value) not in accepted:
+            raise dacite.WrongTypeError(kind, value)
+        return kind(value)
+
+    return hook
+
+
+_HOOKS = {
+    int: _made_of(int, int), float: _made_of(float, int, float), tuple[int, ...]: _made_of(tuple, list),
+    tuple[float, ...]: _made_of(tuple, list), tuple[str, ...]: _made_of(tuple, list),
+}  # fmt: skip
+_WORDS = {
+    int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list", NoneType: "null",
+}  # fmt: skip
+
+
+def _in_words(kind: Any) -> str:
+    """A type, as a reader of YAML knows it."""
+    for one in (kind, get_origin(kind)):  # of tuple[str, ...] the latter is tuple
+        if one in _WORDS:
+            return _WORDS[one]
+    options = [one if isinstance(one, str) else _in_words(one) for one in get_args(kind)]  # of a Literal or a union
+    return " or ".join(options) or "lines of `key: value`"

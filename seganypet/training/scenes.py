@@ -1,8 +1,8 @@
 """Training windows: what a click may mean, cut from scans and from scenes of random shapes.
 
-A network that shall segment *what is clicked* must meet more than organs. So part of what a generalist sees are
-abstract scenes (blobs, tubes, shells, hot or cold, sharp or blurred), the rest are windows of phantoms in which
-organs, other tissue and lesions all take their turn as the target. A specialist sees organs alone.
+A network that is to segment *what is clicked* must see more than organs. So a generalist learns from abstract scenes
+(blobs, tubes, shells; hot or cold, sharp or blurred) and from windows of phantoms in which organs, other tissue and
+lesions take turns as the target. A specialist sees organs alone.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from seganypet.prompting.window import Window, sample_window, window_around
 
 NOT_CLICKED = {"outside", "skin", "fat", "muscle"}  # nobody means these by a click
 MIN_VOXELS = 16  # of a target, in its window
-TRIES = 60
+MAX_TRIES = 60  # windows that are drawn in the search for one that holds its target
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +27,9 @@ class TrainingWindow:
 
     Attributes:
         suv: Intensities, (n, n, n) float16.
-        given: Label maps that training is told, one or more layers that may overlap, (L, n, n, n) uint8.
-        truth: The same layers without an annotator's errors; `given` itself where nothing better is known.
-        targets: Layer and label of each target, (T, 2) uint8; the window was cut for the first.
+        given: Label maps as given to training: one or more layers that may overlap, (L, n, n, n) uint8.
+        truth: The same layers without an annotator's errors; `given` itself if these are unknown.
+        targets: Layer and label of each target, (T, 2) uint8; the window was cut around the first.
     """
 
     suv: np.ndarray
@@ -39,11 +39,21 @@ class TrainingWindow:
 
 
 def window_of_anything(case: PhantomCase, size: int, spacing_mm: float, rng: np.random.Generator) -> TrainingWindow:
-    """A window of a phantom around an organ, another tissue or a lesion; whatever else lies in it is a target too."""
+    """A window of a phantom around an organ, another tissue or a lesion; organs and lesions beside it are targets too.
+
+    Args:
+        case: The phantom.
+        size: Number of voxels along each side.
+        spacing_mm: Voxel size, in mm, before it is varied at random.
+        rng: Source of random numbers.
+
+    Raises:
+        SegAnyPETError: No target was found; names the phantom.
+    """
     layers = [case.organs, case.anatomy, case.lesions]
     lesions = int(case.lesions.max())
     tissues = [label for label, name in case.anatomy_names.items() if name not in NOT_CLICKED]
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         layer = rng.choice(3, p=[0.5, 0.2, 0.3] if lesions else [0.7, 0.3, 0.0])
         label = int(rng.choice((list(case.organ_names), tissues, range(1, lesions + 1))[layer]))
         # Lesions are small: mostly seen in finer windows, as a careful user would look at them. Where nobody has any,
@@ -59,7 +69,7 @@ def window_of_anything(case: PhantomCase, size: int, spacing_mm: float, rng: np.
         if found is not None:
             suv = sample_window(case.pet, window)[0, 0].numpy().astype(np.float16)
             return TrainingWindow(suv, given, given, found)
-    raise SegAnyPETError(f"{case.pet.source}: no target of {MIN_VOXELS} voxels was found in {TRIES} windows.")
+    raise SegAnyPETError(f"{case.pet.source}: no target of {MIN_VOXELS} voxels was found in {MAX_TRIES} windows.")
 
 
 def window_of_organs(
@@ -75,19 +85,19 @@ def window_of_organs(
 
     Args:
         pet: The scan.
-        given: Label map that training is told, shape of `pet`.
-        truth: Label map without errors, shape of `pet`; `given` where nothing better is known.
+        given: Label map as given to training, shape of `pet`.
+        truth: Label map without errors, shape of `pet`; `given` itself if it is unknown.
         organs: Labels that may be targets.
-        size: Voxels of a side.
-        spacing_mm: Voxel size.
-        rng: Source of chance.
+        size: Number of voxels along each side.
+        spacing_mm: Voxel size, in mm.
+        rng: Source of random numbers.
 
     Raises:
         SegAnyPETError: No organ of the scan is large enough; names the scan.
     """
     wanted = np.where(np.isin(given, organs), given, 0).astype(np.uint8)
     present = np.flatnonzero(np.bincount(wanted.ravel()) >= 4)[1:]
-    for _ in range(TRIES if len(present) else 0):
+    for _ in range(MAX_TRIES if len(present) else 0):
         label = int(rng.choice(present))
         window = _window_near(pet, np.argwhere(wanted == label), size, spacing_mm, rng)
         cut = _sample_labels(pet, wanted, window)[None]
@@ -130,14 +140,20 @@ def _sample_labels(grid: Volume, labels: np.ndarray, window: Window) -> np.ndarr
 
 
 def window_of_shapes(size: int, voxel_mm: float, rng: np.random.Generator) -> TrainingWindow:
-    """A scene of 2 to 9 random shapes, at least one of them large enough for a target."""
+    """A scene of 2 to 9 random shapes, at least one of them large enough to be a target.
+
+    Args:
+        size: Number of voxels along each side.
+        voxel_mm: Voxel size, in mm.
+        rng: Source of random numbers.
+    """
     grid = np.stack(np.meshgrid(*[np.arange(size) - (size - 1) / 2] * 3, indexing="ij")).astype(np.float32) * voxel_mm
     bend = np.stack([_smooth_noise(rng, size, rng.uniform(3, 10)) for _ in range(3)]) * rng.uniform(2, 12)
-    places = grid + bend
+    positions = grid + bend
     suv = np.exp(rng.normal(-0.3, 0.5)) * np.exp(rng.uniform(0, 0.4) * _smooth_noise(rng, size, 8))
     labels = np.zeros((size,) * 3, np.uint8)
     for index in range(1, rng.integers(2, 10) + 1):
-        inside = _shape(places, rng)
+        inside = _shape(positions, rng)
         contrast = np.exp(rng.uniform(0.35, 2.5)) if rng.random() < 0.7 else np.exp(-rng.uniform(0.35, 2.0))
         uptake = np.exp(rng.normal(0.3, 0.5)) * contrast
         texture = np.exp(rng.choice([0.05, 0.15, 0.35]) * _smooth_noise(rng, size, rng.uniform(1, 4)))
@@ -154,10 +170,10 @@ def window_of_shapes(size: int, voxel_mm: float, rng: np.random.Generator) -> Tr
     return TrainingWindow(suv.astype(np.float16), labels[None], labels[None], targets)
 
 
-def _shape(places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shape(positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     centre = rng.uniform(-100, 100, 3)[:, None, None, None]
     rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    local = np.einsum("ab,bijk->aijk", rotation, places - centre)
+    local = np.einsum("ab,bijk->aijk", rotation, positions - centre)
     kind = rng.choice(["ellipsoid", "tube", "shell", "box", "half"], p=[0.5, 0.2, 0.1, 0.1, 0.1])
     radius = np.exp(rng.uniform(np.log(7), np.log(60)))
     radii = radius * np.exp(rng.normal(0, 0.3, 3))[:, None, None, None]

@@ -1,6 +1,6 @@
-"""Pseudo-targets that need no label: the pieces into which an image falls by itself.
+"""Pseudo-targets that need no label: pieces of similar uptake.
 
-Source: named as future work in the supplement (C.2), after nnInteractive's supervoxels; pieces by SLIC, scikit-image.
+Source: future work in the supplement (C.2), after nnInteractive's supervoxels; here by scikit-image's SLIC.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ def supervoxels(suv: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Cut a window into pieces of similar uptake.
 
     Args:
-        suv: (n, n, n).
-        rng: Draws how many pieces there are and how much compactness counts, so that pieces of all sizes occur.
+        suv: Intensities, (n, n, n).
+        rng: Source of random numbers, for the number of pieces and their compactness, so that all sizes occur.
 
     Returns:
-        1 to at most 255, 0 where there is hardly any uptake; (n, n, n) uint8.
+        Label map of the pieces, 1 to at most 255, 0 where there is hardly any uptake; (n, n, n) uint8.
     """
     from skimage.segmentation import slic  # slow to import
 

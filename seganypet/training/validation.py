@@ -1,5 +1,6 @@
 """What decides which epoch is kept: whole volumes under clicks, by the protocol of `seganypet.study.evaluation`."""
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,9 +19,26 @@ from seganypet.training.config import TrainConfig
 
 
 def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
-    """The cases that decide which epoch is kept, phantoms in memory; none if a cohort has no labelled "val" case."""
+    """The cases that decide which epoch is kept, phantoms in memory.
+
+    Args:
+        config: Settings of the run.
+
+    Returns:
+        Labelled cases of split "val" of the cohort, if there is one; else phantoms.
+
+    Warns:
+        UserWarning: The cohort has no such case, so the best epoch cannot be found.
+    """
     if config.data.cohort:
-        return [case for case in Cohort.from_csv(config.data.cohort) if case.split == "val" and case.organs]
+        cases = [case for case in Cohort.from_csv(config.data.cohort) if case.split == "val" and case.organs]
+        if not cases:
+            warnings.warn(
+                f"{config.data.cohort} has no case of split 'val' with organs: nothing is validated, and the last "
+                "epoch is kept. To keep the best one, set split to 'val' for some patients.",
+                stacklevel=2,
+            )
+        return cases
     cases = []
     for seed in range(config.validation.first_seed, config.validation.first_seed + config.validation.phantoms):
         made = make_phantom(seed, "internal", config.data.lesions)

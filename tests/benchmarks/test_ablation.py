@@ -29,8 +29,8 @@ def test_arms_share_everything_but_what_they_are_named_after():
         different = {key for key in config if config[key] != finetune[key]}
         assert different <= {"name", *changes}, arm
         assert config["validation"]["phantoms"] == 0, "an arm that chooses its epoch sees what others do not"
-    assert run_config(STRATEGIES, "cpcl", 0).doubtful_weight is None
-    assert finetune["data"]["trusted"] >= 8 and finetune["data"]["doubtful"] >= 200 and len(STRATEGIES.seeds) >= 3
+    assert run_config(STRATEGIES, "cpcl", 0).lq_weight is None
+    assert finetune["data"]["hq"] >= 8 and finetune["data"]["lq"] >= 200 and len(STRATEGIES.seeds) >= 3
 
 
 def test_networks_differ_in_the_changes_from_the_released_form_alone():

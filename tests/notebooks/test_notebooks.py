@@ -33,7 +33,7 @@ SMALL_PARAMETERS: dict[str, dict] = {
     "00_quickstart": {},
     "01_data_exploration": {"n_phantoms": 3},
     "03_2d_vs_3d_prompting": {"targets": ["liver", "aorta"], "rounds": 2, "models_3d": ["tiny"], "grid_mm": 40.0},
-    "02_training": {"steps": 2, "trusted": 1, "doubtful": 1},
+    "02_training": {"steps": 2, "hq": 1, "lq": 1},
     "04_tumor_zero_shot": {"phantom_seeds": [402], "others": [], "clicks": 2, "clicks_at_once": 2},
     "app": {},
 }

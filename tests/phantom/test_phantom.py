@@ -1,5 +1,7 @@
 """Phantoms: sizes, places and uptakes as published, and images as their imaging says."""
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -11,10 +13,10 @@ from scipy import ndimage
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.organs import ORGANS, SEEN_ORGANS, UNSEEN_ORGANS
-from seganypet.phantom import DOMAINS, _draw, make_phantom
 from seganypet.phantom.canvas import Canvas, smooth_field
 from seganypet.phantom.imaging import acquire, breathe, draw_imaging
 from seganypet.phantom.patient import ID, TISSUES
+from seganypet.phantom.scan import DOMAINS, _draw, make_phantom
 
 SAMPLES = REPOSITORY / "data_samples"
 
@@ -326,3 +328,11 @@ def test_some_of_it_touches_what_is_hot_in_health(disseminated):
 def test_disseminated_disease_is_drawn_only_when_asked_for():
     kinds = {_draw(seed, "internal", True, spacing=(9.0, 9.0, 9.0)).pet.metadata["lesion_kind"] for seed in range(24)}
     assert kinds == {"none", "lymphoma", "lung", "melanoma"}
+
+
+def test_importing_the_wing_loads_no_painter_and_still_offers_its_names():
+    offered = "DOMAINS, ORGANS, PhantomCase, SEEN_ORGANS, UNSEEN_ORGANS, make_phantom"
+    code = "import sys, seganypet.phantom as wing; print('scipy' in sys.modules); "
+    code += f"from seganypet.phantom import {offered}; print(dir(wing) == '{offered}'.split(', '))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.split() == ["False", "True"], done.stderr

@@ -114,16 +114,6 @@ def test_clicks_outside_the_scan_are_refused(tmp_path, volume):
     assert not (tmp_path / "x.json").exists()
 
 
-def test_a_session_s_clicks_can_be_handed_to_other_programs(volume):
-    session = CubesByName(volume)
-    session.click(ijk=(4, 4, 4))
-    session.click(ijk=(23, 21, 2), foreground=False)
-    session.select("another")
-    session.click(ijk=(17, 4, 4))
-    given = [(click.ijk, click.foreground) for _, click in session.journal().clicks]
-    assert given == [((4, 4, 4), True), ((17, 4, 4), True), ((23, 21, 2), False)]
-
-
 # ---- simulated clicks
 
 

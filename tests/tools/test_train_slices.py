@@ -1,19 +1,21 @@
-"""Slices to learn from, a dialogue in 2D, and a training that goes on where it was killed."""
+"""Slices to learn from, clicks in 2D, and a training that resumes where it was killed."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from slice_bank import SliceBank, batches, pick_pixels
-from train_slices import SliceTraining, dialogue_loss, each_dice_ce, train_slices
+from train_slices import SliceTraining, each_dice_ce, interaction_loss, train_slices
 
+from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import load_model
 from seganypet.model.sam2d import Sam2D, small_sam
 
 TINY = SliceTraining(
-    steps=4, batch_size=2, warm_up=2, phantoms=1, shapes=1, shape_share=0.5, image_size=64, dim=32, depth=1,
+    steps=4, batch_size=2, warm_up=2, phantoms=1, shapes=1, shape_fraction=0.5, image_size=64, dim=32, depth=1,
     prompt_dim=32, first_seed=9005, checkpoint_every=2,
 )  # fmt: skip
 
@@ -84,8 +86,8 @@ def test_gradients_reach_every_part_that_answers(bank):
     torch.manual_seed(0)
     model = Sam2D(small_sam(64, 8, 32, 1, 32))
     slices, label = next(batches(bank, 0, 0, 1, 2))
-    told = dialogue_loss(model, slices, label, clicks=3, iou_weight=0.5)
-    told["loss"].backward()
+    logs = interaction_loss(model, slices, label, clicks=3, iou_weight=0.5)
+    logs["loss"].backward()
     parts = dict(model.sam.named_children())
     for name in ("vision_encoder", "prompt_encoder", "mask_decoder"):
         grads = [p.grad.abs().max() for p in parts[name].parameters() if p.grad is not None]
@@ -93,7 +95,7 @@ def test_gradients_reach_every_part_that_answers(bank):
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_to_the_same_weights(folder, bank, tmp_path):
+def test_a_killed_training_resumes_to_the_same_weights(folder, bank, tmp_path):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "slices").symlink_to(folder / "slices")
@@ -106,3 +108,12 @@ def test_a_killed_training_goes_on_to_the_same_weights(folder, bank, tmp_path):
     assert isinstance(opened, Sam2D) and opened.metadata["step"] == 4
     with (tmp_path / "whole" / "tiny-2d.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["4"]
+
+
+@pytest.mark.slow
+def test_a_training_in_2d_does_not_resume_with_other_settings(folder, tmp_path):
+    (tmp_path / "slices").symlink_to(folder / "slices")
+    train_slices(TINY, tmp_path, progress=False, stop_at=2)
+    with pytest.raises(SegAnyPETError, match="made with another learning_rate, seed; a run resumes with its own"):
+        train_slices(replace(TINY, seed=7, learning_rate=0.5), tmp_path, progress=False)
+    assert torch.load(tmp_path / "tiny-2d.ckpt", weights_only=True)["step"] == 2

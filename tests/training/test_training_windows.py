@@ -7,7 +7,7 @@ from conftest import oblique
 
 import seganypet as sap
 from seganypet.errors import SegAnyPETError
-from seganypet.pet.volume import Volume
+from seganypet.pet.volume import Volume, load_labels, save_mask, save_volume
 from seganypet.training import scenes
 from seganypet.training.config import DataConfig
 from seganypet.training.samples import WindowBank, augment
@@ -84,7 +84,7 @@ def test_where_nobody_has_lesions_none_is_seen_and_fine_windows_show_other_tissu
 
 
 def test_a_bank_without_lesions_draws_patients_without_them(tmp_path):
-    data = DataConfig(trusted=1, windows_per_case=2, targets=None, first_seed=30_001, lesions=False)
+    data = DataConfig(hq=1, windows_per_case=2, targets=None, first_seed=30_001, lesions=False)
     bank = WindowBank(data, 32, 4.0, tmp_path)
     healthy = sap.make_phantom(30_001, lesions=False)
     again = window_of_anything(healthy, 32, 4.0, np.random.default_rng([1, 30_001, 0]))  # the stream of its cases
@@ -101,9 +101,9 @@ def test_scenes_of_shapes_have_targets_of_their_own():
 def test_a_scene_in_which_no_shape_can_be_seen_is_drawn_again(monkeypatch):
     whole, calls = scenes._shape, []
 
-    def outside_at_first(places, rng):
+    def outside_at_first(positions, rng):
         calls.append(1)
-        return whole(places, rng) & (len(calls) > 9)  # more shapes than the first scene has
+        return whole(positions, rng) & (len(calls) > 9)  # more shapes than the first scene has
 
     monkeypatch.setattr(scenes, "_shape", outside_at_first)
     assert len(window_of_shapes(32, 8.0, np.random.default_rng(0)).targets) >= 1
@@ -140,7 +140,7 @@ def test_augmentation_moves_image_and_labels_together():
 
 
 def test_a_window_is_cut_once_and_read_from_disk_ever_after(tmp_path, monkeypatch):
-    data = DataConfig(trusted=1, windows_per_case=2, first_seed=30_000)
+    data = DataConfig(hq=1, windows_per_case=2, first_seed=30_000)
     bank = WindowBank(data, 16, 16.0, tmp_path)
     cut = [bank[index] for index in range(2)]
     monkeypatch.setattr("seganypet.training.samples.make_window", None)  # cutting again would raise
@@ -150,12 +150,92 @@ def test_a_window_is_cut_once_and_read_from_disk_ever_after(tmp_path, monkeypatc
 
 
 def test_a_killed_run_cuts_what_is_missing_and_other_data_settings_get_their_own(tmp_path):
-    data = DataConfig(trusted=1, windows_per_case=2, first_seed=30_000)
+    data = DataConfig(hq=1, windows_per_case=2, first_seed=30_000)
     WindowBank(data, 16, 16.0, tmp_path).fill(1)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}
     next(iter(tmp_path.glob("*.pt"))).unlink()  # as if the run had been killed before the second window
     WindowBank(data, 16, 16.0, tmp_path).fill(1)
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}
     assert set(after) == set(before) and sum(after[name] == before[name] for name in before) == 1
-    WindowBank(DataConfig(trusted=1, windows_per_case=2, first_seed=30_001), 16, 16.0, tmp_path).fill(1)
+    WindowBank(DataConfig(hq=1, windows_per_case=2, first_seed=30_001), 16, 16.0, tmp_path).fill(1)
     assert len(list(tmp_path.glob("*.pt"))) == 4
+
+
+# ---- a window is known by what it was cut from
+
+@pytest.fixture
+def cohort(tmp_path):
+    """A cohort of one small scan in a folder of its own; returns the folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pet, labels = ball_scan(oblique((6.0, 6.0, 6.0)))
+    save_volume(folder / "pet.nii.gz", pet)
+    save_mask(folder / "organs.nii.gz", labels, pet)
+    write_table(folder, "seganypet")
+    return folder
+
+
+def write_table(folder, convention, quality="HQ", unit="SUVbw"):
+    header = "case,patient,pet,pet_unit,organs,organ_convention,quality,split\n"
+    row = f"one,1,pet.nii.gz,{unit},organs.nii.gz,{convention},{quality},train\n"
+    (folder / "cohort.csv").write_text(header + row)
+
+
+def windows_of(folder, cache):
+    """All windows, and how many of them were cut rather than read."""
+    before = len(list(cache.glob("*.pt")))
+    bank = WindowBank(DataConfig(cohort=str(folder / "cohort.csv"), windows_per_case=2), 32, 6.0, cache)
+    windows = [bank[index] for index in range(len(bank))]
+    return windows, len(list(cache.glob("*.pt"))) - before
+
+
+def test_corrected_labels_and_a_rewritten_scan_are_cut_again(cohort, tmp_path):
+    cache = tmp_path / "windows"
+    first, cut = windows_of(cohort, cache)
+    assert cut == 2
+    pet = sap.load_volume(cohort / "pet.nii.gz", unit="SUVbw")
+    labels = load_labels(cohort / "organs.nii.gz", like=pet)
+    labels[:30] = 0  # half of the ball
+    save_mask(cohort / "organs.nii.gz", labels, pet)
+    corrected, cut = windows_of(cohort, cache)
+    assert cut == 2
+    assert all((new["given"] > 0).sum() < (old["given"] > 0).sum() for new, old in zip(corrected, first, strict=True))
+    save_volume(cohort / "pet.nii.gz", Volume(2 * pet.data, pet.affine, "SUVbw"))
+    hotter, cut = windows_of(cohort, cache)
+    assert cut == 2 and hotter[0]["suv"].max().item() == pytest.approx(2 * first[0]["suv"].max().item(), rel=0.01)
+
+
+def test_the_unit_of_a_scan_and_the_convention_of_its_labels_belong_to_a_window(cohort, tmp_path):
+    cache = tmp_path / "windows"
+    for convention, unit in (("seganypet", "SUVbw"), ("autopet-organ", "SUVbw"), ("seganypet", "Bq/mL")):
+        write_table(cohort, convention, unit=unit)
+        assert windows_of(cohort, cache)[1] == 2
+
+
+def test_a_moved_folder_and_another_quality_are_read_from_disk(cohort, tmp_path):
+    cache = tmp_path / "windows"
+    first, _ = windows_of(cohort, cache)
+    moved = cohort.rename(tmp_path / "elsewhere")
+    write_table(moved, "seganypet", quality="LQ")
+    again, cut = windows_of(moved, cache)
+    assert cut == 0
+    for old, new in zip(first, again, strict=True):
+        assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[: len(content) // 2], lambda content: b"", lambda content: bytes(len(content)),
+     lambda content: b"<html>" * 100],
+    ids=["half a file", "empty", "zeros", "html"],
+)  # fmt: skip
+def test_a_damaged_window_is_cut_again(cohort, tmp_path, damage):
+    cache = tmp_path / "windows"
+    first, _ = windows_of(cohort, cache)
+    for path in cache.glob("*.pt"):
+        path.write_bytes(damage(path.read_bytes()))
+    again, _ = windows_of(cohort, cache)
+    for old, new in zip(first, again, strict=True):
+        assert all(torch.equal(old[name], new[name]) for name in old)
+    bank = WindowBank(DataConfig(cohort=str(cohort / "cohort.csv"), windows_per_case=2), 32, 6.0, cache)
+    assert torch.equal(torch.load(cache / bank.sources[0].file_name, weights_only=True)["suv"], first[0]["suv"])
