@@ -181,7 +181,7 @@ def test_labels_of_a_ct_that_was_moved_since_are_read_by_moving_the_pet_instead(
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.eye(3, dtype=np.uint8)[None].repeat(3, 0), "labels up to 1 and no names .* the folder that holds them"),
+        (np.eye(3, dtype=np.uint8)[None].repeat(3, 0), "labels up to 1 and no names .* give their folder"),
         (np.full((3, 3, 3), 200, np.uint8), "labels up to 200 and no names"),
         (np.full((3, 3, 3), 0.5, np.float32), "expected a label map with integers"),
     ],
