@@ -134,7 +134,6 @@ def show_fused(
     ct: Volume,
     *,
     at_ijk: tuple[int, int, int] | None = None,
-    axes: Sequence[Axes] | None = None,
     vmax: float | None = None,
 ) -> np.ndarray:
     """Draw PET in colour over CT in grey: axial, coronal and sagittal slices through one voxel.
@@ -143,7 +142,6 @@ def show_fused(
         volume: PET on any grid.
         ct: CT in HU; resampled to the grid of `volume` if it lies on another.
         at_ijk: Voxel of `volume` to cut through; default: its middle.
-        axes: Three axes to draw in; default: a new figure with a colour bar.
         vmax: Brightest intensity of the PET, with the defaults of `show_mip`.
 
     Returns:
@@ -159,8 +157,7 @@ def show_fused(
         ct = resample_to(ct, volume)
     if at_ijk is None:
         at_ijk = tuple(size // 2 for size in volume.shape)
-    own_figure = axes is None
-    axes = show_slices(ct, at_ijk=at_ijk, axes=_three_axes(volume) if own_figure else axes)
+    axes = show_slices(ct, at_ijk=at_ijk, axes=_three_axes(volume))
     at_ras, pet, spacing = ijk_to_ras(at_ijk, volume), to_ras(volume.data, volume), ras_spacing(volume)
     lowest, highest = usual_intensity_range(volume.data, volume.unit)
     highest = highest if vmax is None else vmax
@@ -173,8 +170,7 @@ def show_fused(
             interpolation="nearest",
         )  # fmt: skip
         ax.set(xlim=(extent[1], 0), ylim=(0, extent[3]))
-    if own_figure:
-        _colour_bar(axes, image, volume)
+    _colour_bar(axes, image, volume)
     return axes
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seganypet.errors import GeometryError, SegAnyPETError, UnitError
+from seganypet.errors import GeometryError, UnitError
 from seganypet.pet.volume import Volume, check_affine
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ GRID_MM = 4.0  # both scans are averaged to voxels of about this size: a PET hol
 LEVELS = ((4, 12.0), (2, 6.0), (1, 0.0))  # shrink factor, and sigma of smoothing in mm
 BINS = 48
 SAMPLES = 50_000  # points compared at each resolution
+SEED = 1  # of their choice; SimpleITK seeds 0 from the clock
 MIN_OVERLAP = 0.1
 
 
-def register_rigid(moving: Volume, fixed: Volume, *, seed: int = 0) -> np.ndarray:
+def register_rigid(moving: Volume, fixed: Volume) -> np.ndarray:
     """Find the rotation and translation that align a CT with a PET.
 
     Gradient descent on Mattes' mutual information over three resolutions, starting from the pose in the files. It
@@ -40,14 +41,12 @@ def register_rigid(moving: Volume, fixed: Volume, *, seed: int = 0) -> np.ndarra
     Args:
         moving: CT, in HU, on any grid.
         fixed: PET, in SUVbw or Bq/mL, on any grid.
-        seed: Seed of the choice of voxels at which the two are compared, at least 0.
 
     Returns:
         Rotation and translation that map points of `fixed` to points of `moving`, shape (4, 4), RAS+ mm. The same
-        input and seed give the same bits on one machine: it runs on one thread.
+        input gives the same bits on one machine: it runs on one thread.
 
     Raises:
-        SegAnyPETError: `seed` is negative.
         UnitError: `moving` is not in HU, or `fixed` is.
         GeometryError: A scan is constant; the scans overlap by less than a tenth of the smaller one; or no transform
             was found that keeps them overlapping.
@@ -57,8 +56,6 @@ def register_rigid(moving: Volume, fixed: Volume, *, seed: int = 0) -> np.ndarra
     """
     import SimpleITK as sitk
 
-    if seed < 0:
-        raise SegAnyPETError(f"register_rigid: seed={seed}; expected an integer of at least 0.")
     _check(moving, fixed)
     pet, ct = _image(fixed, _pet_contrast(fixed)), _image(moving, np.clip(moving.data, *HU_RANGE))
     pose = sitk.Euler3DTransform()
@@ -67,7 +64,7 @@ def register_rigid(moving: Volume, fixed: Volume, *, seed: int = 0) -> np.ndarra
     # The order of sums, and with it their last bits, depends on the number of threads; the metric asks the global one.
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
-        _method(pet, pose, seed).Execute(pet, ct)
+        _method(pet, pose).Execute(pet, ct)
     except RuntimeError as error:
         raise GeometryError(
             f"{moving.source} could not be registered to {fixed.source}: {str(error).strip().splitlines()[-1]} Do both "
@@ -107,9 +104,7 @@ def apply_transform(volume: Volume, transform: np.ndarray) -> Volume:
 moved = apply_transform  # its name in older notebooks
 
 
-def _method(
-    fixed: "SimpleITK.Image", pose: "SimpleITK.Euler3DTransform", seed: int
-) -> "SimpleITK.ImageRegistrationMethod":
+def _method(fixed: "SimpleITK.Image", pose: "SimpleITK.Euler3DTransform") -> "SimpleITK.ImageRegistrationMethod":
     import SimpleITK as sitk
 
     method = sitk.ImageRegistrationMethod()
@@ -119,7 +114,7 @@ def _method(
     method.SetMetricSamplingStrategy(method.RANDOM)
     voxels = fixed.GetNumberOfPixels()
     fractions = [min(1.0, SAMPLES * factor**3 / voxels) for factor, _ in LEVELS]
-    method.SetMetricSamplingPercentagePerLevel(fractions, seed + 1)  # SimpleITK seeds 0 from the clock
+    method.SetMetricSamplingPercentagePerLevel(fractions, SEED)
     method.MetricUseMovingImageGradientFilterOff()  # gradients at the points compared, not everywhere
     method.SetShrinkFactorsPerLevel([factor for factor, _ in LEVELS])
     method.SetSmoothingSigmasPerLevel([sigma_mm for _, sigma_mm in LEVELS])

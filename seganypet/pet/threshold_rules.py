@@ -66,7 +66,7 @@ class ThresholdRule:
             return cls()
         if found := _RULE.fullmatch(str(name)):
             percent, suvbw, from_hottest = found.groups()
-            return cls(percent and float(percent), suvbw and float(suvbw), bool(from_hottest))
+            return cls(float(percent) if percent else None, float(suvbw) if suvbw else None, bool(from_hottest))
         if (current := current_rule_name(str(name))) != name:
             raise VolumeError(f"threshold rule {name!r}: expected {current!r}, as it is now written.")
         raise VolumeError(
@@ -93,8 +93,12 @@ class ThresholdRule:
         return f"at least {self.percent:.15g} % of its SUVmax"
 
     def lowest(self, suv_max: float) -> float:
-        """The lowest intensity that counts where the largest is `suv_max`; not defined for "band"."""
-        return self.suvbw if self.percent is None else self.percent / 100 * suv_max
+        """The lowest intensity that counts where the largest is `suv_max`; VolumeError for "band", which has none."""
+        if self.percent is not None:
+            return self.percent / 100 * suv_max
+        if self.suvbw is not None:
+            return self.suvbw
+        raise VolumeError("the rule 'band' has no lowest intensity of its own; it depends on the click.")
 
 
 def current_rule_name(name: str) -> str:

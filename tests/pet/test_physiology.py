@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 from conftest import oblique
+from pet_scene import GRIDS, SHAPE, SPACING, positions_mm, scene
 from scipy.ndimage import gaussian_filter
 
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError, VolumeError
@@ -25,29 +26,10 @@ from seganypet.phantom.patient import TISSUES
 from seganypet.prompting.suggest import background_clicks  # fmt: skip
 from seganypet.prompting.thresholds import ThresholdSession
 
-SHAPE = (40, 30, 46)
-SPACING = (4.07, 4.07, 3.0)
-GRIDS = {"left-handed": oblique(SPACING, left_handed=True), "right-handed": oblique(SPACING)}
-
-
-def _scene(*blobs, affine=GRIDS["left-handed"], shape=SHAPE):
-    """PET of Gaussian blobs (SUV, centre in mm from the grid's middle, sigma in mm), and each blob alone."""
-    places = _places(affine, shape)
-    alone = [
-        suv * np.exp(-((places - np.array(centre)) ** 2).sum(axis=-1) / (2 * sigma**2)) for suv, centre, sigma in blobs
-    ]
-    return Volume(sum(alone), affine, "SUVbw", "scan 4"), alone
-
-
-def _places(affine, shape):
-    """Place of every voxel in mm from the grid's middle, (I, J, K, 3)."""
-    ijk = np.moveaxis(np.indices(shape), 0, -1) - (np.array(shape) - 1) / 2
-    return ijk @ affine[:3, :3].T
-
 
 def _bladder_and_lesion(affine=GRIDS["left-handed"]):
     """A bladder (drawn at half its maximum) that touches a lesion; both alone."""
-    volume, (bladder, lesion) = _scene((20.0, (-15, 0, 0), 9.0), (10.0, (11, 4, 5), 6.0), affine=affine)
+    volume, (bladder, lesion) = scene((20.0, (-15, 0, 0), 9.0), (10.0, (11, 4, 5), 6.0), affine=affine)
     return volume, bladder >= 10, bladder, lesion
 
 
@@ -125,7 +107,7 @@ def test_the_lesion_survives_noise_and_the_noise_of_the_organ_goes():
 
 def test_what_hangs_on_an_organ_without_a_peak_stays_where_no_spill_reaches():
     """A tail of falling uptake, 60 mm long: 10 mm of it may be spill."""
-    places = _places(GRIDS["left-handed"], SHAPE)
+    places = positions_mm(GRIDS["left-handed"], SHAPE)
     x = places[..., 0] + 30
     across = np.hypot(places[..., 1], places[..., 2])
     volume = Volume((20 - 0.2 * np.abs(x)) * np.exp(-(across**2) / 200), GRIDS["left-handed"], "SUVbw")
@@ -137,7 +119,7 @@ def test_what_hangs_on_an_organ_without_a_peak_stays_where_no_spill_reaches():
 
 
 def test_pieces_far_from_organs_are_left_alone():
-    volume, (_, lesion) = _scene((20.0, (-40, 0, 0), 8.0), (10.0, (45, 0, 0), 6.0))
+    volume, (_, lesion) = scene((20.0, (-40, 0, 0), 8.0), (10.0, (45, 0, 0), 6.0))
     kept = without_physiology(volume, volume.data >= 4, volume.data >= 12)
     np.testing.assert_array_equal(kept, lesion >= 4)
 
@@ -200,7 +182,7 @@ def test_each_voxel_belongs_to_the_peak_that_a_walk_uphill_reaches(monkeypatch):
 @pytest.mark.parametrize(("apart_mm", "number"), [(16.0, 1), (17.0, 1), (19.0, 2), (26.0, 2)])
 def test_two_peaks_are_one_unless_a_dip_of_a_tenth_parts_them(apart_mm, number):
     """Sigma 7 mm, smoothed 7.28: by two Gaussians' sum the saddle is 0.93 of the peak at 17 mm, 0.82 at 19."""
-    volume, (left, right) = _scene(
+    volume, (left, right) = scene(
         (10.0, (-apart_mm / 2, 0, 0), 7.0), (10.0, (apart_mm / 2, 0, 0), 7.0),
         affine=np.diag([-2.0, 2.0, 2.0, 1.0]), shape=(45, 24, 24),
     )  # fmt: skip
@@ -238,7 +220,7 @@ def test_false_alarms_of_suv_4_fall_in_phantoms_and_lesions_stay(seed, kind):
 
 def test_background_clicks_lie_deep_in_the_hot_pieces_hottest_first():
     blobs = ((8.0, (-50, 0, -20), 7.0), (20.0, (0, 10, 30), 9.0), (12.0, (45, -10, 0), 8.0), (3.0, (0, -20, -40), 8.0))
-    volume, alone = _scene(*blobs)
+    volume, alone = scene(*blobs)
     organs = np.any([blob >= 2 for blob in alone], axis=0)
     clicks = background_clicks(volume, organs)
     assert [click.foreground for click in clicks] == [False] * 3

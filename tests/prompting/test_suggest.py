@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pet.test_physiology import GRIDS, SHAPE, _scene
+from pet_scene import GRIDS, SHAPE, scene
 
 from seganypet.errors import ClickError, GeometryError, UnitError, VolumeError
 from seganypet.pet.physiology import physiological_mask
@@ -26,7 +26,7 @@ def distance_mm(volume, candidate, blob):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_hottest_spot_comes_first_and_organs_and_segmented_ones_never(grid):
-    volume, alone = _scene(ORGAN, MILD, HOT, COLD, affine=GRIDS[grid])
+    volume, alone = scene(ORGAN, MILD, HOT, COLD, affine=GRIDS[grid])
     organs = alone[0] >= 10
     everything = find_candidates(volume)
     assert [distance_mm(volume, one, blob) < 4.1 for one, blob in zip(everything, (ORGAN, HOT, MILD), strict=True)]
@@ -38,7 +38,7 @@ def test_the_hottest_spot_comes_first_and_organs_and_segmented_ones_never(grid):
 
 
 def test_a_candidate_tells_what_it_is():
-    volume, alone = _scene(MILD)
+    volume, alone = scene(MILD)
     candidate = suggest_click(volume, threshold=3.0)
     assert candidate.suv_max == pytest.approx(volume.data.max())
     assert candidate.volume_ml == pytest.approx(np.count_nonzero(alone[0] >= 3) * volume.voxel_volume_ml)
@@ -47,7 +47,7 @@ def test_a_candidate_tells_what_it_is():
 
 
 def test_what_a_person_said_no_to_is_not_suggested_again():
-    volume, _ = _scene(MILD, HOT)
+    volume, _ = scene(MILD, HOT)
     hottest = suggest_click(volume)
     following = suggest_click(volume, rejected=[hottest.ijk])
     assert distance_mm(volume, hottest, HOT) < 4.1 and distance_mm(volume, following, MILD) < 4.1
@@ -56,21 +56,21 @@ def test_what_a_person_said_no_to_is_not_suggested_again():
 
 def test_the_edge_of_a_segmented_lesion_is_no_candidate_but_its_neighbour_is():
     touching = (11.0, (22, 10, -30), 6.0)
-    volume, alone = _scene(HOT, touching)
+    volume, alone = scene(HOT, touching)
     drawn_too_small = alone[0] >= 8
     left = find_candidates(volume, drawn_too_small)
     assert len(left) == 1 and distance_mm(volume, left[0], touching) < 5
 
 
 def test_small_spots_and_long_lists_are_cut():
-    volume, alone = _scene(MILD, HOT)
+    volume, alone = scene(MILD, HOT)
     size_ml = np.count_nonzero(alone[0] >= 4) * volume.voxel_volume_ml
     assert len(find_candidates(volume, min_volume_ml=size_ml + 0.01)) == 1
     assert len(find_candidates(volume, most=1)) == 1 and find_candidates(volume, most=0) == []
 
 
 def test_clicking_every_suggestion_ends_with_nothing_left():
-    volume, alone = _scene(ORGAN, MILD, HOT)
+    volume, alone = scene(ORGAN, MILD, HOT)
     session = ThresholdSession(volume, "SUV>=4")
     for number in range(5):
         candidate = suggest_click(volume, session.masks, alone[0] >= 10)
@@ -91,7 +91,7 @@ def test_in_a_phantom_suggestions_are_mostly_lesions():
 
 
 def test_hot_mask_counts_voxels_from_the_threshold_on():
-    volume, _ = _scene(HOT)
+    volume, _ = scene(HOT)
     np.testing.assert_array_equal(hot_mask(volume, 4.0), volume.data >= 4)
     np.testing.assert_array_equal(hot_mask(volume, Threshold(2.5, "liver")), volume.data >= 2.5)
     for bad in (0.0, -1.0, np.nan, "4"):
@@ -102,7 +102,7 @@ def test_hot_mask_counts_voxels_from_the_threshold_on():
 
 
 def test_bad_input_is_refused_by_name():
-    volume, alone = _scene(HOT)
+    volume, alone = scene(HOT)
     with pytest.raises(GeometryError, match="segmented of shape"):
         suggest_click(volume, alone[0][1:] > 4)
     with pytest.raises(VolumeError, match="segmented 'tumour'"):
