@@ -1,7 +1,7 @@
 """The app: pick a sample case or upload a scan, then click. notebooks/app.py is all of its page.
 
 Whatever the page can do is a method here, so a script opens the same scans without a browser. Each page has a kernel
-and so an `App` of its own; nothing is shared between them. `python -m seganypet.widgets.serve` serves it.
+and so an `App` of its own; nothing is shared between them. `seganypet app` serves it.
 """
 
 import gzip
