@@ -327,4 +327,6 @@ def _refuse_renamed(command: str, options: Sequence[str]) -> None:
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    from tqdm.auto import tqdm
+
+    tqdm.write(f"warning: {message}", file=sys.stderr)  # on a line of its own, above a progress bar
