@@ -7,7 +7,7 @@ prints a summary; PyTorch and the like are imported when it runs. The four studi
 import inspect
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -161,7 +161,8 @@ def annotate(
     """
     from seganypet.widgets.serve import serve, write_annotation_notebook
 
-    options = {"annotator": annotator, "quality": quality, "refine": refine} | ({"targets": targets} if targets else {})
+    options: dict[str, Any] = {"annotator": annotator, "quality": quality, "refine": refine}
+    options |= {"targets": targets} if targets else {}
     annotation = sap.Annotation(sap.Cohort.from_path(cohort), sap.load_model(model), folder, **options)
     print_table(annotation.progress)
     done = len(annotation.cohort) - len(annotation.remaining)
@@ -260,7 +261,7 @@ def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPat
     return 1 if errors else 0
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     command.__name__: command
     for command in (evaluate, lesions, interactive, quantify, train, app, annotate, report, samples, check)
 }
@@ -300,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, options: Sequence[str]) -> int:
     """Parse the options of one subcommand and run it; its help ends with the examples of its docstring."""
-    text, _, _ = inspect.getdoc(COMMANDS[name]).partition("\nArgs:")
+    text, _, _ = _text(COMMANDS[name]).partition("\nArgs:")
     text, _, examples = text.partition("\nExamples:\n")
     try:
         return tyro.cli(COMMANDS[name], prog=f"seganypet {name}", description=text, args=options, config=CONFIG) or 0
@@ -314,8 +315,12 @@ def _overview(words: Sequence[str]) -> int:
     """Help on all subcommands, or the refusal of an unknown one."""
     overview = SubcommandApp()
     for name, command in COMMANDS.items():
-        overview.command(command, name=name, help=command.__doc__.splitlines()[0])
+        overview.command(command, name=name, help=_text(command).splitlines()[0])
     return overview.cli(prog="seganypet", description=DESCRIPTION, args=words, config=CONFIG)
+
+
+def _text(command: Callable[..., Any]) -> str:
+    return inspect.getdoc(command) or ""
 
 
 def _refuse_renamed(command: str, options: Sequence[str]) -> None:

@@ -79,7 +79,7 @@ class Methods:
 
         return named_models(self.models)
 
-    def chosen_rules(self) -> dict[str, tuple[str, ...]]:
+    def chosen_rules(self) -> dict[str, Any]:
         """The keyword argument `rules` of a study; nothing where its default is meant."""
         if self.no_rules and self.rules:
             raise SegAnyPETError("--rules and --no-rules exclude each other; give one of them.")
