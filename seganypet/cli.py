@@ -123,9 +123,9 @@ def app(
         base_url: Prefix of the page's address, behind a proxy.
         server_url: Prefix that the proxy has taken away; as --base-url unless given.
     """
-    from seganypet.widgets.serve import serve
+    from seganypet.widgets.serve import serve_notebook
 
-    serve(notebook, port, base_url, server_url)
+    serve_notebook(notebook, port, base_url, server_url)
 
 
 def annotate(
@@ -159,7 +159,7 @@ def annotate(
         port: Port of the page.
         no_serve: List and write only.
     """
-    from seganypet.widgets.serve import serve, write_annotation_notebook
+    from seganypet.widgets.serve import serve_notebook, write_annotation_notebook
 
     options: dict[str, Any] = {"annotator": annotator, "quality": quality, "refine": refine}
     options |= {"targets": targets} if targets else {}
@@ -170,7 +170,7 @@ def annotate(
     notebook = write_annotation_notebook(folder / "annotate.ipynb", cohort, model, **options)
     print(f"Notebook: {notebook}")
     if not no_serve:
-        serve(notebook, port)
+        serve_notebook(notebook, port)
 
 
 def report(

@@ -38,7 +38,9 @@ sap.AnnotationWidget(annotation)
 """
 
 
-def serve(notebook: str | os.PathLike, port: int = 8866, base_url: str = "/", server_url: str | None = None) -> None:
+def serve_notebook(
+    notebook: str | os.PathLike, port: int = 8866, base_url: str = "/", server_url: str | None = None
+) -> None:
     """Serve a notebook until interrupted.
 
     Args:
