@@ -61,7 +61,7 @@ def train(
     init: OptionalText = None,
     cohort: OptionalPath = None,
     output: Path = Path("runs"),
-    processes: int = 2,
+    processes: int = 4,
     devices: str = "auto",
     num_nodes: int = 1,
     prepare: bool = False,
@@ -74,7 +74,7 @@ def train(
     Examples:
       seganypet train tiny
       seganypet train seganypet/configs/supplement.yaml --cohort cohort.csv
-      seganypet train tiny --set name=mine --set optimiser.learning_rate=1e-3
+      seganypet train tiny --set name=mine --set learning_rate=5e-4 --set data.lq=100
 
     Args:
         config: Configuration (YAML): a path, or the name of one in the package, such as tiny.
@@ -82,24 +82,21 @@ def train(
         init: Name or path of the weights to start from.
         cohort: Cohort table to train on.
         output: Folder of everything that is written.
-        processes: Number of processes that cut training windows.
+        processes: Number of processes that cut training windows, and that load samples for each GPU.
         devices: Number of devices on each machine, or auto.
         num_nodes: Number of machines, under torchrun.
         prepare: Only cut the training windows, for instance before many devices would wait for them.
     """
     from seganypet.training.config import load_config
-    from seganypet.training.loop import initial_model, open_fabric
-    from seganypet.training.samples import WindowBank
+    from seganypet.training.loop import prepare as cut_windows
 
     given = [f"{key}={value}" for key, value in (("init", init), ("data.cohort", cohort)) if value is not None]
     in_package = CONFIGS / f"{config}.yaml"
     settings = load_config(in_package if in_package.is_file() else config, overrides=[*overrides, *given])
     if prepare:
-        shape = initial_model(settings).config
-        bank = WindowBank(settings.data, shape.window_size, shape.spacing_mm, output / "windows")
-        print(f"{len(bank)} windows; {bank.fill(processes)}")
+        print(f"{cut_windows(settings, output, processes=processes)} windows")
         return
-    sap.train(settings, output, processes=processes, fabric=open_fabric(settings, devices, num_nodes))
+    sap.train(settings, output, processes=processes, devices=devices, num_nodes=num_nodes)
     print(f"Weights: {output / settings.name}.safetensors. Log: {output / settings.name}.csv.")
 
 
@@ -222,7 +219,7 @@ def samples(
         folder: Folder of the samples; the user's cache unless given.
     """
     if action == "list":
-        print_table(sap.samples.listed()[["name", "size_mb", "how", "licence", "what"]])
+        print_table(sap.samples.list_samples()[["name", "size_mb", "how", "licence", "what"]])
         return
     if not names:
         raise SegAnyPETError("samples fetch: no name given; `seganypet samples list` shows them.")

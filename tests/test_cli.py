@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -14,6 +15,7 @@ from typing import get_args, get_type_hints
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
+from tqdm.auto import tqdm
 
 import seganypet as sap
 from seganypet import cli
@@ -232,17 +234,33 @@ def cohort_of_one(folder: Path, pet: bytes | None = None) -> Path:
     return folder / "autopet"
 
 
-def test_failed_cases_are_named(tmp_path: Path, capsys):
+def test_failed_cases_are_named_and_nothing_but_failures_is_an_error(tmp_path: Path, capsys):
     cohort = cohort_of_one(tmp_path, pet=b"no scan")
-    output = ["--clicks", "1", "--rules", "41% SUVmax", "--output"]
-    assert main(["evaluate", str(cohort), *output, str(tmp_path / "results.csv")]) == 0
-    said = capsys.readouterr().out
-    assert "failed: case PETCT_0123_01-01-2001-NA-PET-CT, 41% SUVmax, (whole case): VolumeError" in said
-    assert "--retry-failed" in said
-    assert main(["interactive", str(cohort), "--rules", "41% SUVmax", "--output", str(tmp_path / "i.csv")]) == 2
-    said = capsys.readouterr().err
-    assert re.search(r"[\r\n]warning: case PETCT.* is left out: .*\n", said)  # not behind the progress bar
-    assert said.endswith("\nerror: no case could be analysed; the warnings say why.\n")
+    table = tmp_path / "cohort.csv"
+    cases = [*sap.Cohort.from_path(cohort), sap.Cohort.from_csv(SAMPLES / "cohort.csv")["phantom_internal_9000"]]
+    sap.Cohort(cases).to_csv(table)
+    name, options = "PETCT_0123_01-01-2001-NA-PET-CT", ["--rules", "41% SUVmax"]
+    for study, *more in (("evaluate", *options, "--targets", "lesions"), ("quantify",), ("interactive", *options)):
+        output = tmp_path / f"{study}.csv"
+        assert main([study, str(table), *more, "--output", str(output)]) == 0
+        said = capsys.readouterr().out
+        assert re.search(rf"^failed: case {name}.*: VolumeError: ", said, re.MULTILINE) and "--retry-failed" in said
+        assert set(pd.read_csv(output)["case"]) == {name, "phantom_internal_9000"}
+        assert main([study, str(cohort), *more, "--output", str(tmp_path / "all_failed.csv")]) == 2
+        assert re.search(r"^error: no case could be analysed: VolumeError: .*all_failed.csv\.$", capsys.readouterr().err,
+                         re.MULTILINE)  # fmt: skip
+        (tmp_path / "all_failed.csv").unlink()
+
+
+def test_warnings_stand_on_lines_of_their_own(monkeypatch, capsys):
+    def warned() -> None:
+        """Warn while a progress bar is shown."""
+        for _ in tqdm(range(2)):
+            warnings.warn("a case has no page.", stacklevel=1)
+
+    monkeypatch.setitem(cli.COMMANDS, "evaluate", warned)
+    assert main(["evaluate"]) == 0
+    assert re.search(r"[\r\n]warning: a case has no page\.\n", capsys.readouterr().err)
 
 
 def test_lesions_writes_table_and_pages_and_prints_means(tmp_path: Path, capsys):

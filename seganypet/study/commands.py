@@ -137,18 +137,12 @@ def evaluate(
         study.cases(), methods.named(), clicks, targets=targets or None, protocol=protocol, first=first, then=then,
         seed=seed, seconds_per_click=seconds_per_click, output=output, **methods.chosen_rules(), **study.engine(),
     )  # fmt: skip
-    if results.empty:
-        raise SegAnyPETError(f"{study.cohort}: no case has any of the targets asked for.")
+    _check_failures(results, output)
     summary = sap.summarise(results, sorted({1, 3, 5, int(results["click"].max())}))
     shown = [  # columns that fit a terminal
         name for name in summary if not name.startswith(("auc_", "noc85_")) or name.endswith(("relative", "failures"))
     ]
     print_table(summary[shown])
-    failed = results[results["error"].notna()].drop_duplicates(["case", "model", "target"])
-    for row in failed.head(5).to_dict("records"):
-        print(f"failed: case {row['case']}, {row['model']}, {row['target']}: {row['error']}")
-    if len(failed):
-        print(f"{len(failed)} targets failed; the column error says why, and --retry-failed tries them again.")
 
 
 def lesions(
@@ -194,7 +188,7 @@ def lesions(
         min_volume_ml=min_volume_ml, totalsegmentator=totalsegmentator, output=output, reports=reports,
         **methods.chosen_rules(), **study.engine(),
     )  # fmt: skip
-    _refuse_empty(table)
+    _check_failures(table, output)
     print_table(sap.summarise_tumours(table))
 
 
@@ -228,7 +222,7 @@ def interactive(
         study.cases(), methods.named(), click_files, objects=objects, seed=seed, output=output,
         **methods.chosen_rules(), **study.engine(),
     )  # fmt: skip
-    _refuse_empty(table)
+    _check_failures(table, output)
     print_table(summarise_interactive(table))
 
 
@@ -253,7 +247,7 @@ def quantify(
         output: Table (CSV) that rows are appended to.
     """
     table = sap.quantify_cohort(study.cases(), threshold=threshold, peak=peak, output=output, **study.engine())
-    _refuse_empty(table)
+    _check_failures(table, output)
     # Single lesions are numbered in each case: lesion_01 of one has nothing to do with that of another.
     table = table.assign(object=table["object"].where(table["kind"] != "lesion", "each lesion"))
     medians = table.pivot_table("value", ["kind", "object"], "quantity", "median", sort=False).round(2)
@@ -261,9 +255,19 @@ def quantify(
     print_table(medians.reset_index())
 
 
-def _refuse_empty(table: "pd.DataFrame") -> None:
-    if table.empty:
-        raise SegAnyPETError("no case could be analysed; the warnings say why.")
+def _check_failures(table: "pd.DataFrame", output: Path) -> None:
+    """Say what failed; SegAnyPETError if nothing else is left."""
+    failed = table[table["error"].notna()] if "error" in table else table[:0]
+    if len(table) == len(failed):
+        reason = f": {failed['error'].iloc[0]}" if len(failed) else ""
+        raise SegAnyPETError(f"no case could be analysed{reason}; see the warnings, and the column error of {output}.")
+    keys = [name for name in ("case", "model", "target") if name in table]
+    failed = failed.drop_duplicates(keys)
+    for row in failed.head(5).to_dict("records"):
+        what = ", ".join(row[name] for name in keys if isinstance(row[name], str) and row[name])
+        print(f"failed: case {what}: {row['error']}")
+    if len(failed):
+        print(f"{len(failed)} failed; the column error says why, and --retry-failed tries again.")
 
 
 def print_table(table: "pd.DataFrame") -> None:
