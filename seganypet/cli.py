@@ -312,7 +312,7 @@ def _overview(words: Sequence[str]) -> int:
     """Help on all subcommands, or the refusal of an unknown one."""
     overview = SubcommandApp()
     for name, command in COMMANDS.items():
-        overview.command(command, name=name, help=_text(command).splitlines()[0])
+        overview.command(name=name, help=_text(command).splitlines()[0])(command)
     return overview.cli(prog="seganypet", description=DESCRIPTION, args=words, config=CONFIG)
 
 
