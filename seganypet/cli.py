@@ -30,6 +30,7 @@ from seganypet.study.commands import (
     OptionalText,
     Texts,
     evaluate,
+    in_folder,
     interactive,
     lesions,
     print_table,
@@ -199,7 +200,7 @@ def report(
     network = sap.load_model(model or recorded.model.get("name", "tiny"))
     session = type(open_session(network, volume)).replay(network, volume, journal)
     lesions = None if truth is None else sap.load_labels(truth, like=volume) > 0
-    print(f"Page: {sap.write_report(output, session, title=title, truth=lesions)}")
+    print(f"Page: {sap.write_report(in_folder(output), session, title=title, truth=lesions)}")
 
 
 def samples(
@@ -253,7 +254,7 @@ def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPat
     if output is not None:
         from seganypet._files import replace_atomically
 
-        with replace_atomically(output) as temporary:
+        with replace_atomically(in_folder(output)) as temporary:
             problems.to_csv(temporary, index=False)
     return 1 if errors else 0
 

@@ -283,7 +283,7 @@ def test_interactive_writes_eleven_steps_and_prints_areas(tmp_path: Path, capsys
 
 
 def test_quantify_writes_every_organ_and_prints_medians(tmp_path: Path, capsys):
-    output = tmp_path / "quantities.csv"
+    output = tmp_path / "out" / "quantities.csv"  # a folder that is not there yet
     assert main(["quantify", *ONE_CASE, "--threshold", "41% SUVmax", "--output", str(output)]) == 0
     table, said = pd.read_csv(output), capsys.readouterr().out
     assert table["case"].unique().tolist() == ["phantom_internal_9000"]
@@ -293,7 +293,7 @@ def test_quantify_writes_every_organ_and_prints_medians(tmp_path: Path, capsys):
 
 
 def test_report_replays_a_journal_with_the_network_that_it_names(tmp_path: Path, capsys):
-    page, sample = tmp_path / "page.html", SAMPLES / "phantom_internal_9000"
+    page, sample = tmp_path / "out" / "page.html", SAMPLES / "phantom_internal_9000"
     journal = REPOSITORY / "notebooks" / "quickstart_clicks.json"
     assert main(["report", str(sample / "SUV.nii.gz"), "--journal", str(journal), "--output", str(page)]) == 0
     assert capsys.readouterr().out == f"Page: {page}\n"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 import seganypet as sap
+from seganypet._files import make_folder
 from seganypet.errors import SegAnyPETError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def evaluate(
     """
     results = sap.evaluate(
         study.cases(), methods.named(), clicks, targets=targets or None, protocol=protocol, first=first, then=then,
-        seed=seed, seconds_per_click=seconds_per_click, output=output, **methods.chosen_rules(), **study.engine(),
+        seed=seed, seconds_per_click=seconds_per_click, output=in_folder(output), **methods.chosen_rules(), **study.engine(),
     )  # fmt: skip
     _check_failures(results, output)
     summary = sap.summarise(results, sorted({1, 3, 5, int(results["click"].max())}))
@@ -185,7 +186,7 @@ def lesions(
     table = sap.analyse_tumours(
         study.cases(), methods.named(), clicks=clicks, clicks_at_once=clicks_at_once, promptings=promptings,
         auto_zoom={"both": (False, True), "on": (True,), "off": (False,)}[auto_zoom], thresholds=thresholds,
-        min_volume_ml=min_volume_ml, totalsegmentator=totalsegmentator, output=output, reports=reports,
+        min_volume_ml=min_volume_ml, totalsegmentator=totalsegmentator, output=in_folder(output), reports=reports,
         **methods.chosen_rules(), **study.engine(),
     )  # fmt: skip
     _check_failures(table, output)
@@ -219,7 +220,7 @@ def interactive(
     from seganypet.study.interactive import summarise_interactive
 
     table = sap.evaluate_interactive(
-        study.cases(), methods.named(), click_files, objects=objects, seed=seed, output=output,
+        study.cases(), methods.named(), click_files, objects=objects, seed=seed, output=in_folder(output),
         **methods.chosen_rules(), **study.engine(),
     )  # fmt: skip
     _check_failures(table, output)
@@ -246,7 +247,7 @@ def quantify(
         peak: Where the sphere of SUVpeak may be centred: on any voxel of the mask, or on its hottest.
         output: Table (CSV) that rows are appended to.
     """
-    table = sap.quantify_cohort(study.cases(), threshold=threshold, peak=peak, output=output, **study.engine())
+    table = sap.quantify_cohort(study.cases(), threshold=threshold, peak=peak, output=in_folder(output), **study.engine())
     _check_failures(table, output)
     # Single lesions are numbered in each case: lesion_01 of one has nothing to do with that of another.
     table = table.assign(object=table["object"].where(table["kind"] != "lesion", "each lesion"))
@@ -268,6 +269,12 @@ def _check_failures(table: "pd.DataFrame", output: Path) -> None:
         print(f"failed: case {what}: {row['error']}")
     if len(failed):
         print(f"{len(failed)} failed; the column error says why, and --retry-failed tries again.")
+
+
+def in_folder(path: Path) -> Path:
+    """The same path, in a folder that is made if it is missing."""
+    make_folder(path.parent)
+    return path
 
 
 def print_table(table: "pd.DataFrame") -> None:
