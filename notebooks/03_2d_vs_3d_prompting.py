@@ -448,8 +448,7 @@ print("Right:", answer)
 # owners' licences):
 #
 # ```
-# python -m seganypet.study.evaluation cohort.csv --model sam-vit-b --model medsam-vit-b \
-#     --model sam-med3d --model seganypet-v1 --clicks 5 --baselines \
+# seganypet evaluate cohort.csv --models sam-vit-b medsam-vit-b sam-med3d seganypet-v1 --clicks 5 --no-rules \
 #     --targets liver kidney_left kidney_right heart spleen aorta \
 #     prostate lung_lower_lobe_left lung_lower_lobe_right lung_upper_lobe_left \
 #     lung_upper_lobe_right lung_middle_lobe_right --output table2.csv

@@ -599,7 +599,7 @@ print(f"Right: {my_fpv_ml:.0f} mL; DSC alone would not tell a brain from a blurr
 # owners' licences):
 #
 # ```
-# python -m seganypet.study.lesions FDG-PET-CT-Lesions --model seganypet-v1 --model sam-vit-b \
+# seganypet lesions FDG-PET-CT-Lesions --models seganypet-v1 sam-vit-b \
 #     --clicks 5 --totalsegmentator TotalSegmentator --output tumours.csv --reports reports
 # ```
 #

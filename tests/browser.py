@@ -47,7 +47,7 @@ def serve(what: str, folder: Path, notebook: str) -> Iterator[str]:
         command += [f"--ServerApp.root_dir={folder}", *["--allow-root"] * (os.geteuid() == 0)]
         address, alive = f"http://127.0.0.1:{port}/lab/tree/{notebook}?reset&token={token}", "api"
     else:
-        command = ["seganypet.widgets.serve", notebook, f"--port={port}"]
+        command = ["seganypet", "app", notebook, f"--port={port}"]
         address, alive = f"http://127.0.0.1:{port}/", "static/"  # asking for the page itself would start a kernel
     alive = f"http://127.0.0.1:{port}/{alive}"
     path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests", REPOSITORY / "tests" / "widgets")))

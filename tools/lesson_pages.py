@@ -1,4 +1,4 @@
-"""Write the lessons as pages to read: `python tests/lesson_pages.py out/lessons`, or `make lessons`.
+"""Write the lessons as pages to read: `python tools/lesson_pages.py out/lessons`, or `make lessons`.
 
 Each lesson is run with its own parameters and becomes one HTML file that needs no internet: pictures are inside, and
 formulas are drawn here. Beside them lie the glossary and an index.

@@ -1,4 +1,4 @@
-"""Run a lesson headless: `python tests/run_notebook.py notebooks/00_quickstart.py out`."""
+"""Run a lesson headless: `python tools/run_notebook.py notebooks/00_quickstart.py out`, as in `make demo`."""
 
 import sys
 import tempfile

@@ -1,4 +1,4 @@
-"""Write the student edition of every lesson: `python tests/student_edition.py`, or `make student`.
+"""Write the student edition of every lesson: `python tools/student_edition.py`, or `make student`.
 
 A lesson is a notebook script with exercises: a code cell tagged `solution`, and after it the cell that checks it. In
 the student edition solutions are empty, and checks say "Your turn" where nothing has been answered yet.

@@ -1,6 +1,6 @@
 """The app: pick a sample case or upload a scan, then click. notebooks/app.py is all of its page.
 
-Each page has a kernel and so an `App` of its own; nothing is shared between them. `python -m seganypet.widgets.serve`
+Each page has a kernel and so an `App` of its own; nothing is shared between them. `seganypet app`
 serves it.
 """
 

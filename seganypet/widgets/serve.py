@@ -1,13 +1,14 @@
-"""Serve a notebook as an app, without its code, to browsers on this machine.
+"""Serve a notebook as an app, without its code, to browsers on this machine: `seganypet app`, `seganypet annotate`."""
 
-    python -m seganypet.widgets.serve notebooks/app.ipynb --port=8866
-
-Further options are Voila's, and win over `SERVER`.
-"""
-
-from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+from typing import Any
 
 from traitlets.config import Config
+
+from seganypet._files import make_folder, replace_atomically
+from seganypet.errors import SegAnyPETError
 
 SERVER = {
     "Voila": {
@@ -28,14 +29,73 @@ SERVER = {
     # For browsers that vanish without a word. A kernel whose page is open stays.
     "MappingKernelManager": {"cull_idle_timeout": 3600, "cull_connected": False},
 }
+ANNOTATION_CELL = """\
+import seganypet as sap
+
+cohort = sap.Cohort.from_path({cohort!r})
+annotation = sap.Annotation(cohort, sap.load_model({model!r}), {folder!r}, {options})
+sap.AnnotationWidget(annotation)
+"""
 
 
-def serve(arguments: Sequence[str] | None = None) -> None:
-    """Serve until interrupted; arguments as on the command line."""
-    from voila.app import Voila
+def serve_notebook(
+    notebook: str | os.PathLike, port: int = 8866, base_url: str = "/", server_url: str | None = None
+) -> None:
+    """Serve a notebook until interrupted.
 
-    Voila.launch_instance(arguments, config=Config(SERVER))
+    Args:
+        notebook: An .ipynb file; each page that is opened runs it in a kernel of its own.
+        port: Port on localhost.
+        base_url: Prefix of the page's address, behind a proxy.
+        server_url: Prefix that the proxy has taken away; None: `base_url`.
+
+    Raises:
+        SegAnyPETError: No such notebook, or the extra `notebooks` is not installed.
+    """
+    if not Path(notebook).is_file():
+        raise SegAnyPETError(f"{notebook} does not exist; expected a notebook, such as notebooks/app.ipynb.")
+    try:
+        from voila.app import Voila
+    except ImportError as error:
+        raise SegAnyPETError("pages need the package voila: pip install 'seganypet[notebooks]'.") from error
+
+    options = [f"--port={port}", f"--base_url={base_url}", f"--server_url={server_url or base_url}"]
+    Voila.launch_instance([str(notebook), *options], config=Config(SERVER))
 
 
-if __name__ == "__main__":
-    serve()
+def write_annotation_notebook(path: str | os.PathLike, cohort: str | os.PathLike, model: str, **options: Any) -> Path:
+    """Write a notebook that opens an `AnnotationWidget` on the folder that it lies in.
+
+    Args:
+        path: The notebook.
+        cohort: What `Cohort.from_path` opens.
+        model: Network by name or path.
+        options: Keyword arguments of `Annotation`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        SegAnyPETError: The folder cannot be made or written.
+    """
+    path = Path(path)
+    # The kernel starts in the notebook's folder, wherever the command was given.
+    model = str(Path(model).resolve()) if Path(model).exists() else model
+    said = {key: str(Path(one).resolve()) if isinstance(one, os.PathLike) else one for key, one in options.items()}
+    source = ANNOTATION_CELL.format(
+        cohort=str(Path(cohort).resolve()),
+        model=model,
+        folder=str(path.parent.resolve()),
+        options=", ".join(f"{key}={one!r}" for key, one in said.items() if one is not None),
+    )
+    cell = {"cell_type": "code", "id": "annotate", "metadata": {}, "source": source}
+    content = {
+        "cells": [cell | {"outputs": [], "execution_count": None}],
+        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    make_folder(path.parent)
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path

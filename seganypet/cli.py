@@ -1,0 +1,335 @@
+"""The command `seganypet`, with a subcommand for each study, for training, for the pages, and for data.
+
+Each subcommand is a function: its signature is its command line, its docstring its help. It calls the library and
+prints a summary; PyTorch and the like are imported when it runs. The four studies are in `seganypet.study.commands`.
+"""
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import (
+    DisallowNone,
+    FlagCreatePairsOff,
+    OmitArgPrefixes,
+    Positional,
+    PositionalMetavarFromFieldName,
+    UseAppendAction,
+    arg,
+)
+from tyro.extras import SubcommandApp
+
+import seganypet as sap
+from seganypet.errors import SegAnyPETError
+from seganypet.study.commands import (
+    OptionalPath,
+    OptionalText,
+    Texts,
+    evaluate,
+    in_folder,
+    interactive,
+    lesions,
+    print_table,
+    quantify,
+)
+
+DESCRIPTION = """Promptable segmentation of 3D PET. `seganypet SUBCOMMAND --help` shows options and examples.
+
+For research and teaching. Not a medical device, not for clinical use."""
+CONFIG = (OmitArgPrefixes, FlagCreatePairsOff, DisallowNone, PositionalMetavarFromFieldName)
+CONFIGS = Path(__file__).parent / "configs"
+ERROR, INTERRUPTED = 2, 130  # exit codes; 130 is what shells report of Ctrl-C
+# Options that had another name or meaning before 0.1.0, where, and what to write instead.
+RENAMED = (
+    ("--model", "evaluate lesions interactive", "--models, once, followed by all of them: --models tiny mine=PATH"),
+    ("--baselines", "evaluate", '--rules, as in --rules "41% SUVmax" "SUV>=4"; --no-rules leaves them all out'),
+    ("--rule", "evaluate lesions interactive", '--rules, once, followed by all of them: --rules "41% SUVmax" "SUV>=4"'),
+    ("--rule", "quantify", '--threshold, as in --threshold "41% SUVmax"'),
+    ("--threshold", "lesions", "--thresholds, once, followed by all of them: --thresholds 2.5 4"),
+    ("--prompting", "lesions", "--promptings, once, followed by all; --auto-zoom asks for finer windows"),
+    ("--least-ml", "lesions", "--min-volume-ml"),
+    ("--clicks", "interactive", "--click-files, a folder; --clicks is a number everywhere"),
+)  # fmt: skip
+
+
+def train(
+    config: Positional[str],
+    overrides: UseAppendAction[Annotated[Texts, arg(name="set", metavar="KEY=VALUE")]] = (),
+    init: OptionalText = None,
+    cohort: OptionalPath = None,
+    output: Path = Path("runs"),
+    processes: int = 4,
+    devices: str = "auto",
+    num_nodes: int = 1,
+    prepare: bool = False,
+) -> None:
+    """Train a network, or resume an interrupted run.
+
+    Weights, log, pictures and checkpoint land in OUTPUT; `seganypet.training.config.TrainConfig` describes the keys of
+    a configuration. On several machines, start `torchrun ... -m seganypet train ...`.
+
+    Examples:
+      seganypet train tiny
+      seganypet train seganypet/configs/supplement.yaml --cohort cohort.csv
+      seganypet train tiny --set name=mine --set learning_rate=5e-4 --set data.lq=100
+
+    Args:
+        config: Configuration (YAML): a path, or the name of one in the package, such as tiny.
+        overrides: A key of the configuration and its new value; may be given several times.
+        init: Name or path of the weights to start from.
+        cohort: Cohort table to train on.
+        output: Folder of everything that is written.
+        processes: Number of processes that cut training windows, and that load samples for each GPU.
+        devices: Number of devices on each machine, or auto.
+        num_nodes: Number of machines, under torchrun.
+        prepare: Only cut the training windows, for instance before many devices would wait for them.
+    """
+    from seganypet.training.config import load_config
+    from seganypet.training.loop import prepare as cut_windows
+
+    given = [f"{key}={value}" for key, value in (("init", init), ("data.cohort", cohort)) if value is not None]
+    in_package = CONFIGS / f"{config}.yaml"
+    settings = load_config(in_package if in_package.is_file() else config, overrides=[*overrides, *given])
+    if prepare:
+        print(f"{cut_windows(settings, output, processes=processes)} windows")
+        return
+    sap.train(settings, output, processes=processes, devices=devices, num_nodes=num_nodes)
+    print(f"Weights: {output / settings.name}.safetensors. Log: {output / settings.name}.csv.")
+
+
+def app(
+    notebook: Positional[Path] = Path("notebooks/app.ipynb"),
+    port: int = 8866,
+    base_url: str = "/",
+    server_url: OptionalText = None,
+) -> None:
+    """Serve a notebook as a page without code to the browsers of this machine, until interrupted.
+
+    The server listens on localhost only and knows no passwords; the README says how to put it behind JupyterHub.
+
+    Examples:
+      seganypet app
+      seganypet app notebooks/app.ipynb --port 9000
+
+    Args:
+        notebook: The page; notebooks/app.ipynb opens samples and uploads, and takes clicks.
+        port: Port of the page.
+        base_url: Prefix of the page's address, behind a proxy.
+        server_url: Prefix that the proxy has taken away; as --base-url unless given.
+    """
+    from seganypet.widgets.serve import serve_notebook
+
+    serve_notebook(notebook, port, base_url, server_url)
+
+
+def annotate(
+    cohort: Positional[Path],
+    folder: Positional[Path],
+    annotator: str,
+    model: str = "tiny-base",
+    quality: Annotated[Literal["LQ", "HQ"] | None, arg(help_behavior_hint="")] = None,
+    targets: Texts = (),
+    refine: OptionalPath = None,
+    port: int = 8866,
+    no_serve: bool = False,
+) -> None:
+    """Annotate a cohort: list what is done, write FOLDER/annotate.ipynb, and serve it to the browsers of this machine.
+
+    The model proposes, a person corrects, and every click is saved. The notebook also opens in JupyterLab.
+
+    Examples:
+      seganypet annotate data_samples/cohort.csv junior --annotator "J. Junior"
+      seganypet annotate junior/cohort.csv senior --annotator "S. Senior" --refine junior
+      seganypet annotate data_samples/cohort.csv junior --annotator "J. Junior" --no-serve
+
+    Args:
+        cohort: Cohort table (CSV), AutoPET tree or nnU-Net folder.
+        folder: Folder of masks, tables and progress, which belongs to one annotator.
+        annotator: Name of the person.
+        model: 3D network that proposes, by name or path.
+        quality: Quality of the labels; HQ if something is refined, else LQ, unless given.
+        targets: What is to be drawn: organs, "lesions" (one object) or "lesion" (each by itself). All unless given.
+        refine: Folder of an earlier annotation, whose finished cases are the starting point.
+        port: Port of the page.
+        no_serve: List and write only.
+    """
+    from seganypet.widgets.serve import serve_notebook, write_annotation_notebook
+
+    options: dict[str, Any] = {"annotator": annotator, "quality": quality, "refine": refine}
+    options |= {"targets": targets} if targets else {}
+    annotation = sap.Annotation(sap.Cohort.from_path(cohort), sap.load_model(model), folder, **options)
+    print_table(annotation.progress)
+    done = len(annotation.cohort) - len(annotation.remaining)
+    print(f"{done} of {len(annotation.cohort)} cases are done.")
+    notebook = write_annotation_notebook(folder / "annotate.ipynb", cohort, model, **options)
+    print(f"Notebook: {notebook}")
+    if not no_serve:
+        serve_notebook(notebook, port)
+
+
+def report(
+    scan: Positional[Path],
+    journal: Path,
+    output: Path = Path("report.html"),
+    model: OptionalText = None,
+    truth: OptionalPath = None,
+    title: OptionalText = None,
+) -> None:
+    """Replay a journal of clicks on its scan, and write one self-contained page: pictures, quantities, clicks, origin.
+
+    Examples:
+      seganypet report SUV.nii.gz --journal clicks.json --output page.html
+      seganypet report PET_AC/ --journal clicks.json --model runs/mine.safetensors --truth SEG.nii.gz
+
+    Args:
+        scan: PET scan: NIfTI, or a folder of DICOM files.
+        journal: Clicks, as a session or the page saved them.
+        output: The page (HTML).
+        model: Network that was clicked, by name or path; the one that the journal names unless given.
+        truth: Mask or label map of the true lesions (NIfTI), drawn and scored beside.
+        title: Title of the page; the scan's file name unless given.
+    """
+    from seganypet.study.methods import open_session
+
+    recorded = sap.Journal.load(journal)
+    volume = sap.load_dicom(scan) if scan.is_dir() else sap.load_volume(scan, unit=recorded.volume.get("unit"))
+    network = sap.load_model(model or recorded.model.get("name", "tiny"))
+    session = type(open_session(network, volume)).replay(network, volume, journal)
+    lesions = None if truth is None else sap.load_labels(truth, like=volume) > 0
+    print(f"Page: {sap.write_report(in_folder(output), session, title=title, truth=lesions)}")
+
+
+def samples(
+    action: Positional[Literal["list", "fetch"]],
+    names: Positional[Texts] = (),
+    folder: OptionalPath = None,
+) -> None:
+    """List public real scans, or fetch some and check them.
+
+    Examples:
+      seganypet samples list
+      seganypet samples fetch STS_002 STS_003
+
+    Args:
+        action: "list" shows name, size, licence and content; "fetch" downloads once and checks the SHA-256.
+        names: Names of the samples to fetch.
+        folder: Folder of the samples; the user's cache unless given.
+    """
+    if action == "list":
+        print_table(sap.samples.list_samples()[["name", "size_mb", "how", "licence", "what"]])
+        return
+    if not names:
+        raise SegAnyPETError("samples fetch: no name given; `seganypet samples list` shows them.")
+    for name in names:
+        print(sap.samples.fetch(name, folder))
+
+
+def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPath = None) -> int:
+    """List everything that is wrong with a cohort: missing or damaged files, other grids, wrong units, strange labels.
+
+    The exit code is 1 if a case cannot be used as it is; warnings alone leave it at 0.
+
+    Examples:
+      seganypet check cohort.csv
+      seganypet check FDG-PET-CT-Lesions --no-voxels --output problems.csv
+
+    Args:
+        cohort: Cohort table (CSV), AutoPET tree or nnU-Net folder.
+        no_voxels: Read headers only: milliseconds a case, but units and labels are not checked.
+        output: Table (CSV) of the problems.
+    """
+    if cohort.is_file():
+        problems = sap.Cohort.validate_csv(cohort, voxels=not no_voxels)
+    else:
+        problems = sap.Cohort.from_path(cohort).validate(voxels=not no_voxels)
+    for row in problems.to_dict("records"):
+        where = f"case {row['case']}: " if row["case"] else ""
+        print(f"{row['severity']}: {where}{row['message']}")
+    errors = int((problems["severity"] == "error").sum())
+    print(f"{errors} errors, {len(problems) - errors} warnings.")
+    if output is not None:
+        from seganypet._files import replace_atomically
+
+        with replace_atomically(in_folder(output)) as temporary:
+            problems.to_csv(temporary, index=False)
+    return 1 if errors else 0
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    command.__name__: command
+    for command in (evaluate, lesions, interactive, quantify, train, app, annotate, report, samples, check)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        arguments: Words of the command line; those of this process unless given.
+
+    Returns:
+        Exit code: 0; 1 if `check` found errors; 2 after an error of this package, which is printed without traceback;
+        130 after Ctrl-C.
+
+    Raises:
+        SystemExit: The command line cannot be understood (2), or help was asked for (0).
+    """
+    name, *options = words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name == "--version":
+        print(f"seganypet {sap.__version__}")
+        return 0
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            if name not in COMMANDS:
+                return _overview(words)
+            _refuse_renamed(name, options)
+            return _run(name, options)
+    except SegAnyPETError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is on disk, and the same command resumes.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(name: str, options: Sequence[str]) -> int:
+    """Parse the options of one subcommand and run it; its help ends with the examples of its docstring."""
+    text, _, _ = _text(COMMANDS[name]).partition("\nArgs:")
+    text, _, examples = text.partition("\nExamples:\n")
+    try:
+        return tyro.cli(COMMANDS[name], prog=f"seganypet {name}", description=text, args=options, config=CONFIG) or 0
+    except SystemExit:
+        if {"-h", "--help"} & set(options):
+            print(f"examples:\n{examples.rstrip()}")
+        raise
+
+
+def _overview(words: Sequence[str]) -> int:
+    """Help on all subcommands, or the refusal of an unknown one."""
+    overview = SubcommandApp()
+    for name, command in COMMANDS.items():
+        overview.command(name=name, help=_text(command).splitlines()[0])(command)
+    return overview.cli(prog="seganypet", description=DESCRIPTION, args=words, config=CONFIG)
+
+
+def _text(command: Callable[..., Any]) -> str:
+    return inspect.getdoc(command) or ""
+
+
+def _refuse_renamed(command: str, options: Sequence[str]) -> None:
+    """Name the new option where an old one is used."""
+    said = {option.partition("=")[0].replace("_", "-") for option in options}
+    for old, commands, new in RENAMED:
+        if old in said and command in commands.split():
+            raise SegAnyPETError(f"seganypet {command} has no {old}: write {new}.")
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    from tqdm.auto import tqdm
+
+    tqdm.write(f"warning: {message}", file=sys.stderr)  # on a line of its own, above a progress bar
