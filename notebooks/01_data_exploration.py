@@ -464,7 +464,7 @@ for ax, quantity in zip(axes, ("SUVmean", "MTV"), strict=True):
 # %%
 network = sap.load_model("tiny")
 one_case = sap.Cohort([next(iter(phantoms))])
-name = next(iter(one_case)).case
+name = next(iter(one_case)).name
 junior = sap.Annotation(one_case, network, output / "junior", annotator="J. Junior", targets=SEEN_ORGANS)
 junior_session = junior.reopen(name)
 print("proposed by", junior.proposal)
