@@ -185,8 +185,9 @@ class Cohort:
                 raise CohortError(f"from_phantoms: {argument}={value!r}; expected an integer of at least {minimum}.")
         folder = cache_folder() / "phantoms" if folder is None else Path(folder)
         cases = []
+        kinds: dict[bool | str, str] = {True: "", False: "_healthy"}
         for number in tqdm(range(seed, seed + n), desc="phantoms", disable=not progress):
-            kind = {True: "", False: "_healthy"}.get(lesions, f"_{lesions}")
+            kind = kinds.get(lesions, f"_{lesions}")
             name = f"phantom_{domain}_{number}{kind}"
             at = folder / name
             made_by = f"seganypet {__version__}: make_phantom({number}, {domain!r}, {lesions!r})\n".encode()
@@ -228,7 +229,8 @@ class Cohort:
             raise CohortError(f"{folder} is not a folder; expected one with <case>.nii.gz.")
         files = {path: path.name.removesuffix(".nii.gz") for path in _files(folder, "**/*.nii.gz")}
         patients = [case.patient for case in self]
-        found, owner = [], {}
+        found: list[Case] = []
+        owner: dict[Path, str] = {}
         for case in self:
             names = [case.name, *([case.patient] if patients.count(case.patient) == 1 else [])]
             fitting = [path for path, name in files.items() if name in names]  # exact matches come first

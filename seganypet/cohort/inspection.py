@@ -205,7 +205,8 @@ def _describe_grid(found: Inspection, pet: nib.Nifti1Pair) -> None:
 
 
 def _grid(found: Inspection, images: dict[str, nib.Nifti1Pair], part: str) -> Grid:
-    return Grid(images[part].shape, images[part].affine, str(getattr(found.case, part)))
+    i, j, k = images[part].shape
+    return Grid((i, j, k), images[part].affine, str(getattr(found.case, part)))
 
 
 def _check_cover(found: Inspection, affine: np.ndarray, shape: tuple[int, ...], pet: nib.Nifti1Pair) -> None:

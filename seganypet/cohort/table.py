@@ -27,6 +27,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from seganypet._files import replace_atomically
 from seganypet.cohort.case import Case
@@ -141,7 +142,8 @@ def _case_of_row(
     if len(row) != len(header):
         message = f"{table}, line {line}: {len(row)} cells; the header has {len(header)}."
         return None, [_of_table("row_length", message)]
-    cells = {name: cell.strip() or None for name, cell in zip(header, row, strict=True)}
+    # Keyword arguments of `Case`: texts, and below the paths of files.
+    cells: dict[str, Any] = {name: cell.strip() or None for name, cell in zip(header, row, strict=True)}
     who = (cells["case"] or "", cells["patient"] or "")
     where = f"{table}, line {line} (case {cells['case']})"
     blank = [name for name in REQUIRED if cells[name] is None]

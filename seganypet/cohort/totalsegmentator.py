@@ -73,7 +73,7 @@ def read_totalsegmentator(
     else:
         image = open_nifti(path)
         labels = check_labels(read_voxels(image, path), str(path))
-        names, found = _from_labels(labels, _header_names(image), Grid(image.shape, image.affine, str(path)), organs)
+        names, found = _from_labels(labels, _header_names(image), Grid(labels.shape, image.affine, str(path)), organs)
     return _on_grid(found, organs, like, str(path)), _names_by_label(names, organs, str(path))
 
 
@@ -136,7 +136,7 @@ def run_totalsegmentator(
         )
     source = f"TotalSegmentator on {ct.source}"
     labels = check_labels(read_voxels(found, source), source)
-    names, organs = _from_labels(labels, _header_names(found), Grid(found.shape, found.affine, source), ORGANS)
+    names, organs = _from_labels(labels, _header_names(found), Grid(labels.shape, found.affine, source), ORGANS)
     return _on_grid(organs, ORGANS, ct if like is None else like, source), _names_by_label(names, ORGANS, source)
 
 
@@ -157,7 +157,7 @@ def _from_folder(folder: Path, organs: Sequence[str]) -> tuple[list[str], Iterat
             labels = check_labels(read_voxels(image, path), str(path))
             if labels.max() > 1:
                 raise VolumeError(f"{path}: labels up to {labels.max()}; expected 0 and 1 in the mask of one organ.")
-            yield Organ(organ, labels > 0, Grid(image.shape, image.affine, str(path)))
+            yield Organ(organ, labels > 0, Grid(labels.shape, image.affine, str(path)))
 
     return list(files), read()
 

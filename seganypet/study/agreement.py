@@ -311,8 +311,11 @@ def _agreement(
     t = stats.t.ppf((1 + LEVEL) / 2, n - 1)
     lower, upper = bias - z * sd, bias + z * sd
     around_bias, around_limit = t * sd / np.sqrt(n), t * sd * np.sqrt(1 / n + z**2 / (2 * (n - 1)))
-    intervals = [
-        (float(middle - half), float(middle + half))
-        for middle, half in ((bias, around_bias), (lower, around_limit), (upper, around_limit))
-    ]
-    return BlandAltman(quantity, unit, relative, n, bias, sd, float(lower), float(upper), *intervals, pairs, left_out)
+    return BlandAltman(
+        quantity, unit, relative, n, bias, sd, float(lower), float(upper), _interval(bias, around_bias),
+        _interval(lower, around_limit), _interval(upper, around_limit), pairs, left_out,
+    )  # fmt: skip
+
+
+def _interval(middle: float, half: float) -> tuple[float, float]:
+    return float(middle - half), float(middle + half)

@@ -72,8 +72,13 @@ def columns() -> dict[str, type]:
 class EvaluationCase(Protocol):
     """What `evaluate` calls of a case, such as `Case`, `CTCase` or `InMemoryCase`."""
 
-    name: str
-    patient: str
+    @property
+    def name(self) -> str:
+        """Name of the case, unique in its cohort."""
+
+    @property
+    def patient(self) -> str:
+        """Whose scan it is."""
 
     def load_pet(self) -> Volume:
         """The scan."""

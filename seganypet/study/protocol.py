@@ -132,14 +132,14 @@ def simulate_clicks(
     spacing = volume.spacing
     per_slice = hasattr(session, "click_slices")
     axis = array_axis(session.axis, volume) if per_slice else None
-    fixed = {"nsd_tolerance_mm": max(spacing), "per_slice": per_slice}
+    fixed: dict[str, Any] = {"nsd_tolerance_mm": max(spacing), "per_slice": per_slice}
     if per_slice:
         fixed["slices"] = np.count_nonzero(truth.any(axis=tuple({0, 1, 2} - {axis})))
     # No error and no surface lies beyond the box that holds truth and mask: clicks and scores are the same inside it.
     box = truth_box = bounding_box(truth)
     mask, scores, total_clicks, model_seconds = None, {}, 0, 0.0
     for number in range(1, protocol.clicks + 1):
-        row = {"click": number, "prompt": _prompt(number, per_slice)} | fixed
+        row: dict[str, Any] = {"click": number, "prompt": _prompt(number, per_slice)} | fixed
         clicks = []
         if truth_box is not None:
             clicks = _next_clicks(None if mask is None else mask[box], truth[box], spacing, axis, protocol, rng)
@@ -170,12 +170,14 @@ def _next_clicks(
     rng: np.random.Generator,
 ) -> list[Click]:  # fmt: skip
     """One click in the volume, or one in each slice along an axis; none where nothing is wrong."""
-    options = {"strategy": protocol.first if mask is None else protocol.then, "spacing": spacing, "rng": rng}
+    first, then = protocol.first, protocol.then
     if axis is not None:
         if mask is None:
-            return first_clicks_by_slice(truth, axis, **options)
-        return next_clicks_by_slice(truth, mask, axis, **options)
-    click = first_click(truth, **options) if mask is None else next_click(truth, mask, **options)
+            return first_clicks_by_slice(truth, axis, spacing, first, rng=rng)
+        return next_clicks_by_slice(truth, mask, axis, spacing, then, rng=rng)
+    if mask is None:
+        return [first_click(truth, first, spacing=spacing, rng=rng)]
+    click = next_click(truth, mask, then, spacing=spacing, rng=rng)
     return [] if click is None else [click]
 
 
@@ -222,7 +224,7 @@ def release_window(pet: Volume, truth: np.ndarray, window_mm: float) -> tuple[Vo
     affine = pet.affine.copy()
     affine[:3, 3] = pet.to_mm(low)
     window = Volume(data, affine, pet.unit, source=f"{pet.source}, window on the truth", metadata=pet.metadata)
-    return window, cut, tuple(int(index) for index in low)
+    return window, cut, (int(low[0]), int(low[1]), int(low[2]))
 
 
 def _window_mm(session: Any) -> float:

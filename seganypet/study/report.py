@@ -26,7 +26,7 @@ from seganypet.regions import bounding_box
 if TYPE_CHECKING:
     import jinja2
     import pandas
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DISCLAIMER = "For research and teaching. Not a medical device, not for clinical use."
 MAX_PICTURES = 6  # of single objects, the largest
@@ -113,7 +113,8 @@ def _overview(volume: Volume, everything: np.ndarray, objects: int, truth: np.nd
     from matplotlib.figure import Figure
 
     shown = {"segmented": everything} | ({} if truth is None else {"truth": truth})
-    axes = Figure(figsize=(9, 7.5), layout="constrained").subplots(1, 2)
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    axes = figure.subplots(1, 2)
     show_mip(volume, ax=axes[0])
     show_mip(volume, shown, ax=axes[1])
     size_ml = volume.voxel_volume_ml
@@ -124,7 +125,7 @@ def _overview(volume: Volume, everything: np.ndarray, objects: int, truth: np.nd
             f" Against the truth: DSC {scores['dsc']:.2f}, false positive volume {scores['fpv_ml']:.1f} mL, "
             f"false negative volume {scores['fnv_ml']:.1f} mL, detection F1 {scores['f1']:.2f}."
         )
-    return _picture(axes, "Coronal projections of the scan, without and with outlines", caption)
+    return _picture(figure, "Coronal projections of the scan, without and with outlines", caption)
 
 
 def _quantities(session: PromptSession, tables: Sequence["pandas.DataFrame"]) -> dict[str, Any]:
@@ -153,11 +154,12 @@ def _slices(session: PromptSession, name: str) -> dict[str, str]:
     from matplotlib.figure import Figure
 
     mask, prompts, spacing = session.mask_of(name), session.prompts_of(name), session.volume.spacing
-    axes = Figure(figsize=(9, 3.6), layout="constrained").subplots(1, 3)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3)
     extents_mm = [(part.stop - part.start) * size for part, size in zip(bounding_box(mask), spacing, strict=True)]
     field_mm = max(MIN_FIELD_MM, 2 * max(extents_mm))
     show_slices(session.volume, mask, clicks=prompts, at_ijk=prompts[0].centre_ijk, axes=axes, field_mm=field_mm)
-    return _picture(axes, f"Axial, coronal and sagittal slices through {name}", f"{name}, at its first click")
+    return _picture(figure, f"Axial, coronal and sagittal slices through {name}", f"{name}, at its first click")
 
 
 def _clicks(session: PromptSession) -> list[list[Any]]:
@@ -189,9 +191,9 @@ def _origin(session: PromptSession) -> dict[str, Any]:
     return origin | {"written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
 
 
-def _picture(axes: Sequence["Axes"], alt: str, caption: str) -> dict[str, str]:
+def _picture(figure: "Figure", alt: str, caption: str) -> dict[str, str]:
     content = BytesIO()
-    axes[0].figure.savefig(content, format="png", dpi=80, bbox_inches="tight")
+    figure.savefig(content, format="png", dpi=80, bbox_inches="tight")
     return {"png": base64.b64encode(content.getvalue()).decode(), "alt": alt, "caption": caption}
 
 

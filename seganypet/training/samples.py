@@ -34,7 +34,7 @@ from seganypet.phantom.annotators import low_quality_labels
 from seganypet.training.bookkeeping import write_whole
 from seganypet.training.config import DataConfig, TrainConfig
 from seganypet.training.scenes import MIN_VOXELS, window_of_anything, window_of_organs, window_of_shapes
-from seganypet.training.supervoxels import supervoxels
+from seganypet.training.supervoxels import grow_supervoxels
 
 SEEDS = {"case": 1, "shapes": 2, "annotator": 3, "supervoxels": 4}  # one stream for each use of chance
 
@@ -212,7 +212,7 @@ def make_window(source: WindowSource) -> dict[str, Tensor]:
     made = {name: torch.from_numpy(getattr(window, name)) for name in ("suv", "given", "truth", "targets")}
     if made_of["supervoxels"]:
         rng = np.random.default_rng([SEEDS["supervoxels"], index])
-        made["supervoxels"] = torch.from_numpy(supervoxels(window.suv, rng))
+        made["supervoxels"] = torch.from_numpy(grow_supervoxels(window.suv, rng))
     return made
 
 

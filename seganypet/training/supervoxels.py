@@ -6,7 +6,7 @@ Source: future work in the supplement (C.2), after nnInteractive's supervoxels; 
 import numpy as np
 
 
-def supervoxels(suv: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def grow_supervoxels(suv: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Cut a window into pieces of similar uptake.
 
     Args:

@@ -31,7 +31,8 @@ def validation_cases(config: TrainConfig) -> list[EvaluationCase]:
         UserWarning: The cohort has no such case, so the best epoch cannot be found.
     """
     if config.data.cohort:
-        cases = [case for case in Cohort.from_csv(config.data.cohort) if case.split == "val" and case.organs]
+        cohort = Cohort.from_csv(config.data.cohort)
+        cases: list[EvaluationCase] = [case for case in cohort if case.split == "val" and case.organs]
         if not cases:
             warnings.warn(
                 f"{config.data.cohort} has no case of split 'val' with organs: nothing is validated, and the last "

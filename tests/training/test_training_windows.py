@@ -12,7 +12,7 @@ from seganypet.training import scenes
 from seganypet.training.config import DataConfig
 from seganypet.training.samples import WindowBank, augment
 from seganypet.training.scenes import MIN_VOXELS, window_of_anything, window_of_organs, window_of_shapes
-from seganypet.training.supervoxels import supervoxels
+from seganypet.training.supervoxels import grow_supervoxels
 
 
 def ball_scan(affine: np.ndarray) -> tuple[Volume, np.ndarray]:
@@ -113,8 +113,8 @@ def test_a_scene_in_which_no_shape_can_be_seen_is_drawn_again(monkeypatch):
 def test_supervoxels_are_pieces_of_similar_uptake():
     pet, _ = ball_scan(oblique((4.07, 4.07, 3.0)))
     noisy = pet.data + np.random.default_rng(0).normal(0, 0.1, pet.shape)
-    pieces = supervoxels(noisy, np.random.default_rng(5))
-    assert np.array_equal(pieces, supervoxels(noisy, np.random.default_rng(5)))
+    pieces = grow_supervoxels(noisy, np.random.default_rng(5))
+    assert np.array_equal(pieces, grow_supervoxels(noisy, np.random.default_rng(5)))
     sizes = np.bincount(pieces.ravel())[1:]
     assert np.count_nonzero(sizes) >= 5
     body = pieces > 0
@@ -123,7 +123,7 @@ def test_supervoxels_are_pieces_of_similar_uptake():
 
 
 def test_an_image_without_uptake_has_no_supervoxels():
-    assert not supervoxels(np.zeros((8, 8, 8)), np.random.default_rng(0)).any()
+    assert not grow_supervoxels(np.zeros((8, 8, 8)), np.random.default_rng(0)).any()
 
 
 def test_augmentation_moves_image_and_labels_together():
