@@ -567,7 +567,7 @@ try:
 except sap.SegAnyPETError as error:
     print(type(error).__name__, "-", error)
 split = phantoms.split_by_patient(seed=0, fractions={"train": 0.5, "test": 0.5})
-print(pd.Series({one.case: one.split for one in split}, name="split").value_counts().to_string())
+print(pd.Series({one.name: one.split for one in split}, name="split").value_counts().to_string())
 
 # %% [markdown]
 # ## The article's data beside yours
@@ -655,7 +655,7 @@ left_over = sap.Cohort(mended, "mended").validate(progress=False)
 assert left_over.empty, f"Hint: still wrong:\n{left_over[['case', 'part', 'problem']].to_string(index=False)}"
 assert len({one.load_pet().fingerprint() for one in mended}) == 3, "Hint: three different scans can be kept."
 assert all(one.organs and one.lesions for one in mended), "Hint: mend labels, do not drop them."
-assert {one.case for one in mended} <= {one.case for one in suspects}, "Hint: replace(...) the suspects themselves."
+assert {one.name for one in mended} <= {one.name for one in suspects}, "Hint: replace(...) the suspects themselves."
 print("Right: the cohort is sound.")
 
 # %% [markdown]

@@ -1,4 +1,4 @@
-"""Train the 2D networks of the lessons: `python -m train_slices tiny-2d`, or `make train-2d`.
+"""Train the 2D networks of the lessons: `python tools/train_slices.py tiny-2d`, or `make train-2d`.
 
 A small SAM learns axial slices of the phantoms that its 3D partner learned from, from as many simulated interactions.
 Samples and clicks depend on seed and step alone, and an interrupted run resumes from its last checkpoint.
@@ -212,7 +212,7 @@ def averaged(model: Sam2D, average: dict[str, Tensor]) -> Sam2D:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m train_slices", description="Train a small 2D network.")
+    parser = argparse.ArgumentParser(prog="python tools/train_slices.py", description="Train a small 2D network.")
     parser.add_argument("name", nargs="?", choices=RECIPES, default="tiny-2d", help="which (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of weights, log and checkpoint")
     options = parser.parse_args()
