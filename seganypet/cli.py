@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 from tyro.conf import (
@@ -36,6 +36,9 @@ from seganypet.study.commands import (
     print_table,
     quantify,
 )
+
+if TYPE_CHECKING:
+    from seganypet.model.sam3d import Sam3D
 
 DESCRIPTION = """Promptable segmentation of 3D PET. `seganypet SUBCOMMAND --help` shows options and examples.
 
@@ -161,7 +164,8 @@ def annotate(
 
     options: dict[str, Any] = {"annotator": annotator, "quality": quality, "refine": refine}
     options |= {"targets": targets} if targets else {}
-    annotation = sap.Annotation(sap.Cohort.from_path(cohort), sap.load_model(model), folder, **options)
+    network = cast("Sam3D", sap.load_model(model))  # a 2D one is refused when a case is opened
+    annotation = sap.Annotation(sap.Cohort.from_path(cohort), network, folder, **options)
     print_table(annotation.progress)
     done = len(annotation.cohort) - len(annotation.remaining)
     print(f"{done} of {len(annotation.cohort)} cases are done.")

@@ -38,7 +38,7 @@ def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ..
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
     """Smallest box that contains every True voxel; None if there is none."""
-    plane = mask.any(axis=2)  # the contiguous axis first, so that the rest is cheap
+    plane = np.any(mask, axis=2)  # the contiguous axis first, so that the rest is cheap
     i = np.flatnonzero(plane.any(axis=1))
     if not len(i):
         return None
@@ -55,8 +55,8 @@ def connected_pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice, sli
         return
     pieces, _ = ndimage.label(mask[outer], CONNECTED_26)
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
-        shifted = tuple(slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, outer, strict=True))
-        yield shifted, pieces[box] == number
+        i, j, k = (slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, outer, strict=True))
+        yield (i, j, k), pieces[box] == number
 
 
 def enclosing_box(boxes: Iterable[Sequence[slice]]) -> tuple[slice, ...]:

@@ -17,23 +17,33 @@ if TYPE_CHECKING:
 class WindowConfig(Protocol):
     """The part of `ModelConfig` that a session reads."""
 
-    window_size: int
-    spacing_mm: float
-    intensity: str
+    @property
+    def window_size(self) -> int:
+        """Voxels along each side of the window."""
+
+    @property
+    def spacing_mm(self) -> float:
+        """Size of these voxels, the same along all axes."""
+
+    @property
+    def intensity(self) -> str:
+        """Name of the intensities that the network was trained on."""
 
 
 class PromptableNetwork(Protocol):
-    """A network for cubic windows of a scan, as `seganypet.prompting.session.Session` drives it.
+    """A network for cubic windows of a scan, as `seganypet.prompting.session.Session` drives it."""
 
-    Attributes:
-        name: Name in journals and tables.
-        config: Voxels along each side of the window, their size in mm, and what intensities it was trained on.
-        accepts: Kinds of prompts that it takes.
-    """
+    @property
+    def name(self) -> str:
+        """Name in journals and tables."""
 
-    name: str
-    config: WindowConfig
-    accepts: frozenset[str]
+    @property
+    def config(self) -> WindowConfig:
+        """Voxels along each side of the window, their size in mm, and what intensities it was trained on."""
+
+    @property
+    def accepts(self) -> frozenset[str]:
+        """Kinds of prompts that it takes."""
 
     def normalise(self, window: Tensor) -> Tensor:
         """Intensities of a window as the network was trained with, (B, 1, n, n, n) in and out."""
@@ -58,15 +68,15 @@ class PromptableNetwork(Protocol):
 
 
 class SliceNetwork(Protocol):
-    """A network for slices, as `seganypet.prompting.slicewise.SliceSession` drives it; see `sam2d.Sam2D` for shapes.
+    """A network for slices, as `seganypet.prompting.slicewise.SliceSession` drives it; see `sam2d.Sam2D` for shapes."""
 
-    Attributes:
-        name: Name in journals and tables.
-        accepts: Kinds of prompts that it takes.
-    """
+    @property
+    def name(self) -> str:
+        """Name in journals and tables."""
 
-    name: str
-    accepts: frozenset[str]
+    @property
+    def accepts(self) -> frozenset[str]:
+        """Kinds of prompts that it takes."""
 
     def pixels(self, slices: Tensor, pixel_mm: tuple[float, float]) -> Tensor:
         """8-bit slices as the network's input."""
@@ -98,8 +108,8 @@ def missing_members(network: Any, protocol: type) -> list[str]:
     >>> missing_members(object(), WindowConfig)
     ['window_size', 'spacing_mm', 'intensity']
     """
-    names = [*protocol.__annotations__, *(name for name, value in vars(protocol).items() if callable(value))]
-    names = [name for name in names if not name.startswith("_")]
+    members = [name for name, value in vars(protocol).items() if callable(value) or isinstance(value, property)]
+    names = [name for name in (*protocol.__annotations__, *members) if not name.startswith("_")]
     missing = [name for name in names if not hasattr(network, name)]
     if "config" in names and "config" not in missing:
         missing += [f"config.{name}" for name in missing_members(network.config, WindowConfig)]

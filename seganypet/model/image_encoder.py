@@ -36,6 +36,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         dim, grid = config.encoder_dim, config.grid_size
         self.fine_features = config.fine_features
+        self.patch_embed: ConvStem | PatchEmbed
         if config.conv_stem:
             self.patch_embed = ConvStem(dim)
         else:

@@ -86,7 +86,7 @@ class PromptEncoder(nn.Module):
         if points_ijk.shape[1] == 0:
             return points_ijk.new_zeros(len(points_ijk), 0, self.config.prompt_dim)
         positions = self.pe_layer((points_ijk + 0.5) / self.config.window_size)  # (B, P, C)
-        background, foreground = (embedding.weight for embedding in self.point_embeddings)
+        background, foreground = (embedding.get_parameter("weight") for embedding in self.point_embeddings)
         clicks = positions + torch.where(labels[..., None] == 1, foreground, background)
         last = self.not_a_point_embed.weight.expand(len(clicks), 1, -1)
         return torch.cat([clicks, last], dim=1)  # (B, P + 1, C)
@@ -94,6 +94,8 @@ class PromptEncoder(nn.Module):
 
 class FourierPositions(nn.Module):
     """Random Fourier features [sin, cos, sin] of a position in the unit cube, (..., 3) -> (..., C)."""
+
+    positional_encoding_gaussian_matrix: Tensor
 
     def __init__(self, dim: int):
         super().__init__()

@@ -8,13 +8,18 @@ network sees a square of `image_size` pixels: the slice, scaled so that its pixe
 the square, at the top left, zeros beyond. A pixel's centre has whole numbers in either.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seganypet.errors import SegAnyPETError
+
+if TYPE_CHECKING:
+    from transformers import SamModel
 
 # Intensities that become 0 and 255, by unit: what a reader sees too. A bladder is all white.
 EIGHT_BIT = {"SUVbw": (0.0, 7.0), "HU": (-160.0, 240.0)}
@@ -38,13 +43,16 @@ class Sam2D(nn.Module):
     """
 
     accepts = frozenset({"click", "mask"})
+    mean: Tensor
+    sd: Tensor
 
-    def __init__(self, sam: nn.Module, name: str = "sam"):
+    def __init__(self, sam: SamModel, name: str = "sam"):
         super().__init__()
         self.sam, self.name = sam, name
         self.metadata: dict[str, Any] = {}
-        self.image_size: int = sam.config.vision_config.image_size
-        self.logits_size: int = 4 * sam.config.vision_config.image_size // sam.config.vision_config.patch_size
+        vision: Any = sam.config.vision_config  # transformers declares what its constructor takes, also dict and list
+        self.image_size: int = vision.image_size
+        self.logits_size: int = 4 * vision.image_size // vision.patch_size
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("sd", torch.tensor(SD).view(3, 1, 1), persistent=False)
 
@@ -69,7 +77,8 @@ class Sam2D(nn.Module):
         Returns:
             (N, 3, image_size, image_size) float32.
         """
-        rows, columns = self.frame(slices.shape[1:], pixel_mm)
+        _, height, width = slices.shape
+        rows, columns = self.frame((height, width), pixel_mm)
         grey = slices[:, None].float()  # (N, 1, rows, columns)
         grey = F.interpolate(grey, (rows, columns), mode="bilinear", align_corners=False, antialias=True)
         colour = (grey - self.mean) / self.sd  # (N, 3, rows, columns)
@@ -123,7 +132,7 @@ def best_of(logits: Tensor, iou: Tensor) -> Tensor:
     return logits[torch.arange(len(logits), device=logits.device), iou.argmax(1)]
 
 
-def small_sam(image_size: int, patch_size: int, dim: int, depth: int, prompt_dim: int) -> nn.Module:
+def small_sam(image_size: int, patch_size: int, dim: int, depth: int, prompt_dim: int) -> SamModel:
     """A `transformers.SamModel` of any size with random weights; all its blocks attend globally."""
     hf = transformers()
     vision = hf.SamVisionConfig(

@@ -268,13 +268,13 @@ def _reference(
     sul = volume.data[mask].astype(float) * factor
     mean, sd = float(sul.mean()), float(sul.std(ddof=1))
     threshold = times * mean + 2.0 * sd
-    centre = tuple(float(one) for one in centre_mm)
+    x, y, z = (float(one) for one in centre_mm)
     text = (
         f"PERCIST threshold SUL {threshold:.3g} = {times:g} x mean {mean:.3g} + 2 x SD {sd:.3g} of {shape}, {sul.size} "
-        f"voxels around RAS+ ({', '.join(f'{one:.1f}' for one in centre)}) mm, {formula}'s lean body mass"
+        f"voxels around RAS+ ({x:.1f}, {y:.1f}, {z:.1f}) mm, {formula}'s lean body mass"
     )
     return Reference(
-        tissue, centre, mask, mean, sd, threshold, formula, factor, volume.source, text, " ".join(warnings)
+        tissue, (x, y, z), mask, mean, sd, threshold, formula, factor, volume.source, text, " ".join(warnings)
     )
 
 
@@ -283,7 +283,7 @@ def _fitting(
 ) -> np.ndarray:
     """Mask of a shape; VolumeError unless it lies entirely in healthy tissue."""
     ijk = _voxels(volume, centre_mm, inside)
-    in_scan = ((ijk >= 0) & (ijk < volume.shape)).all(axis=1)
+    in_scan = np.all((ijk >= 0) & (ijk < volume.shape), axis=1)
     fits = in_scan.copy()
     fits[in_scan] = healthy[tuple(ijk[in_scan].T)]
     if len(ijk) < 2:

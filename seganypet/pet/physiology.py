@@ -199,9 +199,10 @@ def check_nonnegative(name: str, value: float) -> None:
 def _widened(volume: Volume, box: Box, by_mm: float) -> tuple[Box, Box]:
     """A box widened on all sides within the volume, and the original box in its coordinates."""
     margins = np.ceil(by_mm * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1)).astype(int)
-    wide = tuple(slice(max(part.start - n, 0), part.stop + n) for part, n in zip(box, margins.tolist(), strict=True))
-    inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))
-    return wide, inner
+    i, j, k = (slice(max(part.start - n, 0), part.stop + n) for part, n in zip(box, margins.tolist(), strict=True))
+    wide = i, j, k
+    i, j, k = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))
+    return wide, (i, j, k)
 
 
 def _spots(volume: Volume, box: Box, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

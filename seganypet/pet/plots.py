@@ -46,7 +46,7 @@ def show_mip(
     """
     import matplotlib.pyplot as plt
 
-    outlines = [(name, colour, voxels.any(axis=1)) for name, colour, voxels in outlines_of(mask, volume)]
+    outlines = [(name, colour, np.any(voxels, axis=1)) for name, colour, voxels in outlines_of(mask, volume)]
     data = to_ras(volume.data, volume).max(axis=1)
     own_figure = ax is None
     if own_figure:
@@ -69,7 +69,7 @@ def show_slices(
     *,
     at_ijk: tuple[int, int, int] | None = None,
     clicks: Sequence[Prompt] = (),
-    axes: Sequence[Axes] | None = None,
+    axes: Sequence[Axes] | np.ndarray | None = None,
     vmax: float | None = None,
     field_mm: float | None = None,
 ) -> np.ndarray:
@@ -156,7 +156,8 @@ def show_fused(
     if ct.shape != volume.shape or not np.allclose(ct.affine, volume.affine, atol=1e-3):
         ct = resample_to(ct, volume)
     if at_ijk is None:
-        at_ijk = tuple(size // 2 for size in volume.shape)
+        i, j, k = volume.shape
+        at_ijk = i // 2, j // 2, k // 2
     axes = show_slices(ct, at_ijk=at_ijk, axes=_three_axes(volume))
     at_ras, pet, spacing = ijk_to_ras(at_ijk, volume), to_ras(volume.data, volume), ras_spacing(volume)
     lowest, highest = usual_intensity_range(volume.data, volume.unit)
@@ -181,7 +182,7 @@ def _three_axes(volume: Volume) -> np.ndarray:
     size_mm = np.array(ras_spacing(volume)) * to_ras(volume.data, volume).shape
     widths_mm = size_mm[[0, 0, 1]]
     width = np.clip(5.2 * widths_mm.sum() / size_mm[1:].max() + 1.4, 7, 14)
-    return plt.subplots(1, 3, figsize=(width, 5.6), width_ratios=widths_mm, layout="constrained")[1]
+    return plt.subplots(1, 3, figsize=(width, 5.6), width_ratios=widths_mm.tolist(), layout="constrained")[1]
 
 
 def _draw(
@@ -202,29 +203,33 @@ def _draw(
     across, up, _, left_letter, right_letter = VIEWS[view]
     spacing = ras_spacing(volume)
     width_mm, height_mm = data.shape[0] * spacing[across], data.shape[1] * spacing[up]
-    frame = {"origin": "lower", "extent": (0, width_mm, 0, height_mm)}
+    extent = (0, width_mm, 0, height_mm)
     # CT is shown white on black in a soft tissue range, PET black on white from zero.
     greys = "gray" if volume.unit == "HU" else "gray_r"
     lowest, highest = usual_intensity_range(data, volume.unit)
-    ax.imshow(data.T, cmap=greys, vmin=lowest, vmax=highest if vmax is None else vmax, interpolation="nearest", **frame)
+    highest = highest if vmax is None else vmax
+    ax.imshow(
+        data.T, cmap=greys, vmin=lowest, vmax=highest, interpolation="nearest", origin="lower", extent=extent,
+    )  # fmt: skip
     for _, colour, outline in outlines:
         if outline.any():
             tint = np.ma.masked_equal(outline.T, False)
-            ax.imshow(tint, cmap=ListedColormap([colour]), alpha=0.2, interpolation="nearest", **frame)
+            flat = ListedColormap([colour])
+            ax.imshow(tint, cmap=flat, alpha=0.2, interpolation="nearest", origin="lower", extent=extent)
             if min(outline.shape) > 1:  # matplotlib finds no contour in a single row
-                ax.contour(outline.T, levels=[0.5], colors=[colour], linewidths=1.2, **frame)
+                ax.contour(outline.T, levels=[0.5], colors=[colour], linewidths=1.2, origin="lower", extent=extent)
     low, bottom, shown_mm, tall_mm = 0.0, 0.0, width_mm, height_mm
     if field is not None:
         across_mm, up_mm, shown_mm = field
         low, bottom, tall_mm = across_mm - shown_mm / 2, up_mm - shown_mm / 2, shown_mm
     ax.set(xlim=(low + shown_mm, low), ylim=(bottom, bottom + tall_mm), aspect="equal", xticks=[], yticks=[])
-    style = {"transform": ax.transAxes, "color": "white" if volume.unit == "HU" else "black", "va": "center"}
-    ax.text(0.01, 0.5, left_letter, ha="left", **style)
-    ax.text(0.99, 0.5, right_letter, ha="right", **style)
+    ink = "white" if volume.unit == "HU" else "black"
+    ax.text(0.01, 0.5, left_letter, ha="left", va="center", color=ink, transform=ax.transAxes)
+    ax.text(0.99, 0.5, right_letter, ha="right", va="center", color=ink, transform=ax.transAxes)
     bar_mm = next((size for size in (100, 50, 20, 10, 5, 2, 1) if size < shown_mm / 3), shown_mm / 3)
     bar_x, bar_y = low + 0.96 * shown_mm, bottom + 0.03 * tall_mm
-    ax.plot([bar_x, bar_x - bar_mm], [bar_y, bar_y], color=style["color"], linewidth=2)
-    ax.annotate(f"{bar_mm:g} mm", (bar_x, bar_y), xytext=(0, 3), textcoords="offset points", color=style["color"])
+    ax.plot([bar_x, bar_x - bar_mm], [bar_y, bar_y], color=ink, linewidth=2)
+    ax.annotate(f"{bar_mm:g} mm", (bar_x, bar_y), xytext=(0, 3), textcoords="offset points", color=ink)
 
 
 def _legend(ax: Axes, outlines: list[Outline]) -> None:
@@ -236,7 +241,7 @@ def _legend(ax: Axes, outlines: list[Outline]) -> None:
         ax.legend(handles=named, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.01))
 
 
-def _colour_bar(axes: Sequence[Axes], image: AxesImage, volume: Volume) -> None:
+def _colour_bar(axes: Sequence[Axes] | np.ndarray, image: AxesImage, volume: Volume) -> None:
     """A colour bar for `image`, shared by all axes."""
     unit = "SUVbw (g/mL)" if volume.unit == "SUVbw" else volume.unit
     bar = axes[0].figure.colorbar(image, ax=list(axes), shrink=0.6, aspect=30, pad=0.02, extend="max")

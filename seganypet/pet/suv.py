@@ -10,7 +10,7 @@ leaves the factor open raises `SUVError`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn, TypedDict
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -54,6 +54,12 @@ class SUVFactor:
     decay_s: float | None = None
 
 
+class _Person(TypedDict):
+    weight_kg: float | None
+    height_m: float | None
+    sex: str | None
+
+
 def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFactor:
     """The factor from a PET series' pixel values to SUVbw.
 
@@ -78,7 +84,7 @@ def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFac
     if units not in ("BQML", "CNTS", "GML"):
         series.refuse("Units", f"is {units!r}; expected BQML, GML or Philips CNTS")
     _check_corrections(series)
-    person = {
+    person: _Person = {
         "weight_kg": series.number("PatientWeight", required=False),
         "height_m": series.number("PatientSize", required=False),
         "sex": series.text("PatientSex", required=False),
@@ -242,7 +248,7 @@ class _Series:
         self.drugs = [items[0] if items else Dataset() for items in drugs]
         self.drug = self.drugs[0]
 
-    def refuse(self, keyword: str, what: str) -> None:
+    def refuse(self, keyword: str, what: str) -> NoReturn:
         raise SUVError(f"{self.source}: no SUV: {keyword} {Tag(keyword)} {what}.")
 
     def value_of(self, header: Dataset, keyword: str) -> Any:

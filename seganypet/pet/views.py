@@ -44,7 +44,8 @@ def ras_spacing(volume: Volume) -> Point:
     """Voxel size along the axes of `to_ras`, in mm."""
     spacing = np.empty(3)
     spacing[_orientation(volume)[:, 0].astype(int)] = volume.spacing
-    return tuple(spacing.tolist())
+    right, front, head = spacing.tolist()
+    return right, front, head
 
 
 def ijk_to_ras(ijk: Sequence[int], volume: Volume) -> tuple[int, int, int]:
@@ -61,15 +62,17 @@ def ijk_to_ras(ijk: Sequence[int], volume: Volume) -> tuple[int, int, int]:
     ras = [0, 0, 0]
     for index, size, (axis, sign) in zip(ijk, volume.shape, _orientation(volume), strict=True):
         ras[int(axis)] = round(index) if sign > 0 else size - 1 - round(index)
-    return tuple(ras)
+    right, front, head = ras
+    return right, front, head
 
 
 def ras_to_ijk(ras: Sequence[int], volume: Volume) -> tuple[int, int, int]:
     """Indices into `to_ras(volume.data, volume)` to indices into `volume.data`; the inverse of `ijk_to_ras`."""
-    return tuple(
+    i, j, k = (
         int(ras[int(axis)]) if sign > 0 else size - 1 - int(ras[int(axis)])
         for size, (axis, sign) in zip(volume.shape, _orientation(volume), strict=True)
     )
+    return i, j, k
 
 
 def ras_axes(volume: Volume) -> list[tuple[int, int]]:

@@ -83,12 +83,14 @@ class Volume:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels along (i, j, k)."""
-        return self.data.shape
+        i, j, k = self.data.shape
+        return i, j, k
 
     @property
     def spacing(self) -> Point:
         """Voxel size along (i, j, k), in mm."""
-        return tuple(float(size) for size in nib.affines.voxel_sizes(self.affine))
+        i, j, k = nib.affines.voxel_sizes(self.affine).tolist()
+        return i, j, k
 
     @property
     def voxel_volume_ml(self) -> float:
@@ -132,7 +134,8 @@ class Volume:
                 f"{self.source}: ijk={rounded(index)} is not a voxel: indices are whole numbers. "
                 "Round them, or give millimetres as mm=."
             )
-        return tuple(int(number) for number in index)
+        i, j, k = (int(number) for number in index)
+        return i, j, k
 
     def fingerprint(self) -> str:
         """SHA-256 of grid, unit and voxels: the same for the same image, wherever it is stored."""
@@ -269,7 +272,8 @@ def load_labels(path: str | os.PathLike, like: Volume) -> np.ndarray:
         GeometryError: Shape or affine differ from those of `like`.
     """
     image = open_nifti(path)
-    check_on_grid(Grid(image.shape, image.affine, str(path)), like)
+    i, j, k = image.shape
+    check_on_grid(Grid((i, j, k), image.affine, str(path)), like)
     return check_labels(read_voxels(image, path), str(path))
 
 
@@ -317,13 +321,13 @@ def open_nifti(path: str | os.PathLike) -> nib.Nifti1Pair:
     _check_suffix(path)
     try:
         image = nib.load(path)
-        shape = image.shape
     except PermissionError as error:
         raise VolumeError(f"{path}: permission denied; change the permissions of the file.") from error
     except _UNREADABLE as error:
         raise VolumeError(f"{path}: not a readable NIfTI file, or cut short ({error}). Copy it again.") from error
     if not isinstance(image, nib.Nifti1Pair):
         raise VolumeError(f"{path}: a {type(image).__name__}; expected a plain NIfTI volume.")
+    shape = image.shape
     # A damaged header may claim more than fits into memory. gzip compresses by at most a factor of 1032.
     claimed = math.prod(map(int, shape)) * image.get_data_dtype().itemsize
     possible = path.stat().st_size * (1100 if path.name.endswith(".gz") else 1)

@@ -133,7 +133,8 @@ def _scattered(region: np.ndarray, volume: Volume, count: int, rng: np.random.Ge
 
 
 def _shifted(ijk: tuple[int, ...], box: tuple[slice, ...]) -> Voxel:
-    return tuple(index + part.start for index, part in zip(ijk, box, strict=True))
+    i, j, k = (index + part.start for index, part in zip(ijk, box, strict=True))
+    return i, j, k
 
 
 def _entry(path: Path, point: Any, key: str) -> Any:
@@ -154,10 +155,10 @@ def _voxel(path: Path, point: Any, volume: Volume | None = None) -> Voxel:
     )  # fmt: skip
     if not (numbers and all(0 <= index < np.inf and index == int(index) for index in point)):
         raise ClickError(f"{path}: {point!r} is no voxel; expected three whole numbers of 0 or more.")
-    ijk = tuple(int(index) for index in point)
+    i, j, k = (int(index) for index in point)
     if volume is not None:
         try:
-            click_at(volume, ijk=ijk)
+            click_at(volume, ijk=(i, j, k))
         except ClickError as error:
             raise ClickError(f"{path}: {error} Is this click file of another scan?") from error
-    return ijk
+    return i, j, k

@@ -142,7 +142,7 @@ class RandomWalkerSession(PromptSession):
     def _seed_mm(self, ijk: Voxel, foreground: bool, points: Sequence[Point]) -> float:
         """Radius of a point's seed, at most half way to a point of the other sign."""
         apart_mm = [
-            np.linalg.norm(self.volume.to_mm(ijk) - self.volume.to_mm(other))
+            float(np.linalg.norm(self.volume.to_mm(ijk) - self.volume.to_mm(other)))
             for other, sign in points
             if sign != foreground
         ]
@@ -172,7 +172,8 @@ class RandomWalkerSession(PromptSession):
         reach = np.ceil(reach_mm * per_mm).astype(int)
         low = np.maximum(np.min(voxels, axis=0) - reach, 0)
         high = np.minimum(np.max(voxels, axis=0) + reach + 1, self.volume.shape)
-        return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        return i, j, k
 
     def _factors(self, shape: Sequence[int]) -> np.ndarray:
         """Number of voxels along each axis of a box that are averaged to one of the walker's."""
@@ -198,7 +199,7 @@ def _averaged(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return values.reshape(i, a, j, b, k, c).mean(axis=(1, 3, 5))
 
 
-def _distance_mm(shape: Sequence[int], centre: Sequence[int], axes: np.ndarray) -> np.ndarray:
+def _distance_mm(shape: Sequence[int], centre: Sequence[int] | np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Distance of every voxel of a box from `centre`, in mm; the columns of `axes` are the voxel axes, in mm."""
     i, j, k = (np.arange(size) - at for size, at in zip(shape, centre, strict=True))
     offsets = np.stack(np.meshgrid(i, j, k, indexing="ij"), axis=-1)  # (I, J, K, 3)

@@ -54,7 +54,8 @@ def first_click(
             "it."
         )
     ijk = deepest_voxel(truth[box], spacing) if strategy == "deepest" else _random_voxel(truth[box], rng)
-    return Click(_shifted(ijk, box), foreground=True)
+    i, j, k = _shifted(ijk, box)
+    return Click((i, j, k), foreground=True)
 
 
 def next_click(
@@ -95,7 +96,8 @@ def next_click(
         return None
     error, truth = error[box], truth[box]
     ijk = _in_the_error(error, truth, strategy, spacing, rng)
-    return Click(_shifted(ijk, box), foreground=bool(truth[ijk]))
+    i, j, k = _shifted(ijk, box)
+    return Click((i, j, k), foreground=bool(truth[ijk]))
 
 
 def first_clicks_by_slice(
@@ -209,13 +211,15 @@ def _in_volume(position: Sequence[int], number: int, axis: int, box: Sequence[sl
     """Voxel of the volume at a position, (row, column), in a slice of its box."""
     ijk = list(_shifted(position, [part for part_axis, part in enumerate(box) if part_axis != axis]))
     ijk.insert(axis, number)
-    return tuple(ijk)
+    i, j, k = ijk
+    return i, j, k
 
 
 def _in_plane(spacing: Sequence[float], axis: int) -> tuple[float, float]:
     if axis not in (0, 1, 2):
         raise ClickError(f"axis_of_array={axis!r}; expected 0, 1 or 2: the axis along which slices follow each other.")
-    return tuple(size for other, size in enumerate(spacing) if other != axis)
+    height, width = (size for other, size in enumerate(spacing) if other != axis)
+    return height, width
 
 
 def _largest_component(region: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
@@ -255,4 +259,5 @@ def _check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
     sizes = np.asarray(spacing, float)
     if sizes.shape != (3,) or not np.isfinite(sizes).all() or (sizes <= 0).any():
         raise GeometryError(f"spacing={spacing!r}: expected three positive voxel sizes along (i, j, k), in mm.")
-    return tuple(float(size) for size in sizes)
+    i, j, k = sizes.tolist()
+    return i, j, k

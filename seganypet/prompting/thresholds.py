@@ -108,7 +108,8 @@ class ThresholdSession(PromptSession):
         """Where to start growing, and between which intensities."""
         if self._rule.is_band:
             value = float(self._data[ijk])
-            return ijk, *sorted((BAND * value, value / BAND))
+            lower, upper = sorted((BAND * value, value / BAND))
+            return ijk, lower, upper
         peak_ijk, peak = hottest_voxel(self.volume, ijk)
         return peak_ijk if self._rule.from_hottest else ijk, self._rule.lowest(peak), np.inf
 
@@ -164,9 +165,8 @@ def hottest_voxel(volume: Volume, ijk: Sequence[int]) -> tuple[tuple[int, int, i
     offsets = np.moveaxis(np.indices(volume.data[box].shape), 0, -1) + low - np.array(ijk)
     far = np.linalg.norm(offsets @ volume.affine[:3, :3].T, axis=-1) > PEAK_RADIUS_MM
     values = np.where(far, -np.inf, volume.data[box])
-    found = np.array(np.unravel_index(np.argmax(values), values.shape)) + low
-    found = tuple(int(index) for index in found)
-    return found, float(volume.data[found])
+    i, j, k = (np.array(np.unravel_index(np.argmax(values), values.shape)) + low).tolist()
+    return (i, j, k), float(volume.data[i, j, k])
 
 
 class FloodFill:

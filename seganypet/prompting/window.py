@@ -68,7 +68,8 @@ def window_around(volume: Volume, centre_mm: np.ndarray, size: int, spacing_mm: 
     half = size * spacing_mm / 2
     centre = np.where(high - low > 2 * half, np.clip(centre_mm, low + half, high - half), (low + high) / 2)
     corner = centre - half + spacing_mm / 2
-    return Window(tuple(float(x) for x in corner), size, float(spacing_mm))
+    x, y, z = corner.tolist()
+    return Window((x, y, z), size, float(spacing_mm))
 
 
 def extent_mm(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
@@ -131,12 +132,12 @@ def _blend(volume: Volume, parts: list[tuple[Window, Tensor]], low: np.ndarray, 
     """
     affine = volume.affine.copy()
     affine[:3, 3] = volume.to_mm(low)
-    total = 0
+    total = torch.zeros(())  # takes the shape of what is added
     for window, logits in parts:
         # Interpolated apart: a product interpolated would move the zero crossing between two unequal weights.
         both = torch.cat([logits, _taper(logits).expand_as(logits)], dim=1)
         logits, weight = resample(both, window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())[0]
-        total += logits * weight
+        total = total + logits * weight
     return total.cpu().numpy()
 
 
@@ -162,7 +163,8 @@ def _positive_corners_mm(window: Window, logits: Tensor) -> np.ndarray:
 
 
 def _slices(low: np.ndarray, high: np.ndarray) -> tuple[slice, slice, slice]:
-    return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
+    return i, j, k
 
 
 def _taper(logits: Tensor) -> Tensor:

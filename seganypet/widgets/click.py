@@ -70,10 +70,10 @@ class ClickWidget(anywidget.AnyWidget):
     blend = traitlets.Float(0.0, min=0, max=1).tag(sync=True, echo_update=False)
     zoom = traitlets.Float(1.0, min=1, max=10).tag(sync=True, echo_update=False)
     tool = traitlets.Enum(["foreground", "background", "look"], "foreground").tag(sync=True, echo_update=False)
-    objects = traitlets.List().tag(sync=True)
+    objects: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     active = traitlets.Unicode().tag(sync=True)
-    marks = traitlets.List().tag(sync=True)
-    table = traitlets.List().tag(sync=True)
+    marks: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    table: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
     uncertainty = traitlets.Dict().tag(sync=True)
     enabled = traitlets.Dict().tag(sync=True)
     effort = traitlets.Dict().tag(sync=True)
@@ -288,7 +288,7 @@ class ClickWidget(anywidget.AnyWidget):
             }
         # Slower, and not in the way of the mask, which the browser draws meanwhile.
         self.table = self._numbers()
-        if self.uncertainty.get("shown"):  # of the active object
+        if self.uncertainty.get("shown") and hasattr(session, "logits_of"):  # of the active object
             self.uncertainty = {"shown": True, **entropy_map(session.logits_of(session.active), session.volume)}
 
     def _follow(self, prompt: Prompt) -> None:

@@ -1,7 +1,7 @@
 """What a browser gets to draw: voxels, masks and entropy as bytes, in RAS order, the first axis running fastest."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from seganypet.regions import bounding_box
 HOTTEST_SUV = 30.0  # above it bladders and brains look alike; 8 bits are better spent below
 HU_RANGE = (-1000.0, 1000.0)
 MAX_UNCERTAIN_LOGIT = 4.5  # beyond it the entropy is below a tenth of a bit, which is not drawn
+
+Values = TypeVar("Values", np.ndarray, np.float32)
 
 
 def coded(volume: Volume) -> dict[str, Any]:
@@ -103,5 +105,5 @@ def _boxed(part: np.ndarray, box: tuple[slice, slice, slice], volume: Volume) ->
     return {"box": [*first.tolist(), *ras.shape], "voxels": ras.tobytes(order="F")}
 
 
-def _root(values: np.ndarray) -> np.ndarray:
+def _root(values: Values) -> Values:
     return np.sign(values) * np.sqrt(np.abs(values))
