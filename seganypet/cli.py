@@ -164,7 +164,7 @@ def annotate(
 
     options: dict[str, Any] = {"annotator": annotator, "quality": quality, "refine": refine}
     options |= {"targets": targets} if targets else {}
-    network = cast("Sam3D", sap.load_model(model))  # a 2D one is refused when a case is opened
+    network = cast("Sam3D", sap.load_model(model))  # Annotation refuses a 2D one
     annotation = sap.Annotation(sap.Cohort.from_path(cohort), network, folder, **options)
     print_table(annotation.progress)
     done = len(annotation.cohort) - len(annotation.remaining)

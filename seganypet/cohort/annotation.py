@@ -84,7 +84,8 @@ class Annotation:
 
     Raises:
         AnnotationError: The annotator is blank, the quality or a target unknown, a case's name cannot be a folder's,
-            the folder belongs to another annotation, a progress.json is damaged, or there is nothing to refine.
+            the folder belongs to another annotation, a progress.json is damaged, there is nothing to refine, or the
+            network does not segment in 3D.
     """
 
     def __init__(
@@ -108,6 +109,9 @@ class Annotation:
             raise AnnotationError(f"targets={targets!r}; expected a list of some of {', '.join(known)}.")
         if refine is not None and not any(Path(refine).glob(f"*/{PROGRESS}")):
             raise AnnotationError(f"refine={refine}: no <case>/{PROGRESS} in it; expected an Annotation's folder.")
+        if not Session.serves(model):
+            name = getattr(model, "name", type(model).__name__)
+            raise AnnotationError(f"model {name} cannot propose in 3D; expected a network such as load_model('tiny').")
         _check_case_names(cohort)
         self.cohort, self.model, self.folder = cohort, model, Path(folder)
         self.annotator, self.quality = annotator, quality or ("LQ" if refine is None else "HQ")

@@ -112,7 +112,7 @@ def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
     person = {key: volume.metadata.get(key) for key in ("weight_kg", "height_m", "sex")}
     for key in ("weight_kg", "height_m"):
         value = person[key]
-        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+        if value is not None and not (isinstance(value, Real) and -math.inf < value < math.inf):
             raise SUVError(f"{volume.source}: {key} in its metadata is {value!r}; expected a number.")
     try:
         return sul_per_suvbw(**person, formula=formula)

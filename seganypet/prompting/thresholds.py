@@ -18,7 +18,7 @@ from seganypet.prompting.random_walker import RANDOM_WALKER, RandomWalkerSession
 from seganypet.regions import CONNECTED_26, bounding_box
 
 # The rules that tables show by default.
-RULES = ("41% SUVmax", "SUV>=2.5", "SUV>=4", "41% SUVmax, from hottest", "band")
+RULES: tuple[str, ...] = ("41% SUVmax", "SUV>=2.5", "SUV>=4", "41% SUVmax, from hottest", "band")
 PEAK_RADIUS_MM = 15.0
 BAND = 0.8
 BAND_SIGMA_MM = 4.0

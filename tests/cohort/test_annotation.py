@@ -20,6 +20,7 @@ from seganypet.cohort.annotation import Annotation, CaseProgress
 from seganypet.cohort.case import Case
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import AnnotationError, ClickError, CohortError, JournalError
+from seganypet.model.checkpoints import load_model
 from seganypet.organs import ORGANS
 from seganypet.pet.volume import Volume, load_labels, save_mask, save_volume
 
@@ -597,6 +598,12 @@ def test_names_that_are_no_folder_are_refused_before_anything_is_written(start, 
     with pytest.raises(AnnotationError, match="cannot have a folder of that name.*Rename it in the cohort table"):
         start(Cohort([cohort["a"], replace(cohort["b"], name=name)]))
     assert not start().folder.exists()
+
+
+def test_a_network_for_slices_is_refused_before_anything_is_written(cohort, tmp_path):
+    with pytest.raises(AnnotationError, match="tiny-2d cannot propose in 3D"):
+        Annotation(cohort, load_model("tiny-2d"), tmp_path / "new", annotator="J. Junior")
+    assert not (tmp_path / "new").exists()
 
 
 def test_names_that_differ_in_capitals_only_are_refused_and_usual_ones_are_not(start, cohort):
