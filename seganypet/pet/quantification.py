@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,7 +111,8 @@ def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
     person = {key: volume.metadata.get(key) for key in ("weight_kg", "height_m", "sex")}
     for key in ("weight_kg", "height_m"):
         value = person[key]
-        if value is not None and not (isinstance(value, Real) and -math.inf < value < math.inf):
+        is_number = isinstance(value, int | float | np.integer | np.floating)
+        if value is not None and not (is_number and abs(value) < math.inf):
             raise SUVError(f"{volume.source}: {key} in its metadata is {value!r}; expected a number.")
     try:
         return sul_per_suvbw(**person, formula=formula)
