@@ -9,7 +9,8 @@
     training    how the networks learn
     widgets     what is clicked
 
-`errors`, `organs`, `regions`, `metrics` and `losses` are shared by all. A wing imports from those above it only.
+`errors`, `organs`, `regions`, `metrics`, `losses` and `_files` (files that are whole or absent) are shared by all;
+`cli` is the command; `configs/` and `weights/` hold data. A wing imports only from those above it in this list.
 `import seganypet as sap` offers the names in `__init__.pyi`; each is imported when it is first used.
 """
 

@@ -55,7 +55,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike) -> None:
-    """Raise SegAnyPETError if no file can come to be at `path`; to be asked before long work, not after it."""
+    """Raise SegAnyPETError if no file can be written at `path`; to be called before long work."""
     path = Path(path)
     if path.is_dir():
         raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
@@ -65,7 +65,7 @@ def check_writable(path: str | os.PathLike) -> None:
 
 @contextmanager
 def only_writer(path: str | os.PathLike) -> Iterator[None]:
-    """Keep other runs from writing a file that is replaced now and then.
+    """Lock a file against other runs that write it.
 
     Raises:
         SegAnyPETError: Another run is writing it, or no file can be written there.
@@ -91,25 +91,25 @@ def only_writer(path: str | os.PathLike) -> Iterator[None]:
 
 
 def unsafe_name(names: Iterable[str], taken: Iterable[str] = ()) -> tuple[str, str] | None:
-    """The first name that as a file would lie elsewhere, hide, or be another's where capitals do not count; and why."""
+    """The first name that is unsafe as a file name, and why: a separator in it, hidden, or taken if case is ignored."""
     taken = {*taken}
     for name in names:
         if re.search(r'[\\/:*?"<>|\x00-\x1f]', name) or name.startswith(".") or name.endswith((".", " ")):
-            return name, "no file can be called so on every system"
+            return name, "it is not a valid file name on every system"
         if name.casefold() in taken:
-            return name, "another one differs in capitals only, or a table is called so"
+            return name, "it clashes with another name if case is ignored"
         taken.add(name.casefold())
     return None
 
 
 def check_folder(path: str | os.PathLike) -> None:
-    """Raise SegAnyPETError unless `path` is a folder that is there."""
+    """Raise SegAnyPETError unless `path` is an existing folder."""
     if not Path(path).is_dir():
-        raise SegAnyPETError(f"{path} is {'a file' if Path(path).exists() else 'not there'}; expected a folder.")
+        raise SegAnyPETError(f"{path} is {'a file' if Path(path).exists() else 'missing'}; expected a folder.")
 
 
 def make_folder(path: str | os.PathLike) -> None:
-    """Make a folder and those above it, where they are missing; SegAnyPETError if that cannot be."""
+    """Make a folder and those above it, where they are missing; SegAnyPETError if it cannot be created."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:

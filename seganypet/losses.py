@@ -1,7 +1,7 @@
 """What training minimises: DiceCE on high-quality (HQ) labels, and CPCL on low-quality (LQ) ones.
 
 Cross prompting confident learning (CPCL) prompts a network several times for one target. Where the predictions
-disagree or hesitate they are uncertain, and there an LQ label is rectified:
+disagree or hesitate, they are uncertain, and there an LQ label is rectified:
 
     prompts k = 1..K -> logits z_k -> p_k = sigmoid(z_k) -> p = mean_k p_k
     U = uncertainty of the p_k        where U > tau, the given label y is not believed

@@ -23,7 +23,7 @@ QUALITIES = ("HQ", "LQ")
 
 @dataclass(frozen=True)
 class Case:
-    """One scan and what is drawn on it; the module's docstring says what each field means.
+    """One scan and what is drawn on it; `cohort.table` says what each field means.
 
     Raises:
         CohortError: Unknown unit, quality or organ convention; blank case or patient.

@@ -11,7 +11,7 @@ _SOFT = [ID[name] for name in ("fat", "muscle", "mediastinum", "small_bowel", "c
 
 
 def paint_soft_organs(painter: Painter) -> None:
-    """All of them, in the order in which later covers earlier."""
+    """Paint all soft organs; later ones cover earlier ones."""
     paint_bowel(painter)
     paint_upper_abdomen(painter)
     paint_pelvis(painter)

@@ -194,7 +194,7 @@ def fissures(region: Region, mask: np.ndarray, rng: np.random.Generator) -> Draw
 
 
 def missing_organ(region: Region, mask: np.ndarray, rng: np.random.Generator) -> Draw:
-    """Nothing from severity 1 on, the mask below: an organ is forgotten or not."""
+    """An empty mask from severity 1 on, the unchanged mask below: the organ is forgotten or not."""
     return lambda severity: mask & (severity < 1)
 
 

@@ -320,7 +320,7 @@ class PromptSession(ABC):
         if previous is None and len(self.objects) == MAX_OBJECTS:
             raise ClickError(f"{name}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one.")
         if previous is None and not prompt.foreground:
-            raise ClickError(f"{name}: the first {prompt.kind} says what the object is, so it must be foreground.")
+            raise ClickError(f"{name}: the first {prompt.kind} on an object must be foreground.")
         prediction = self._predict((*self.prompts, prompt), previous)
         prompts = (*self._state.prompts, (name, prompt))
         self._step(State(prompts, {**self._state.predictions, name: prediction}, name, changed=name))
@@ -352,7 +352,7 @@ def _checked_name(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise ClickError(f"object name {name!r} holds half a character, which no file can keep.") from error
+        raise ClickError(f"object name {name!r} contains an unpaired surrogate, which no file can hold.") from error
     return name
 
 

@@ -63,7 +63,7 @@ class Session(NetworkSession):
     Raises:
         SegAnyPETError: These are not such a network and a volume; the message lists what is missing.
         UnitError: The network was trained on SUV and the volume is in another unit.
-        ClickError: `spacing_mm`, `min_spacing_mm` or `precision` make no sense.
+        ClickError: `spacing_mm`, `min_spacing_mm` or `precision` is out of range or of the wrong type.
 
     Source: supplement Fig. 4 (b); the growth by half-overlapping windows follows the successor's description.
     """

@@ -79,7 +79,7 @@ class SliceSession(NetworkSession):
 
     Raises:
         SegAnyPETError: These are not such a network and a volume; the message lists what is missing.
-        ClickError: `axis`, `batch`, `intensity_range` or `cache_mb` make no sense.
+        ClickError: `axis`, `batch`, `intensity_range` or `cache_mb` is out of range or of the wrong type.
     """
 
     axis: str

@@ -29,7 +29,7 @@ Texts = Annotated[tuple[str, ...], UNSET]
 
 @dataclass(frozen=True)
 class Study:
-    """What every study is told.
+    """Options that all studies share.
 
     Attributes:
         cohort: Cohort table (CSV), AutoPET tree or nnU-Net folder.
@@ -62,11 +62,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Methods:
-    """What is evaluated.
+    """Methods that a study evaluates.
 
     Attributes:
         models: Networks by name or path, threshold rules, "random_walker"; NAME=... names one in the table.
-        rules: Threshold rules besides, such as "41% SUVmax", "SUV>=4", "41% SUVmax, from hottest", "band".
+        rules: Additional threshold rules, such as "41% SUVmax", "SUV>=4", "41% SUVmax, from hottest", "band".
         no_rules: Leave out all threshold rules that are not among the models.
     """
 

@@ -115,7 +115,7 @@ def run_study(
     retry_failed: bool = False,
     progress: bool = True,
 ) -> "pd.DataFrame":
-    """Measure all cases by all methods of a study, but for what is finished in the output.
+    """Measure all cases by all methods of a study, except what is finished in the output.
 
     Args:
         study: What is measured.

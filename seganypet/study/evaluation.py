@@ -36,7 +36,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "case": (str, "name of the case"),
     "patient": (str, "whose scan it is"),
     "target": (str, "organ, 'lesions' (all), 'lesion_01', ...; '(whole case)' if the case cannot be read"),
-    "seen": (bool, "whether the embedded models train on this organ; blank for lesions"),
+    "seen": (bool, "whether the organ is among the paper's seen ones, see `organs`; blank for lesions"),
     "model": (str, "name of the network or threshold rule"),
     "click": (int, "round, from 1"),
     "METRICS": (float, "one column for each of metrics.METRICS: dsc, nsd, ...; blank for an empty target"),

@@ -1,4 +1,4 @@
-"""What a case is, by content: a corrected label makes it another one, a moved folder does not."""
+"""Identity of a case by content: with a corrected label it is a different case, in another folder the same."""
 
 import hashlib
 from collections.abc import Mapping

@@ -135,7 +135,7 @@ def analyse_tumours(
     if reports is not None:
         make_folder(reports)
         if found := unsafe_name(case.name for case in cases):
-            raise SegAnyPETError(f"case {found[0]!r} cannot have a page of that name: {found[1]}. Rename it.")
+            raise SegAnyPETError(f"case {found[0]!r} cannot give a report its file name: {found[1]}. Rename it.")
     try:
         methods: list[Any] = [HotThreshold(float(suv), cut) for suv in thresholds for cut in (False, True)]
         methods += resolve_methods(models, rules)

@@ -104,7 +104,7 @@ def resolve_methods(models: Any, rules: Sequence[str] = ()) -> tuple[Method, ...
     if twice:
         raise SegAnyPETError(
             f"several models are named {', '.join(twice)}; give each a name: {{'first': model, 'second': other}}, "
-            "on the command line --model first=PATH."
+            "on the command line --models first=PATH second=PATH."
         )
     if not methods:
         raise SegAnyPETError("nothing to evaluate: give a model or a threshold rule.")
@@ -127,7 +127,7 @@ def named_models(arguments: Sequence[str]) -> dict[str, str] | list[str]:
     if any(name for name, _ in pairs):
         names = [name or (model if is_rule(model) else Path(model).stem) for name, model in pairs]
         if len(set(names)) < len(names):
-            raise SegAnyPETError(f"--model: {', '.join(names)} are names that are given twice.")
+            raise SegAnyPETError(f"--models: duplicate names among {', '.join(names)}; name each model: NAME=PATH.")
         return dict(zip(names, (model for _, model in pairs), strict=True))
     return list(arguments)
 

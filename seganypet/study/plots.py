@@ -19,7 +19,8 @@ MARKERS = "osD^vP*X<>hp"  # with twelve organs, colours repeat; pairs of colour 
 def plot_dsc(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw DSC against the number of clicks: colour and marker by target, line style by model.
 
-    For a single target, colour and marker are by model too. A line is the mean over cases, its band their middle half.
+    For a single target, colour and marker are by model too. A line is the mean over cases, its band the interquartile
+    range.
 
     Args:
         results: Tidy table with columns case, target, model, click, dsc.

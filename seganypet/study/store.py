@@ -215,8 +215,8 @@ class ResultStore:
                 raise ValueError("no settings in it")
         except (ValueError, TypeError) as error:
             raise SegAnyPETError(
-                f"{self.path} has no {self._beside.name} beside it that says what it was measured on ({error}): it is "
-                f"another table, or one of an earlier version of seganypet, which did not notice corrected labels. "
+                f"{self.path} lacks its companion {self._beside.name}, which says what was measured ({error}). "
+                "It is another table, or one of an earlier version of seganypet, which missed corrected labels. "
                 "Choose another output; pandas still reads the old one."
             ) from None
         if len(whole) < len(content):

@@ -103,8 +103,8 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         )
     if changed := sorted(_differences(settings, saved)):
         raise SegAnyPETError(
-            f"{path} was made with another {', '.join(changed)}; a run resumes with its own settings only. Restore "
-            "them, give the run another name, or remove the checkpoint."
+            f"{path} was made with a different {', '.join(changed)}; a run can only resume with the same settings. "
+            "Restore them, give the run another name, or remove the checkpoint."
         )
     return state
 

@@ -250,7 +250,7 @@ class Run:
             if (due or self.step % LOG_EVERY == 0) and not torch.isfinite(loss):
                 raise SegAnyPETError(
                     f"{config.name}: the loss is {loss.item()} at step {self.step}; training diverged. The last "
-                    "checkpoint is from before: lower learning_rate, or use precision 32-true, under another name."
+                    "checkpoint predates that: lower learning_rate, or use precision 32-true, under another name."
                 )
             if self.step % LOG_EVERY == 0 or self.step == self.steps:
                 seconds = time.perf_counter() - started

@@ -14,7 +14,7 @@ from seganypet.training.config import TrainConfig
 class Objective(nn.Module):
     """What training minimises, as one module, so that distributed training sees one forward pass.
 
-        L = L_HQ + w L_LQ + lambda(t) L_consistency
+        L = L_HQ + w L_LQ + lambda(t) L_consistency        w = lambda(t) for CPCL
 
     Each target is clicked K times independently, which gives the predictions that CPCL compares. From the first of
     these clicks an interaction continues: the user sees the mask, clicks in its errors, and so on. DiceCE is taken

@@ -208,7 +208,7 @@ class UploadWidget(anywidget.AnyWidget):
             return {"received": 0}
         if self._current is None or ticket != self._current.ticket:
             # The rest of an upload that failed or was replaced; the present one goes on.
-            raise SegAnyPETError("a piece came of an upload that was given up. Choose the file again.")
+            raise SegAnyPETError("received data of a cancelled upload. Choose the file again.")
         if step == "cancel":
             self._forget()
             return {"failed": True}
@@ -243,14 +243,14 @@ class UploadWidget(anywidget.AnyWidget):
     def _add(self, upload: _Upload, at: int, buffers: Sequence[memoryview]) -> None:
         if len(buffers) != 1 or at != upload.received:
             raise SegAnyPETError(
-                f"upload of {upload.name}: a piece came for byte {at}, due was byte {upload.received}. Choose the file "
-                "again."
+                f"upload of {upload.name}: received data from byte {at}, expected byte {upload.received}. "
+                "Choose the file again."
             )
         # Compared with what was announced, which was compared with the limit.
         if upload.received + len(buffers[0]) > upload.size:
             raise SegAnyPETError(
-                f"upload of {upload.name}: more came than the {upload.size} bytes announced; did the file grow? Choose "
-                "it again."
+                f"upload of {upload.name}: received more than the {upload.size} bytes announced; did the file grow? "
+                "Choose it again."
             )
         upload.file.write(buffers[0])
         upload.received += len(buffers[0])

@@ -607,7 +607,7 @@ def test_a_network_for_slices_is_refused_before_anything_is_written(cohort, tmp_
 
 
 def test_names_that_differ_in_capitals_only_are_refused_and_usual_ones_are_not(start, cohort):
-    with pytest.raises(AnnotationError, match="'A' cannot have .*differs in capitals only"):
+    with pytest.raises(AnnotationError, match="'A' cannot have .*clashes with another name"):
         start(Cohort([cohort["a"], replace(cohort["b"], name="A")]))
     for name in ("PETCT_0a_03-23-2003-NA-PET-CT Ganzkörper (KM) 1.5", "fdg_0a1b_2004"):
         annotation = start(Cohort([replace(cohort["b"], name=name)]))

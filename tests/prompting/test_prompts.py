@@ -94,7 +94,7 @@ def test_a_prompt_of_another_kind_is_segmented_by_its_voxels_and_undone(session,
 
 
 def test_the_first_prompt_of_whatever_kind_must_be_foreground_and_lie_in_the_volume(session):
-    with pytest.raises(ClickError, match="the first bar says what the object is, so it must be foreground"):
+    with pytest.raises(ClickError, match="the first bar on an object must be foreground"):
         session.add(Bar(LEFT, 2, foreground=False))
     with pytest.raises(ClickError, match=r"\(30.0, 12.0, 9.0\) lies outside volume shape"):
         session.add(Bar(RIGHT, 9))

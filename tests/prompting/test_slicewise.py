@@ -184,7 +184,7 @@ def test_a_negative_click_takes_away_in_its_slice_only(session):
 
 
 def test_the_first_click_of_an_object_in_a_slice_must_be_foreground(session):
-    with pytest.raises(ClickError, match="first click says what the object is"):
+    with pytest.raises(ClickError, match="first click on an object must be foreground"):
         session.click(ijk=(3, 3, 3), foreground=False)
     session.click(ijk=in_slice(session, 3))
     before = session.mask

@@ -229,7 +229,7 @@ def test_a_cohort_with_click_files_resumes_after_a_kill(cohort, tmp_path, monkey
         changed = evaluate_interactive(cohort, models, folder, **options)
     assert changed["case"].value_counts().to_dict() == {"sick": 11, "healthy": 11}
     assert changed[changed["case"] == "sick"]["tumor_clicks"].max() == 1
-    with pytest.raises(SegAnyPETError, match="clicks2 is not there; expected a folder"):
+    with pytest.raises(SegAnyPETError, match="clicks2 is missing; expected a folder"):
         evaluate_interactive(cohort, models, tmp_path / "clicks2", progress=False)
 
 

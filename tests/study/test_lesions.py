@@ -174,7 +174,7 @@ def test_a_page_that_another_network_made_is_written_anew(cohort, tmp_path):
 def test_names_that_lie_elsewhere_have_no_page_and_a_page_that_fails_costs_no_rows(cohort, tmp_path):
     for name in ("../escaped", "PETCT_1/study"):
         renamed = sap.Cohort([replace(cohort["sick"], name=name)])
-        with pytest.raises(SegAnyPETError, match=f"case '{name}' cannot have a page of that name.*Rename it"):
+        with pytest.raises(SegAnyPETError, match=f"case '{name}' cannot give a report its file name.*Rename it"):
             analysed(renamed, tmp_path, reports=tmp_path / "pages")
         assert set(analyse_tumours(renamed, MODELS, clicks=1, progress=False)["case"]) == {name}
     (tmp_path / "pages" / "sick.html").mkdir()

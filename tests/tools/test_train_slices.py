@@ -114,6 +114,6 @@ def test_a_killed_training_resumes_to_the_same_weights(folder, bank, tmp_path):
 def test_a_training_in_2d_does_not_resume_with_other_settings(folder, bank, tmp_path):
     (tmp_path / "slices").symlink_to(folder / "slices")
     train_slices(TINY, tmp_path, progress=False, stop_at=2)
-    with pytest.raises(SegAnyPETError, match="made with another learning_rate, seed; a run resumes with its own"):
+    with pytest.raises(SegAnyPETError, match="made with a different learning_rate, seed; a run can only resume with"):
         train_slices(replace(TINY, seed=7, learning_rate=0.5), tmp_path, progress=False)
     assert torch.load(tmp_path / "tiny-2d.ckpt", weights_only=True)["step"] == 2

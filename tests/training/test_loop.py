@@ -159,13 +159,13 @@ def test_a_diverged_run_stops_before_it_spoils_its_checkpoint(run, tmp_path, mon
 
 def test_a_run_does_not_resume_with_other_settings_or_from_a_damaged_checkpoint(run, tmp_path):
     run()
-    with pytest.raises(SegAnyPETError, match="made with another data.flips, epochs, learning_rate; a run resumes with"):
+    with pytest.raises(SegAnyPETError, match="made with a different data.flips, epochs, learning_rate; a run"):
         run(replace(CONFIG, learning_rate=0.1, epochs=3, data=replace(DATA, flips=(0.0, 0.0, 0.0))))
     with pytest.MonkeyPatch.context() as patch:
         torch.manual_seed(999)
         other = Sam3D(MODEL)  # as if its init had had a new edition
         patch.setattr(loop, "initial_model", lambda config, say: other)
-        with pytest.raises(SegAnyPETError, match="made with another starting weights"):
+        with pytest.raises(SegAnyPETError, match="made with a different starting weights"):
             run()
     state = torch.load(tmp_path / "run" / "short.ckpt", weights_only=True)
     state["settings"]["doubtful_per_batch"] = state["settings"].pop("lq_per_batch")

@@ -112,7 +112,7 @@ def test_a_file_larger_than_announced_is_refused(page, browser, scan, tmp_path):
     browser.begin(content, size=7000)
     assert browser.tell("piece", "1", content[:5000], at=0) == {"received": 5000}
     assert browser.tell("piece", "1", content[5000:10000], at=5000) == {"failed": True}
-    assert "more came than the 7000 bytes announced" in page.upload.error
+    assert "received more than the 7000 bytes announced" in page.upload.error
     assert not left_over(tmp_path) and page.view is None
 
 
@@ -122,7 +122,7 @@ def test_a_piece_that_comes_twice_or_too_early_ends_the_upload(page, browser, sc
     browser.begin(content)
     browser.tell("piece", "1", content[:5000], at=0)
     assert browser.tell("piece", "1", content[:5000], at=at) == {"failed": True}
-    assert f"a piece came for byte {at}, due was byte 5000" in page.upload.error
+    assert f"received data from byte {at}, expected byte 5000" in page.upload.error
     assert not left_over(tmp_path)
     assert browser.tell("piece", "1", content[5000:10000], at=5000) == {"failed": True}
     assert browser.send(content, ticket="2") == {"done": True}

@@ -330,7 +330,7 @@ def test_an_error_stands_in_the_widget(lab):
     page.mouse.click(*place, button="right")
     alert = one.get_by_role("alert")
     alert.wait_for()
-    assert "first click says what the object is" in alert.inner_text()
+    assert "first click on an object must be foreground" in alert.inner_text()
     page.mouse.click(*place)
     alert.wait_for(state="hidden")
     page.mouse.click(*place)  # nothing that is said moves the picture under the mouse
