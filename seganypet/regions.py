@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
+Box = tuple[slice, slice, slice]
+
 CONNECTED_26 = np.ones((3, 3, 3), bool)
 CONNECTED_18 = ndimage.generate_binary_structure(3, 2)
 CONNECTED_6 = ndimage.generate_binary_structure(3, 1)
@@ -36,7 +38,7 @@ def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ..
     return tuple(int(index) for index in candidates[np.argmin(np.round(distance_mm, 6))])
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+def bounding_box(mask: np.ndarray) -> Box | None:
     """Smallest box that contains every True voxel; None if there is none."""
     plane = np.any(mask, axis=2)  # the contiguous axis first, so that the rest is cheap
     i = np.flatnonzero(plane.any(axis=1))
@@ -48,7 +50,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
     return *box, slice(int(k[0]), int(k[-1]) + 1)
 
 
-def connected_pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
+def connected_pieces(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
     """The bounding box of each 26-connected piece of a mask, and the piece within it, bool."""
     outer = bounding_box(mask)
     if outer is None:
@@ -57,6 +59,21 @@ def connected_pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice, sli
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         i, j, k = (slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, outer, strict=True))
         yield (i, j, k), pieces[box] == number
+
+
+def widen_box(box: Sequence[slice], margin: Iterable[int], shape: Sequence[int]) -> Box:
+    """The box with `margin` voxels more on both sides of each axis, as far as the array goes."""
+    i, j, k = (
+        slice(max(part.start - int(extra), 0), min(part.stop + int(extra), size))
+        for part, extra, size in zip(box, margin, shape, strict=True)
+    )
+    return i, j, k
+
+
+def box_within(box: Sequence[slice], outer: Sequence[slice]) -> Box:
+    """The box in the coordinates of another one that contains it."""
+    i, j, k = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
+    return i, j, k
 
 
 def enclosing_box(boxes: Iterable[Sequence[slice]]) -> tuple[slice, ...]:

@@ -33,7 +33,7 @@ from seganypet.cohort.case import Case
 from seganypet.cohort.labels import ORGAN_CONVENTIONS, detect_organ_convention
 from seganypet.errors import CohortError, SegAnyPETError, VolumeError
 from seganypet.pet.volume import Grid, check_labels, check_on_grid, open_nifti, read_voxels
-from seganypet.regions import CONNECTED_26
+from seganypet.regions import CONNECTED_26, bounding_box
 
 if TYPE_CHECKING:
     import pandas
@@ -353,11 +353,8 @@ def _check_positions(found: Inspection, centres_mm: dict[str, np.ndarray]) -> No
 def _check_lesions(found: Inspection, labels: np.ndarray, affine: np.ndarray) -> None:
     mask = labels > 0
     voxels = int(mask.sum())
-    count = 0
-    if voxels:
-        box = ndimage.find_objects(mask.view(np.int8))[0]  # lesions fill a small part of a scan
-        count = ndimage.label(mask[box], CONNECTED_26)[1]
-    found.row["lesions"] = int(count)
+    box = bounding_box(mask)  # lesions fill a small part of a scan
+    found.row["lesions"] = 0 if box is None else int(ndimage.label(mask[box], CONNECTED_26)[1])
     found.row["lesions_ml"] = round(voxels * abs(np.linalg.det(affine[:3, :3])) / 1000, 2)
     if voxels > 0.2 * mask.size:
         fraction = f"{voxels / mask.size:.0%} of the scan is lesion"

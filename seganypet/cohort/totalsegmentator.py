@@ -19,7 +19,7 @@ from seganypet.errors import GeometryError, SegAnyPETError, UnitError, VolumeErr
 from seganypet.organs import ORGANS
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Grid, Volume, check_labels, check_on_grid, open_nifti, read_voxels
-from seganypet.regions import bounding_box
+from seganypet.regions import Box, bounding_box, widen_box
 
 # Task "total" of version 2: class_map in totalsegmentator/map_to_binary.py of release 2.18.0. Version 1 numbers
 # differently (aorta 7, left lower lobe 14, no heart as one class, no prostate), as does "total_mr".
@@ -235,7 +235,7 @@ def _on_grid(found: Iterator[Organ], organs: Sequence[str], like: Volume, source
     return labels
 
 
-def _fraction(organ: Organ, box: tuple[slice, ...], like: Volume) -> tuple[tuple[slice, ...], np.ndarray]:
+def _fraction(organ: Organ, box: Box, like: Volume) -> tuple[tuple[slice, ...], np.ndarray]:
     """The box of `like` that contains an organ, and the fraction of each of its voxels that the organ fills."""
     try:
         check_on_grid(organ.grid, like)
@@ -246,22 +246,21 @@ def _fraction(organ: Organ, box: tuple[slice, ...], like: Volume) -> tuple[tuple
     # Only the organ's surroundings are resampled: a CT may have a hundred times as many voxels.
     to_like = np.linalg.inv(like.affine) @ organ.grid.affine
     reach = np.linalg.norm(np.linalg.inv(to_like[:3, :3]), axis=1)  # extent of a voxel of `like` in voxels of the mask
-    low = np.maximum([part.start for part in box] - np.ceil(2 * reach).astype(int) - 1, 0)
-    high = np.minimum([part.stop for part in box] + np.ceil(2 * reach).astype(int) + 1, organ.grid.shape)
-    corners = nib.affines.apply_affine(to_like, list(product(*zip(low - 0.5, high - 0.5, strict=True))))
+    near = widen_box(box, np.ceil(2 * reach) + 1, organ.grid.shape)
+    corners = list(product(*((part.start - 0.5, part.stop - 0.5) for part in near)))
+    corners = nib.affines.apply_affine(to_like, corners)
     first = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, like.shape)
     last = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, first, like.shape)
     target = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
     if (first == last).any():
         return target, np.zeros(last - first, np.float32)
-    near = organ.mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     # With a unit of activity, resample_to fills the outside with 0.
-    mask = Volume(near, _shifted(organ.grid.affine, low), "SUVbw")
+    mask = Volume(organ.mask[near], _shifted(organ.grid.affine, [part.start for part in near]), "SUVbw")
     there = Volume(np.broadcast_to(np.float32(0), last - first), _shifted(like.affine, first), "SUVbw")
     return target, resample_to(mask, there).data
 
 
-def _shifted(affine: np.ndarray, corner: np.ndarray) -> np.ndarray:
+def _shifted(affine: np.ndarray, corner: Sequence[int] | np.ndarray) -> np.ndarray:
     """Affine of the part of a grid that begins at voxel `corner`."""
     affine = affine.copy()
     affine[:3, 3] = nib.affines.apply_affine(affine, corner)

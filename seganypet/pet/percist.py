@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seganypet.errors import GeometryError, VolumeError
-from seganypet.pet.quantification import Box, Masks, Threshold, check_mask, check_suvbw, quantify, sul_factor
+from seganypet.pet.quantification import Masks, Threshold, check_mask, quantify, sul_factor
 from seganypet.pet.volume import Point, Volume
+from seganypet.regions import CONNECTED_26, Box, bounding_box
 
 if TYPE_CHECKING:
     import pandas
@@ -215,14 +216,13 @@ def _healthy(volume: Volume, organ: np.ndarray, exclude: np.ndarray | None, name
     """The organ without lesions and the voxels next to them, and the bounding box of the organ."""
     from scipy import ndimage
 
-    check_suvbw(volume)
     organ = check_mask(volume, organ, f"{name} mask")
-    if not organ.any():
+    box = bounding_box(organ)
+    if box is None:
         raise VolumeError(f"{volume.source}: the {name} mask is empty; expected a mask of the {name}.")
-    box = ndimage.find_objects(organ.view(np.uint8))[0]
     if exclude is not None:
         lesions = check_mask(volume, exclude, "exclude")
-        organ = organ & ~ndimage.binary_dilation(lesions, np.ones((3, 3, 3), bool))
+        organ = organ & ~ndimage.binary_dilation(lesions, CONNECTED_26)
     return organ, box
 
 
