@@ -372,7 +372,7 @@ def _raise_if_missing(missing: list[tuple[str, Path]]) -> None:
 
 def _files(folder: Path, pattern: str) -> list[Path]:
     """Files that match, sorted, without hidden ones such as those of macOS."""
-    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    found = folder.glob(pattern)
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 

@@ -6,7 +6,7 @@ installed. Both give the labels of this package: 1 to 12 in the order of `ORGANS
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -71,9 +71,7 @@ def read_totalsegmentator(
     if path.is_dir():
         names, found = _from_folder(path, organs)
     else:
-        image = open_nifti(path)
-        labels = check_labels(read_voxels(image, path), str(path))
-        names, found = _from_labels(labels, _header_names(image), Grid(labels.shape, image.affine, str(path)), organs)
+        names, found = _from_label_map(open_nifti(path), str(path), organs)
     return _on_grid(found, organs, like, str(path)), _names_by_label(names, organs, str(path))
 
 
@@ -135,8 +133,7 @@ def run_totalsegmentator(
             f"supported version? {INSTALL}, {instead}"
         )
     source = f"TotalSegmentator on {ct.source}"
-    labels = check_labels(read_voxels(found, source), source)
-    names, organs = _from_labels(labels, _header_names(found), Grid(labels.shape, found.affine, source), ORGANS)
+    names, organs = _from_label_map(found, source, ORGANS)
     return _on_grid(organs, ORGANS, ct if like is None else like, source), _names_by_label(names, ORGANS, source)
 
 
@@ -157,32 +154,33 @@ def _from_folder(folder: Path, organs: Sequence[str]) -> tuple[list[str], Iterat
             labels = check_labels(read_voxels(image, path), str(path))
             if labels.max() > 1:
                 raise VolumeError(f"{path}: labels up to {labels.max()}; expected 0 and 1 in the mask of one organ.")
-            yield Organ(organ, labels > 0, Grid(labels.shape, image.affine, str(path)))
+            yield Organ(organ, labels > 0, Grid.of(image, path))
 
     return list(files), read()
 
 
-def _from_labels(
-    labels: np.ndarray, header_names: Mapping[str, int], grid: Grid, organs: Sequence[str]
+def _from_label_map(
+    image: nib.Nifti1Pair, source: str, organs: Sequence[str]
 ) -> tuple[list[str], Iterator[Organ]]:
     """Names of the organs in a label map, and these organs."""
-    ids = header_names
+    labels, grid = check_labels(read_voxels(image, source), source), Grid.of(image, source)
+    ids = _header_names(image)
     if not ids:
         ids = TOTAL_V2
         largest = int(labels.max())
         if largest <= 1 or largest > MAX_CLASSES:
             raise VolumeError(
-                f"{grid.source}: labels up to {largest} and no names in the header; TotalSegmentator's map of all "
+                f"{source}: labels up to {largest} and no names in the header; TotalSegmentator's map of all "
                 f"classes has up to {MAX_CLASSES}. For masks of single organs, give their folder."
             )
         warnings.warn(
-            f"{grid.source} does not name its labels; they are assumed to be those of TotalSegmentator 2, task total.",
+            f"{source} does not name its labels; they are assumed to be those of TotalSegmentator 2, task total.",
             stacklevel=3,
         )
     names = [organ for organ in organs if organ in ids]
     if not names:
         raise VolumeError(
-            f"{grid.source} names its labels {', '.join(list(ids)[:5])}, ...: none of {', '.join(organs)}. Is it the "
+            f"{source} names its labels {', '.join(list(ids)[:5])}, ...: none of {', '.join(organs)}. Is it the "
             "output of task total?"
         )
     return names, (Organ(name, labels == ids[name], grid) for name in names)

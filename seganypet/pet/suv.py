@@ -10,7 +10,7 @@ leaves the factor open raises `SUVError`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -54,12 +54,6 @@ class SUVFactor:
     decay_s: float | None = None
 
 
-class _Person(TypedDict):
-    weight_kg: float | None
-    height_m: float | None
-    sex: str | None
-
-
 def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFactor:
     """The factor from a PET series' pixel values to SUVbw.
 
@@ -84,7 +78,7 @@ def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFac
     if units not in ("BQML", "CNTS", "GML"):
         series.refuse("Units", f"is {units!r}; expected BQML, GML or Philips CNTS")
     _check_corrections(series)
-    person: _Person = {
+    person: dict[str, Any] = {
         "weight_kg": series.number("PatientWeight", required=False),
         "height_m": series.number("PatientSize", required=False),
         "sex": series.text("PatientSex", required=False),
@@ -151,9 +145,7 @@ def lean_body_mass(weight_kg: float, height_m: float, sex: str, formula: str = "
         raise SUVError(f"lean body mass: height_m is {height_m}; expected a positive height (0010,1020).")
     if not 0.5 <= weight_kg <= 400:
         raise SUVError(f"lean body mass: weight_kg is {weight_kg:g}; expected kilograms.")
-    if height_m < 0.3:
-        raise SUVError(f"lean body mass: height_m is {height_m:g}; expected metres.")
-    if height_m > 3:
+    if not 0.3 <= height_m <= 3:
         raise SUVError(f"lean body mass: height_m is {height_m:g}; expected metres, not centimetres.")
     if sex not in ("M", "F"):
         raise SUVError(f"lean body mass: sex is {sex!r}; expected M or F (0010,0040), for which there are formulas.")
