@@ -115,7 +115,7 @@ def surface_dice(
 # that holds both, and the voxel size in mm. A metric that is added here is in its tables and summaries.
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[float]], float]] = {
     "dsc": lambda mask, truth, spacing: dice(mask, truth),
-    "nsd": lambda mask, truth, spacing: surface_dice(mask, truth, spacing, max(spacing)),
+    "nsd": surface_dice,
 }
 
 

@@ -12,6 +12,11 @@ CONNECTED_18 = ndimage.generate_binary_structure(3, 2)
 CONNECTED_6 = ndimage.generate_binary_structure(3, 1)
 
 
+def depth_mm(region: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Distance from each voxel of a region to the nearest voxel outside it; beyond the array is outside."""
+    return ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing)[(slice(1, -1),) * region.ndim]
+
+
 def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
     """Voxel of a non-empty region that is farthest from its border, in mm; beyond the array is outside the region.
 
@@ -26,9 +31,9 @@ def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ..
     array order, so that a tube is clicked in its middle and not at its end.
     """
     axes = range(region.ndim)
-    depth_mm = ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing)[(slice(1, -1),) * region.ndim]
+    depth = depth_mm(region, spacing)
     # The transform rounds in its last bits: depths this close are equal.
-    candidates = np.argwhere(depth_mm >= depth_mm.max() * (1 - 1e-9))
+    candidates = np.argwhere(depth >= depth.max() * (1 - 1e-9))
     # Sums over all axes but one avoid a list of all voxels.
     centroid = [
         np.average(np.arange(size), weights=region.sum(axis=tuple({*axes} - {axis})))

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from seganypet.errors import GeometryError, VolumeError
 from seganypet.pet.quantification import Masks, Threshold, check_mask, quantify, sul_factor
 from seganypet.pet.volume import Point, Volume
-from seganypet.regions import CONNECTED_26, Box, bounding_box
+from seganypet.regions import CONNECTED_26, Box, bounding_box, depth_mm
 
 if TYPE_CHECKING:
     import pandas
@@ -103,9 +104,9 @@ def liver_reference(
     warnings = []
     if centre_ijk is None:
         right = _axis_mm(volume, box, 0) > middle_mm[0]
-        depth_mm = _depth_mm(volume, healthy[box] & right)
-        centre_ijk = np.unravel_index(depth_mm.argmax(), depth_mm.shape) + _corner(box)
-        how = f"at the deepest position right of the liver's centre of mass, {depth_mm.max():.1f} mm deep,"
+        depth = depth_mm(healthy[box] & right, volume.spacing)
+        centre_ijk = np.unravel_index(depth.argmax(), depth.shape) + _corner(box)
+        how = f"at the deepest position right of the liver's centre of mass, {depth.max():.1f} mm deep,"
     else:
         how = "at the given centre"
         if _checked_mm(volume, centre_ijk)[0] <= middle_mm[0]:
@@ -214,8 +215,6 @@ measurability = measurable_lesions  # its name in older notebooks
 
 def _healthy(volume: Volume, organ: np.ndarray, exclude: np.ndarray | None, name: str) -> tuple[np.ndarray, Box]:
     """The organ without lesions and the voxels next to them, and the bounding box of the organ."""
-    from scipy import ndimage
-
     organ = check_mask(volume, organ, f"{name} mask")
     box = bounding_box(organ)
     if box is None:
@@ -228,8 +227,6 @@ def _healthy(volume: Volume, organ: np.ndarray, exclude: np.ndarray | None, name
 
 def _descending(volume: Volume, healthy: np.ndarray, box: Box) -> np.ndarray:
     """Voxel in the descending aorta around which the cylinder fits, see `blood_pool_reference`."""
-    from scipy import ndimage
-
     z_mm = _axis_mm(volume, box, 2)
     below_top_mm = z_mm[healthy[box]].max(initial=-np.inf) - z_mm
     pieces, number = ndimage.label(
@@ -244,8 +241,8 @@ def _descending(volume: Volume, healthy: np.ndarray, box: Box) -> np.ndarray:
         inside = pieces == piece
         fits = ndimage.binary_erosion(inside, structure)
         if fits.any():
-            depth_mm = np.where(fits, _depth_mm(volume, inside), 0.0)
-            centres[y_mm[inside].mean()] = np.array(np.unravel_index(depth_mm.argmax(), depth_mm.shape))
+            depth = np.where(fits, depth_mm(inside, volume.spacing), 0.0)
+            centres[y_mm[inside].mean()] = np.array(np.unravel_index(depth.argmax(), depth.shape))
     if not centres:
         raise VolumeError(
             f"{volume.source}: no cylinder of 1 cm x 2 cm fits into the aorta {DESCENDING_MM[0]:g} to "
@@ -317,13 +314,6 @@ def _voxels(volume: Volume, centre_mm: np.ndarray, inside: Shape) -> np.ndarray:
     low, high = np.floor(centre_ijk - reach).astype(int), np.ceil(centre_ijk + reach).astype(int)
     ijk = np.stack(np.meshgrid(*map(np.arange, low, high + 1), indexing="ij"), axis=-1).reshape(-1, 3)
     return ijk[inside(*(volume.to_mm(ijk) - centre_mm).T)]
-
-
-def _depth_mm(volume: Volume, inside: np.ndarray) -> np.ndarray:
-    """Distance from each voxel of a mask to the nearest voxel outside it; beyond the array is outside."""
-    from scipy import ndimage
-
-    return ndimage.distance_transform_edt(np.pad(inside, 1), sampling=volume.spacing)[1:-1, 1:-1, 1:-1]
 
 
 def _axis_mm(volume: Volume, box: Box, axis: int) -> np.ndarray:

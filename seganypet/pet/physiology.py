@@ -14,6 +14,7 @@ from itertools import product
 from numbers import Real
 
 import numpy as np
+from scipy import ndimage
 
 from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.pet.quantification import check_mask, check_suvbw
@@ -100,8 +101,6 @@ def without_physiology(volume: Volume, mask: np.ndarray, physiology: np.ndarray,
         GeometryError: A mask has another shape.
         VolumeError: A mask is not bool; `physiology` is empty; `rim_mm` is negative or not a number.
     """
-    from scipy import ndimage
-
     mask, physiology = check_mask(volume, mask, "mask"), check_mask(volume, physiology, "physiology")
     if not physiology.any():
         raise VolumeError(
@@ -143,8 +142,6 @@ def physiology_from_clicks(volume: Volume, clicks_ijk: Iterable[Sequence[int]], 
         ClickError: A click is not a voxel of the volume.
         VolumeError: `threshold` is negative or not a number.
     """
-    from scipy import ndimage
-
     check_suvbw(volume)
     check_nonnegative("threshold", threshold)
     clicks = [volume.check_voxel(ijk) for ijk in clicks_ijk]
@@ -208,8 +205,6 @@ def _spots(volume: Volume, box: Box, inside: np.ndarray) -> tuple[np.ndarray, np
 
     Voxels are numbered as in `volume.data[box][inside]`.
     """
-    from scipy import ndimage
-
     wide, inner = _widened(volume, box, 3 * SMOOTHING_MM)
     smooth = ndimage.gaussian_filter(volume.data[wide], SMOOTHING_MM / np.array(volume.spacing), truncate=3.0)
     height = smooth[inner][inside].astype(float)

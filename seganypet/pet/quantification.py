@@ -9,7 +9,7 @@ import numpy as np
 from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError
 from seganypet.pet.suv import sul_per_suvbw
 from seganypet.pet.threshold_rules import Rule, Threshold, ThresholdRule
-from seganypet.pet.volume import Volume
+from seganypet.pet.volume import Volume, check_labels
 from seganypet.regions import Box, bounding_box
 
 if TYPE_CHECKING:
@@ -240,9 +240,8 @@ def _objects(volume: Volume, mask: Masks, names: Mapping[int, str] | None) -> li
         mask = np.asarray(mask)
         if mask.dtype.kind in "ui":
             _check_shape(volume, mask, "label map")
-            if mask.size and not 0 <= mask.min() <= mask.max() <= np.iinfo(np.int16).max:
-                raise VolumeError(f"label map holds {mask.min()} to {mask.max()}; expected labels from 0 to 32767.")
-            boxes = dict(enumerate(ndimage.find_objects(mask.astype(np.int16, copy=False)), start=1))
+            mask = check_labels(mask, "label map")
+            boxes = dict(enumerate(ndimage.find_objects(mask), start=1))
             if names is None:
                 names = {label: f"label {label}" for label, box in boxes.items() if box is not None}
             boxes = {label: boxes.get(label) or nothing for label in names}
