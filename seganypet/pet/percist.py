@@ -99,7 +99,6 @@ def liver_reference(
     Source: Wahl et al., J Nucl Med 2009.
     """
     healthy, box = _healthy(volume, liver, exclude, "liver")
-    factor = sul_factor(volume, formula)
     middle_mm = volume.to_mm(np.argwhere(liver).mean(axis=0))
     warnings = []
     if centre_ijk is None:
@@ -121,7 +120,7 @@ def liver_reference(
             f"{LIVER_SUVBW[1]} in a liver. Check unit, tracer, injection and uptake time, and the liver."
         )
     shape = "a sphere of 3 cm diameter in the right lobe of the liver"
-    return _reference(volume, "liver", shape, centre_mm, sphere, formula, factor, 1.5, warnings)
+    return _reference(volume, "liver", shape, centre_mm, sphere, formula, 1.5, warnings)
 
 
 def blood_pool_reference(
@@ -153,7 +152,6 @@ def blood_pool_reference(
     Source: Wahl et al., J Nucl Med 2009.
     """
     healthy, box = _healthy(volume, aorta, exclude, "aorta")
-    factor = sul_factor(volume, formula)
     warnings = []
     if centre_ijk is None:
         centre_ijk = _descending(volume, healthy, box)
@@ -169,7 +167,7 @@ def blood_pool_reference(
     way_out = "Give another centre_ijk."
     cylinder = _fitting(volume, centre_mm, _in_cylinder, healthy, f"the cylinder {how}", "healthy aorta", way_out)
     shape = "a cylinder of 1 cm x 2 cm in the descending aorta"
-    return _reference(volume, "blood pool", shape, centre_mm, cylinder, formula, factor, 2.0, warnings)
+    return _reference(volume, "blood pool", shape, centre_mm, cylinder, formula, 2.0, warnings)
 
 
 def measurable_lesions(
@@ -258,10 +256,10 @@ def _reference(
     centre_mm: np.ndarray,
     mask: np.ndarray,
     formula: str,
-    factor: float,
     times: float,
     warnings: list[str],
 ) -> Reference:
+    factor = sul_factor(volume, formula)
     sul = volume.data[mask].astype(float) * factor
     mean, sd = float(sul.mean()), float(sul.std(ddof=1))
     threshold = times * mean + 2.0 * sd

@@ -162,10 +162,10 @@ def show_fused(
     at_ras, pet = ijk_to_ras(at_ijk, volume), to_ras(volume.data, volume)
     lowest, highest = usual_intensity_range(volume.data, volume.unit)
     highest = highest if vmax is None else vmax
-    for ax, (view, (_, _, through, *_)) in zip(axes, VIEWS.items(), strict=True):
-        data = pet.take(at_ras[through], axis=through)
+    for ax, (name, view) in zip(axes, VIEWS.items(), strict=True):
+        data = pet.take(at_ras[view.through], axis=view.through)
         alpha = 0.8 * np.clip(data / highest, 0, 1) ** 0.5  # transparent where there is no uptake
-        image = _draw_slice(ax, view, data, volume, cmap="hot", vmin=lowest, vmax=highest, alpha=alpha.T)
+        image = _draw_slice(ax, name, data, volume, cmap="hot", vmin=lowest, vmax=highest, alpha=alpha.T)
     _colour_bar(axes, image, volume)
     return axes
 
