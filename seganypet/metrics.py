@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from seganypet.errors import GeometryError, SegAnyPETError
-from seganypet.regions import CONNECTED_6, CONNECTED_18, bounding_box, enclosing_box
+from seganypet.regions import CONNECTED_6, CONNECTED_18, bounding_box, box_within, enclosing_box, widen_box
 
 LEVEL = 0.95  # coverage of intervals
 MIN_IOU = 0.1  # from which a found and a true lesion may be paired
@@ -95,15 +95,11 @@ def surface_dice(
         return float("nan")
     if mask_box is None:
         return 0.0
-    margin = np.ceil(tolerance_mm / spacing).astype(int) + 1
-    near = tuple(
-        slice(max(part.start - extra, 0), min(part.stop + extra, size))
-        for part, extra, size in zip(truth_box, margin, truth.shape, strict=True)
-    )
+    near = widen_box(truth_box, np.ceil(tolerance_mm / spacing) + 1, truth.shape)
     mask_surface = np.zeros_like(mask)
     mask_surface[mask_box] = _surface(mask[mask_box])
     truth_surface = np.zeros_like(truth[near])
-    truth_surface[_within(truth_box, near)] = _surface(truth[truth_box])
+    truth_surface[box_within(truth_box, near)] = _surface(truth[truth_box])
     surface_voxels = np.count_nonzero(mask_surface[mask_box]) + np.count_nonzero(truth_surface)
     mask_surface = mask_surface[near]
     if not mask_surface.any():
@@ -119,7 +115,7 @@ def surface_dice(
 # that holds both, and the voxel size in mm. A metric that is added here is in its tables and summaries.
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[float]], float]] = {
     "dsc": lambda mask, truth, spacing: dice(mask, truth),
-    "nsd": lambda mask, truth, spacing: surface_dice(mask, truth, spacing, max(spacing)),
+    "nsd": surface_dice,
 }
 
 
@@ -316,10 +312,6 @@ def _untouched_voxels(components_of: np.ndarray, other: np.ndarray) -> int:
 
 def _surface(mask: np.ndarray) -> np.ndarray:
     return mask & ~ndimage.binary_erosion(mask, CONNECTED_6)
-
-
-def _within(box: Sequence[slice], outer: Sequence[slice]) -> tuple[slice, ...]:
-    return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
 
 
 def _check_pair(mask: np.ndarray, truth: np.ndarray) -> None:

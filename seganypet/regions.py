@@ -5,9 +5,16 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
+Box = tuple[slice, slice, slice]
+
 CONNECTED_26 = np.ones((3, 3, 3), bool)
 CONNECTED_18 = ndimage.generate_binary_structure(3, 2)
 CONNECTED_6 = ndimage.generate_binary_structure(3, 1)
+
+
+def depth_mm(region: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Distance from each voxel of a region to the nearest voxel outside it; beyond the array is outside."""
+    return ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing)[(slice(1, -1),) * region.ndim]
 
 
 def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
@@ -24,9 +31,9 @@ def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ..
     array order, so that a tube is clicked in its middle and not at its end.
     """
     axes = range(region.ndim)
-    depth_mm = ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing)[(slice(1, -1),) * region.ndim]
+    depth = depth_mm(region, spacing)
     # The transform rounds in its last bits: depths this close are equal.
-    candidates = np.argwhere(depth_mm >= depth_mm.max() * (1 - 1e-9))
+    candidates = np.argwhere(depth >= depth.max() * (1 - 1e-9))
     # Sums over all axes but one avoid a list of all voxels.
     centroid = [
         np.average(np.arange(size), weights=region.sum(axis=tuple({*axes} - {axis})))
@@ -36,7 +43,7 @@ def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ..
     return tuple(int(index) for index in candidates[np.argmin(np.round(distance_mm, 6))])
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+def bounding_box(mask: np.ndarray) -> Box | None:
     """Smallest box that contains every True voxel; None if there is none."""
     plane = np.any(mask, axis=2)  # the contiguous axis first, so that the rest is cheap
     i = np.flatnonzero(plane.any(axis=1))
@@ -48,7 +55,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
     return *box, slice(int(k[0]), int(k[-1]) + 1)
 
 
-def connected_pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
+def connected_pieces(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
     """The bounding box of each 26-connected piece of a mask, and the piece within it, bool."""
     outer = bounding_box(mask)
     if outer is None:
@@ -57,6 +64,21 @@ def connected_pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice, sli
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         i, j, k = (slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, outer, strict=True))
         yield (i, j, k), pieces[box] == number
+
+
+def widen_box(box: Sequence[slice], margin: Iterable[int], shape: Sequence[int]) -> Box:
+    """The box with `margin` voxels more on both sides of each axis, as far as the array goes."""
+    i, j, k = (
+        slice(max(part.start - int(extra), 0), min(part.stop + int(extra), size))
+        for part, extra, size in zip(box, margin, shape, strict=True)
+    )
+    return i, j, k
+
+
+def box_within(box: Sequence[slice], outer: Sequence[slice]) -> Box:
+    """The box in the coordinates of another one that contains it."""
+    i, j, k = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
+    return i, j, k
 
 
 def enclosing_box(boxes: Iterable[Sequence[slice]]) -> tuple[slice, ...]:

@@ -112,7 +112,13 @@ class Annotation:
         if not Session.serves(model):
             name = getattr(model, "name", type(model).__name__)
             raise AnnotationError(f"model {name} cannot propose in 3D; expected a network such as load_model('tiny').")
-        _check_case_names(cohort)
+        # Refused are names whose folders would lie outside, be hidden, or coincide where case is ignored.
+        found = unsafe_name((case.name for case in cohort), (COHORT_TABLE, ANNOTATION_TABLE))
+        if found:
+            raise AnnotationError(
+                f"{cohort.source}: case {found[0]!r} cannot have a folder of that name: {found[1]}. Rename it in the "
+                "cohort table; letters, digits, '-' and '_' are safe."
+            )
         self.cohort, self.model, self.folder = cohort, model, Path(folder)
         self.annotator, self.quality = annotator, quality or ("LQ" if refine is None else "HQ")
         self.targets, self.refine = tuple(targets), None if refine is None else Path(refine)
@@ -358,13 +364,3 @@ class Annotation:
 
 def _is_done(progress: CaseProgress | None) -> bool:
     return progress is not None and progress.state == "done"
-
-
-def _check_case_names(cohort: Cohort) -> None:
-    """Refuse names whose folders would lie outside, be hidden, or coincide where case is ignored."""
-    found = unsafe_name((case.name for case in cohort), (COHORT_TABLE, ANNOTATION_TABLE))
-    if found:
-        raise AnnotationError(
-            f"{cohort.source}: case {found[0]!r} cannot have a folder of that name: {found[1]}. Rename it in the "
-            "cohort table; letters, digits, '-' and '_' are safe."
-        )

@@ -115,16 +115,15 @@ class Cohort:
             CohortError: There is no such study, or studies lack SUV or SEG; the message names them.
         """
         folder = Path(folder)
-        cases, missing = [], []
+        cases = []
         for study in sorted({file.parent for file in _files(folder, "*/*/*.nii.gz")}):
             pet, lesions, ct = (study / name for name in ("SUV.nii.gz", "SEG.nii.gz", "CTres.nii.gz"))
             patient, name = study.parent.name, f"{study.parent.name}_{study.name}"
-            missing += [(name, file) for file in (pet, lesions) if not file.is_file()]
             ct = ct if ct.is_file() else None
             cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer="FDG"))
         if not cases:
             raise CohortError(f"{folder}: expected <patient>/<study>/SUV.nii.gz in it; for imagesTr use from_nnunet.")
-        _raise_if_missing(missing)
+        _raise_if_missing(cases)
         return cls(cases, source=str(folder))
 
     @classmethod
@@ -138,19 +137,18 @@ class Cohort:
             CohortError: There is no such image, or cases lack CT or labels; the message names them.
         """
         folder = Path(folder)
-        cases, missing = [], []
+        cases = []
         images = _files(folder, "imagesTr/*_000[01].nii.gz")
         for name in sorted({file.name.removesuffix(".nii.gz")[:-5] for file in images}):
             ct, pet = (folder / "imagesTr" / f"{name}_{channel}.nii.gz" for channel in ("0000", "0001"))
             lesions = folder / "labelsTr" / f"{name}.nii.gz"
-            missing += [(name, file) for file in (ct, pet, lesions) if not file.is_file()]
             parts = name.split("_")
             named = len(parts) >= 3 and parts[0].lower() in ("fdg", "psma")
             patient, tracer = (parts[1], parts[0].upper()) if named else (name, None)
             cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer=tracer))
         if not cases:
             raise CohortError(f"{folder}: expected imagesTr/<case>_0001.nii.gz in it; for studies use from_autopet.")
-        _raise_if_missing(missing)
+        _raise_if_missing(cases)
         return cls(cases, source=str(folder))
 
     @classmethod
@@ -300,11 +298,7 @@ class Cohort:
 
     def filter(self, split: str | None = None, quality: str | None = None) -> "Cohort":
         """The cases of one split and/or label quality; CohortError if there are none."""
-        chosen = [
-            case
-            for case in self
-            if (split is None or case.split == split) and (quality is None or case.quality == quality)
-        ]
+        chosen = [case for case in self if split in (None, case.split) and quality in (None, case.quality)]
         if not chosen:
             there = sorted({(str(case.split), str(case.quality)) for case in self})
             raise CohortError(f"{self.source}: no case with split={split!r}, quality={quality!r}, only {there}.")
@@ -363,16 +357,18 @@ def _raise_first_error(problems: Iterable[Problem], hint: str = "") -> None:
         raise CohortError(errors[0].message + more)
 
 
-def _raise_if_missing(missing: list[tuple[str, Path]]) -> None:
+def _raise_if_missing(cases: list[Case]) -> None:
+    files = [(case.name, path) for case in cases for path in (case.ct, case.pet, case.lesions) if path is not None]
+    missing = [f"case {case}: {path}" for case, path in files if not path.is_file()]
     if missing:
-        listed = "; ".join(f"case {case}: {path}" for case, path in missing[:5])
+        listed = "; ".join(missing[:5])
         more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise CohortError(f"missing: {listed}{more}. Is the download complete, with exactly these file names?")
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
     """Files that match, sorted, without hidden ones such as those of macOS."""
-    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    found = folder.glob(pattern)
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 

@@ -32,8 +32,8 @@ from scipy import ndimage
 from seganypet.cohort.case import Case
 from seganypet.cohort.labels import ORGAN_CONVENTIONS, detect_organ_convention
 from seganypet.errors import CohortError, SegAnyPETError, VolumeError
-from seganypet.pet.volume import Grid, check_labels, check_on_grid, open_nifti, read_voxels
-from seganypet.regions import CONNECTED_26
+from seganypet.pet.volume import Grid, check_labels, check_on_grid, corner_shifts_mm, open_nifti, read_voxels
+from seganypet.regions import CONNECTED_26, bounding_box
 
 if TYPE_CHECKING:
     import pandas
@@ -128,11 +128,11 @@ def inspect_case(case: Case, voxels: bool = True) -> Inspection:
         for part in ("organs", "lesions"):
             if part in images:
                 try:
-                    check_on_grid(_grid(found, images, part), _grid(found, images, "pet"))
+                    check_on_grid(Grid.of(images[part], getattr(case, part)), Grid.of(pet, case.pet))
                 except SegAnyPETError as error:
                     found.note(part, "other_grid", _without_path(error, getattr(case, part)))
         if "ct" in images:
-            _check_cover(found, images["ct"].affine, images["ct"].shape, pet)
+            _check_cover(found, images["ct"], pet)
     if voxels:
         for part, image in images.items():
             _read(found, part, image)
@@ -173,7 +173,8 @@ def _open(found: Inspection, part: str) -> nib.Nifti1Pair | None:
         )  # fmt: skip
     if header["qform_code"] > 0 and header["sform_code"] > 0:
         try:
-            apart_mm = _farthest_corner_mm(header.get_qform(), header.get_sform(), image.shape)
+            shifts_mm = corner_shifts_mm(header.get_qform(), header.get_sform(), image.shape)
+            apart_mm = np.linalg.norm(shifts_mm, axis=1).max()
         except (nib.spatialimages.HeaderDataError, ValueError, np.linalg.LinAlgError):
             apart_mm = np.inf
         if apart_mm > 1:
@@ -183,12 +184,6 @@ def _open(found: Inspection, part: str) -> nib.Nifti1Pair | None:
                 "may use the qform. Write one of them into both.", "warning",
             )  # fmt: skip
     return image
-
-
-def _farthest_corner_mm(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape])).reshape(3, -1).T
-    apart = nib.affines.apply_affine(one, corners) - nib.affines.apply_affine(other, corners)
-    return float(np.linalg.norm(apart, axis=1).max())
 
 
 def _describe_grid(found: Inspection, pet: nib.Nifti1Pair) -> None:
@@ -204,16 +199,11 @@ def _describe_grid(found: Inspection, pet: nib.Nifti1Pair) -> None:
         found.note("pet", "field_of_view", f"covers {listed} mm; expected 50 to 2600 mm.", "warning")
 
 
-def _grid(found: Inspection, images: dict[str, nib.Nifti1Pair], part: str) -> Grid:
-    i, j, k = images[part].shape
-    return Grid((i, j, k), images[part].affine, str(getattr(found.case, part)))
-
-
-def _check_cover(found: Inspection, affine: np.ndarray, shape: tuple[int, ...], pet: nib.Nifti1Pair) -> None:
+def _check_cover(found: Inspection, ct: nib.Nifti1Pair, pet: nib.Nifti1Pair) -> None:
     """Warn if less than half of the PET's box lies in the CT's, judged at a lattice of points."""
     lattice = np.stack(np.meshgrid(*[np.linspace(0, size - 1, 9) for size in pet.shape], indexing="ij"), axis=-1)
-    in_ct = nib.affines.apply_affine(np.linalg.inv(affine) @ pet.affine, lattice)
-    fraction = ((in_ct >= -0.5) & (in_ct <= np.array(shape) - 0.5)).all(axis=-1).mean()
+    in_ct = nib.affines.apply_affine(np.linalg.inv(ct.affine) @ pet.affine, lattice)
+    fraction = ((in_ct >= -0.5) & (in_ct <= np.array(ct.shape) - 0.5)).all(axis=-1).mean()
     if fraction < 0.5:
         found.note("ct", "ct_elsewhere", f"covers {fraction:.0%} of the PET; is it from the same study?", "warning")
 
@@ -251,11 +241,6 @@ def _check_image(found: Inspection, part: str, data: np.ndarray) -> None:
     if lowest == highest:
         found.note(part, "empty", f"every voxel is {lowest:g}; is it a mask, or did the export fail?")
         return
-    stride = max(1, data.size // _SAMPLED)
-    sampled = data.ravel(order="K")[::stride]
-    p99 = float(np.percentile(sampled, 99))
-    inside = sampled[sampled > 0.1]
-    middle = float(np.median(inside)) if inside.size else 0.0
     if part == "ct":
         if lowest > -500:
             found.note(
@@ -263,6 +248,11 @@ def _check_image(found: Inspection, part: str, data: np.ndarray) -> None:
                 "stored without its intercept, or normalised?", "warning",
             )  # fmt: skip
         return
+    stride = max(1, data.size // _SAMPLED)
+    sampled = data.ravel(order="K")[::stride]
+    p99 = float(np.percentile(sampled, 99))
+    inside = sampled[sampled > 0.1]
+    middle = float(np.median(inside)) if inside.size else 0.0
     found.row |= {"pet_min": round(lowest, 3), "pet_p99": round(p99, 3), "pet_max": round(highest, 3)}
     unit = found.case.pet_unit
     # By definition the body's mean SUV is about 1, so its median is never above 20, nor its maximum below 1.
@@ -291,15 +281,14 @@ def _check_organs(found: Inspection, labels: np.ndarray, affine: np.ndarray) -> 
     if not present:
         found.note("organs", "empty", "no voxel is labelled; draw the organs, or leave the cell blank.")
         return
-    detected, unclear = None, ""
     try:
         detected = detect_organ_convention(present, label_7_ml)
     except CohortError as error:
-        unclear = str(error)
-    if case.organ_convention is None:
-        if detected is None:
-            found.note("organs", "convention_unclear", unclear)
+        if case.organ_convention is None:
+            found.note("organs", "convention_unclear", str(error))
             return
+        detected = case.organ_convention
+    if case.organ_convention is None:
         found.note(
             "organs", "convention_detected", f"no organ_convention is stated; labels {present} match {detected!r}. "
             "Enter it in the table if that is right.", "warning",
@@ -312,23 +301,19 @@ def _check_organs(found: Inspection, labels: np.ndarray, affine: np.ndarray) -> 
             "organs", "label_ids", f"labels {strange} are not in organ_convention={convention!r} (it has {min(names)} "
             f"to {max(names)}).",
         )  # fmt: skip
-    elif detected not in (None, convention) and 7 in present and ORGAN_CONVENTIONS[detected][7] != names[7]:
+    elif 7 in present and ORGAN_CONVENTIONS[detected][7] != names[7]:
         found.note(
             "organs", "convention_doubtful", f"label 7 has {label_7_ml:.0f} mL, implausible for {names[7]}; the labels "
             f"would match {detected!r}.", "warning",
         )  # fmt: skip
-    found.row |= {"organs": sum(label in names for label in present), "organ_convention": convention}
-    organ_ml = {names[label]: sizes_ml[label] for label in present if label in names}
-    for name, size_ml in organ_ml.items():
-        if size_ml > _LARGEST_ML[name]:
+    organs = {label: names[label] for label in present if label in names}
+    found.row |= {"organs": len(organs), "organ_convention": convention}
+    boxes, centres_mm = ndimage.find_objects(labels), {}
+    for label, name in organs.items():
+        if sizes_ml[label] > _LARGEST_ML[name]:
             limit = f"twice a very large one has {_LARGEST_ML[name]} mL"
-            found.note("organs", "organ_size", f"{name} has {size_ml:.0f} mL; {limit}.", "warning")
-    boxes = ndimage.find_objects(labels)
-    centres_mm = {
-        names[label]: nib.affines.apply_affine(affine, _centre(labels, label, boxes[label - 1]))
-        for label in present
-        if label in names
-    }
+            found.note("organs", "organ_size", f"{name} has {sizes_ml[label]:.0f} mL; {limit}.", "warning")
+        centres_mm[name] = nib.affines.apply_affine(affine, _centre(labels, label, boxes[label - 1]))
     _check_positions(found, centres_mm)
 
 
@@ -353,11 +338,8 @@ def _check_positions(found: Inspection, centres_mm: dict[str, np.ndarray]) -> No
 def _check_lesions(found: Inspection, labels: np.ndarray, affine: np.ndarray) -> None:
     mask = labels > 0
     voxels = int(mask.sum())
-    count = 0
-    if voxels:
-        box = ndimage.find_objects(mask.view(np.int8))[0]  # lesions fill a small part of a scan
-        count = ndimage.label(mask[box], CONNECTED_26)[1]
-    found.row["lesions"] = int(count)
+    box = bounding_box(mask)  # lesions fill a small part of a scan
+    found.row["lesions"] = 0 if box is None else int(ndimage.label(mask[box], CONNECTED_26)[1])
     found.row["lesions_ml"] = round(voxels * abs(np.linalg.det(affine[:3, :3])) / 1000, 2)
     if voxels > 0.2 * mask.size:
         fraction = f"{voxels / mask.size:.0%} of the scan is lesion"

@@ -77,13 +77,10 @@ class Sample:
         return self.series.size if self.series else sum(file.size for file in self.files)
 
 
-def _read_registry() -> dict[str, Sample]:
-    content = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    config = dacite.Config(cast=[tuple], strict=True)
-    return {name: dacite.from_dict(Sample, entry, config) for name, entry in content.items()}
-
-
-REGISTRY = _read_registry()
+REGISTRY = {
+    name: dacite.from_dict(Sample, entry, dacite.Config(cast=[tuple], strict=True))
+    for name, entry in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+}
 
 
 def list_samples() -> "pandas.DataFrame":
@@ -147,7 +144,6 @@ def fetch(name: str, folder: str | os.PathLike | None = None) -> Path:
     print(f"{name}: {sample.what}. Licence {sample.licence}. Cite: {sample.citation}.")
     if sample.series:
         _check_series(name, sample.series, destination)
-        return destination
     for file in sample.files:
         _download(name, sample, file, destination)
     return destination

@@ -6,7 +6,7 @@ installed. Both give the labels of this package: 1 to 12 in the order of `ORGANS
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from seganypet.errors import GeometryError, SegAnyPETError, UnitError, VolumeErr
 from seganypet.organs import ORGANS
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Grid, Volume, check_labels, check_on_grid, open_nifti, read_voxels
-from seganypet.regions import bounding_box
+from seganypet.regions import Box, bounding_box, widen_box
 
 # Task "total" of version 2: class_map in totalsegmentator/map_to_binary.py of release 2.18.0. Version 1 numbers
 # differently (aorta 7, left lower lobe 14, no heart as one class, no prostate), as does "total_mr".
@@ -71,9 +71,7 @@ def read_totalsegmentator(
     if path.is_dir():
         names, found = _from_folder(path, organs)
     else:
-        image = open_nifti(path)
-        labels = check_labels(read_voxels(image, path), str(path))
-        names, found = _from_labels(labels, _header_names(image), Grid(labels.shape, image.affine, str(path)), organs)
+        names, found = _from_label_map(open_nifti(path), str(path), organs)
     return _on_grid(found, organs, like, str(path)), _names_by_label(names, organs, str(path))
 
 
@@ -135,8 +133,7 @@ def run_totalsegmentator(
             f"supported version? {INSTALL}, {instead}"
         )
     source = f"TotalSegmentator on {ct.source}"
-    labels = check_labels(read_voxels(found, source), source)
-    names, organs = _from_labels(labels, _header_names(found), Grid(labels.shape, found.affine, source), ORGANS)
+    names, organs = _from_label_map(found, source, ORGANS)
     return _on_grid(organs, ORGANS, ct if like is None else like, source), _names_by_label(names, ORGANS, source)
 
 
@@ -157,32 +154,33 @@ def _from_folder(folder: Path, organs: Sequence[str]) -> tuple[list[str], Iterat
             labels = check_labels(read_voxels(image, path), str(path))
             if labels.max() > 1:
                 raise VolumeError(f"{path}: labels up to {labels.max()}; expected 0 and 1 in the mask of one organ.")
-            yield Organ(organ, labels > 0, Grid(labels.shape, image.affine, str(path)))
+            yield Organ(organ, labels > 0, Grid.of(image, path))
 
     return list(files), read()
 
 
-def _from_labels(
-    labels: np.ndarray, header_names: Mapping[str, int], grid: Grid, organs: Sequence[str]
+def _from_label_map(
+    image: nib.Nifti1Pair, source: str, organs: Sequence[str]
 ) -> tuple[list[str], Iterator[Organ]]:
     """Names of the organs in a label map, and these organs."""
-    ids = header_names
+    labels, grid = check_labels(read_voxels(image, source), source), Grid.of(image, source)
+    ids = _header_names(image)
     if not ids:
         ids = TOTAL_V2
         largest = int(labels.max())
         if largest <= 1 or largest > MAX_CLASSES:
             raise VolumeError(
-                f"{grid.source}: labels up to {largest} and no names in the header; TotalSegmentator's map of all "
+                f"{source}: labels up to {largest} and no names in the header; TotalSegmentator's map of all "
                 f"classes has up to {MAX_CLASSES}. For masks of single organs, give their folder."
             )
         warnings.warn(
-            f"{grid.source} does not name its labels; they are assumed to be those of TotalSegmentator 2, task total.",
+            f"{source} does not name its labels; they are assumed to be those of TotalSegmentator 2, task total.",
             stacklevel=3,
         )
     names = [organ for organ in organs if organ in ids]
     if not names:
         raise VolumeError(
-            f"{grid.source} names its labels {', '.join(list(ids)[:5])}, ...: none of {', '.join(organs)}. Is it the "
+            f"{source} names its labels {', '.join(list(ids)[:5])}, ...: none of {', '.join(organs)}. Is it the "
             "output of task total?"
         )
     return names, (Organ(name, labels == ids[name], grid) for name in names)
@@ -235,7 +233,7 @@ def _on_grid(found: Iterator[Organ], organs: Sequence[str], like: Volume, source
     return labels
 
 
-def _fraction(organ: Organ, box: tuple[slice, ...], like: Volume) -> tuple[tuple[slice, ...], np.ndarray]:
+def _fraction(organ: Organ, box: Box, like: Volume) -> tuple[tuple[slice, ...], np.ndarray]:
     """The box of `like` that contains an organ, and the fraction of each of its voxels that the organ fills."""
     try:
         check_on_grid(organ.grid, like)
@@ -246,22 +244,21 @@ def _fraction(organ: Organ, box: tuple[slice, ...], like: Volume) -> tuple[tuple
     # Only the organ's surroundings are resampled: a CT may have a hundred times as many voxels.
     to_like = np.linalg.inv(like.affine) @ organ.grid.affine
     reach = np.linalg.norm(np.linalg.inv(to_like[:3, :3]), axis=1)  # extent of a voxel of `like` in voxels of the mask
-    low = np.maximum([part.start for part in box] - np.ceil(2 * reach).astype(int) - 1, 0)
-    high = np.minimum([part.stop for part in box] + np.ceil(2 * reach).astype(int) + 1, organ.grid.shape)
-    corners = nib.affines.apply_affine(to_like, list(product(*zip(low - 0.5, high - 0.5, strict=True))))
+    near = widen_box(box, np.ceil(2 * reach) + 1, organ.grid.shape)
+    corners = list(product(*((part.start - 0.5, part.stop - 0.5) for part in near)))
+    corners = nib.affines.apply_affine(to_like, corners)
     first = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, like.shape)
     last = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, first, like.shape)
     target = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
     if (first == last).any():
         return target, np.zeros(last - first, np.float32)
-    near = organ.mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     # With a unit of activity, resample_to fills the outside with 0.
-    mask = Volume(near, _shifted(organ.grid.affine, low), "SUVbw")
+    mask = Volume(organ.mask[near], _shifted(organ.grid.affine, [part.start for part in near]), "SUVbw")
     there = Volume(np.broadcast_to(np.float32(0), last - first), _shifted(like.affine, first), "SUVbw")
     return target, resample_to(mask, there).data
 
 
-def _shifted(affine: np.ndarray, corner: np.ndarray) -> np.ndarray:
+def _shifted(affine: np.ndarray, corner: Sequence[int] | np.ndarray) -> np.ndarray:
     """Affine of the part of a grid that begins at voxel `corner`."""
     affine = affine.copy()
     affine[:3, 3] = nib.affines.apply_affine(affine, corner)

@@ -31,10 +31,11 @@ MULTIFRAME = (
     uids.LegacyConvertedEnhancedCTImageStorage,
     uids.LegacyConvertedEnhancedPETImageStorage,
 )
-NEEDED = (
-    "Modality", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
-    "RescaleSlope", "RescaleIntercept",
-)  # fmt: skip
+# Tags that every slice must have, and how many values each holds.
+NEEDED = {
+    "Modality": 1, "Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImagePositionPatient": 3, "ImageOrientationPatient": 6,
+    "RescaleSlope": 1, "RescaleIntercept": 1,
+}  # fmt: skip
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # Raised by pydicom and SimpleITK on damaged files; a RuntimeError comes from missing or failing decoders.
 UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError)
@@ -193,17 +194,16 @@ def _check_header(path: Path, header: Dataset) -> None:
             f"{path}: a multi-frame (enhanced) object; expected single slices. Export the series as classic "
             "CT or PET images, or convert it to NIfTI and use load_volume."
         )
-    for keyword in NEEDED:
+    for keyword, count in NEEDED.items():
         try:
             value = header.get(keyword)
-            empty = value is None or value == ""
-            if not empty and keyword != "Modality":
-                finite = np.isfinite(np.asarray(value, float)).all()
-                count = {"PixelSpacing": 2, "ImagePositionPatient": 3, "ImageOrientationPatient": 6}.get(keyword, 1)
-                empty = not finite or np.size(value) != count
+            if keyword == "Modality":
+                usable = bool(value)
+            else:
+                usable = np.size(value) == count and np.isfinite(np.asarray(value, float)).all()
         except (ValueError, TypeError):
-            empty = True
-        if empty:
+            usable = False
+        if not usable:
             tag = pydicom.tag.Tag(keyword)
             raise DicomError(f"{path}: {keyword} {tag} is missing or unreadable; the slice has no position or scale.")
     if min(header.PixelSpacing) <= 0:

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from seganypet.errors import GeometryError, VolumeError
-from seganypet.pet.quantification import Box, Masks, Threshold, check_mask, check_suvbw, quantify, sul_factor
+from seganypet.pet.quantification import Masks, Threshold, check_mask, quantify, sul_factor
 from seganypet.pet.volume import Point, Volume
+from seganypet.regions import CONNECTED_26, Box, bounding_box, depth_mm
 
 if TYPE_CHECKING:
     import pandas
@@ -97,14 +99,13 @@ def liver_reference(
     Source: Wahl et al., J Nucl Med 2009.
     """
     healthy, box = _healthy(volume, liver, exclude, "liver")
-    factor = sul_factor(volume, formula)
     middle_mm = volume.to_mm(np.argwhere(liver).mean(axis=0))
     warnings = []
     if centre_ijk is None:
         right = _axis_mm(volume, box, 0) > middle_mm[0]
-        depth_mm = _depth_mm(volume, healthy[box] & right)
-        centre_ijk = np.unravel_index(depth_mm.argmax(), depth_mm.shape) + _corner(box)
-        how = f"at the deepest position right of the liver's centre of mass, {depth_mm.max():.1f} mm deep,"
+        depth = depth_mm(healthy[box] & right, volume.spacing)
+        centre_ijk = np.unravel_index(depth.argmax(), depth.shape) + _corner(box)
+        how = f"at the deepest position right of the liver's centre of mass, {depth.max():.1f} mm deep,"
     else:
         how = "at the given centre"
         if _checked_mm(volume, centre_ijk)[0] <= middle_mm[0]:
@@ -119,7 +120,7 @@ def liver_reference(
             f"{LIVER_SUVBW[1]} in a liver. Check unit, tracer, injection and uptake time, and the liver."
         )
     shape = "a sphere of 3 cm diameter in the right lobe of the liver"
-    return _reference(volume, "liver", shape, centre_mm, sphere, formula, factor, 1.5, warnings)
+    return _reference(volume, "liver", shape, centre_mm, sphere, formula, 1.5, warnings)
 
 
 def blood_pool_reference(
@@ -151,7 +152,6 @@ def blood_pool_reference(
     Source: Wahl et al., J Nucl Med 2009.
     """
     healthy, box = _healthy(volume, aorta, exclude, "aorta")
-    factor = sul_factor(volume, formula)
     warnings = []
     if centre_ijk is None:
         centre_ijk = _descending(volume, healthy, box)
@@ -167,7 +167,7 @@ def blood_pool_reference(
     way_out = "Give another centre_ijk."
     cylinder = _fitting(volume, centre_mm, _in_cylinder, healthy, f"the cylinder {how}", "healthy aorta", way_out)
     shape = "a cylinder of 1 cm x 2 cm in the descending aorta"
-    return _reference(volume, "blood pool", shape, centre_mm, cylinder, formula, factor, 2.0, warnings)
+    return _reference(volume, "blood pool", shape, centre_mm, cylinder, formula, 2.0, warnings)
 
 
 def measurable_lesions(
@@ -213,23 +213,18 @@ measurability = measurable_lesions  # its name in older notebooks
 
 def _healthy(volume: Volume, organ: np.ndarray, exclude: np.ndarray | None, name: str) -> tuple[np.ndarray, Box]:
     """The organ without lesions and the voxels next to them, and the bounding box of the organ."""
-    from scipy import ndimage
-
-    check_suvbw(volume)
     organ = check_mask(volume, organ, f"{name} mask")
-    if not organ.any():
+    box = bounding_box(organ)
+    if box is None:
         raise VolumeError(f"{volume.source}: the {name} mask is empty; expected a mask of the {name}.")
-    box = ndimage.find_objects(organ.view(np.uint8))[0]
     if exclude is not None:
         lesions = check_mask(volume, exclude, "exclude")
-        organ = organ & ~ndimage.binary_dilation(lesions, np.ones((3, 3, 3), bool))
+        organ = organ & ~ndimage.binary_dilation(lesions, CONNECTED_26)
     return organ, box
 
 
 def _descending(volume: Volume, healthy: np.ndarray, box: Box) -> np.ndarray:
     """Voxel in the descending aorta around which the cylinder fits, see `blood_pool_reference`."""
-    from scipy import ndimage
-
     z_mm = _axis_mm(volume, box, 2)
     below_top_mm = z_mm[healthy[box]].max(initial=-np.inf) - z_mm
     pieces, number = ndimage.label(
@@ -244,8 +239,8 @@ def _descending(volume: Volume, healthy: np.ndarray, box: Box) -> np.ndarray:
         inside = pieces == piece
         fits = ndimage.binary_erosion(inside, structure)
         if fits.any():
-            depth_mm = np.where(fits, _depth_mm(volume, inside), 0.0)
-            centres[y_mm[inside].mean()] = np.array(np.unravel_index(depth_mm.argmax(), depth_mm.shape))
+            depth = np.where(fits, depth_mm(inside, volume.spacing), 0.0)
+            centres[y_mm[inside].mean()] = np.array(np.unravel_index(depth.argmax(), depth.shape))
     if not centres:
         raise VolumeError(
             f"{volume.source}: no cylinder of 1 cm x 2 cm fits into the aorta {DESCENDING_MM[0]:g} to "
@@ -261,10 +256,10 @@ def _reference(
     centre_mm: np.ndarray,
     mask: np.ndarray,
     formula: str,
-    factor: float,
     times: float,
     warnings: list[str],
 ) -> Reference:
+    factor = sul_factor(volume, formula)
     sul = volume.data[mask].astype(float) * factor
     mean, sd = float(sul.mean()), float(sul.std(ddof=1))
     threshold = times * mean + 2.0 * sd
@@ -317,13 +312,6 @@ def _voxels(volume: Volume, centre_mm: np.ndarray, inside: Shape) -> np.ndarray:
     low, high = np.floor(centre_ijk - reach).astype(int), np.ceil(centre_ijk + reach).astype(int)
     ijk = np.stack(np.meshgrid(*map(np.arange, low, high + 1), indexing="ij"), axis=-1).reshape(-1, 3)
     return ijk[inside(*(volume.to_mm(ijk) - centre_mm).T)]
-
-
-def _depth_mm(volume: Volume, inside: np.ndarray) -> np.ndarray:
-    """Distance from each voxel of a mask to the nearest voxel outside it; beyond the array is outside."""
-    from scipy import ndimage
-
-    return ndimage.distance_transform_edt(np.pad(inside, 1), sampling=volume.spacing)[1:-1, 1:-1, 1:-1]
 
 
 def _axis_mm(volume: Volume, box: Box, axis: int) -> np.ndarray:

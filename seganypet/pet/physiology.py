@@ -14,11 +14,12 @@ from itertools import product
 from numbers import Real
 
 import numpy as np
+from scipy import ndimage
 
 from seganypet.errors import SegAnyPETError, VolumeError
-from seganypet.pet.quantification import Box, check_mask, check_suvbw
+from seganypet.pet.quantification import check_mask, check_suvbw
 from seganypet.pet.volume import Volume, check_labels
-from seganypet.regions import CONNECTED_26, connected_pieces
+from seganypet.regions import CONNECTED_26, Box, box_within, connected_pieces, widen_box
 
 # Names in three vocabularies: tissues of phantoms (`PhantomCase.anatomy_names`), `ORGANS`, and TotalSegmentator's.
 # None of the three has ureters, which carry the same urine.
@@ -100,9 +101,7 @@ def without_physiology(volume: Volume, mask: np.ndarray, physiology: np.ndarray,
         GeometryError: A mask has another shape.
         VolumeError: A mask is not bool; `physiology` is empty; `rim_mm` is negative or not a number.
     """
-    from scipy import ndimage
-
-    mask, physiology = check_pet_mask(volume, mask, "mask"), check_pet_mask(volume, physiology, "physiology")
+    mask, physiology = check_mask(volume, mask, "mask"), check_mask(volume, physiology, "physiology")
     if not physiology.any():
         raise VolumeError(
             f"{volume.source}: physiology is empty, so there is nothing to remove. Do the labels lie on this scan, "
@@ -143,8 +142,6 @@ def physiology_from_clicks(volume: Volume, clicks_ijk: Iterable[Sequence[int]], 
         ClickError: A click is not a voxel of the volume.
         VolumeError: `threshold` is negative or not a number.
     """
-    from scipy import ndimage
-
     check_suvbw(volume)
     check_nonnegative("threshold", threshold)
     clicks = [volume.check_voxel(ijk) for ijk in clicks_ijk]
@@ -181,7 +178,7 @@ def hot_spots(volume: Volume, mask: np.ndarray) -> np.ndarray:
     Source: the watershed transform (Beucher and Lantuejoul, 1979), by steepest ascent; merging by the dynamics of
     peaks (Grimaud, 1992), here relative to the peak, since a PET's noise grows with its signal.
     """
-    mask = check_pet_mask(volume, mask, "mask")
+    mask = check_mask(volume, mask, "mask")
     labels, count = np.zeros(mask.shape, np.int32), 0
     for box, inside in connected_pieces(mask):
         spot, top = _spots(volume, box, inside)
@@ -198,11 +195,9 @@ def check_nonnegative(name: str, value: float) -> None:
 
 def _widened(volume: Volume, box: Box, by_mm: float) -> tuple[Box, Box]:
     """A box widened on all sides within the volume, and the original box in its coordinates."""
-    margins = np.ceil(by_mm * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1)).astype(int)
-    i, j, k = (slice(max(part.start - n, 0), part.stop + n) for part, n in zip(box, margins.tolist(), strict=True))
-    wide = i, j, k
-    i, j, k = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))
-    return wide, (i, j, k)
+    margins = np.ceil(by_mm * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1))
+    wide = widen_box(box, margins, volume.shape)
+    return wide, box_within(box, wide)
 
 
 def _spots(volume: Volume, box: Box, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -210,8 +205,6 @@ def _spots(volume: Volume, box: Box, inside: np.ndarray) -> tuple[np.ndarray, np
 
     Voxels are numbered as in `volume.data[box][inside]`.
     """
-    from scipy import ndimage
-
     wide, inner = _widened(volume, box, 3 * SMOOTHING_MM)
     smooth = ndimage.gaussian_filter(volume.data[wide], SMOOTHING_MM / np.array(volume.spacing), truncate=3.0)
     height = smooth[inner][inside].astype(float)
@@ -265,21 +258,3 @@ def _merged(height: np.ndarray, top: np.ndarray, spot: np.ndarray, here: np.ndar
         if low != high and saddle[crossing] >= MERGE * height[top[low]]:
             part_of[low] = high
     return np.array([whole(one) for one in range(len(top))])
-
-
-def check_pet_mask(volume: Volume, mask: np.ndarray, what: str) -> np.ndarray:
-    """The mask, checked to be bool and to lie on a PET in SUVbw.
-
-    Raises:
-        UnitError: `volume` is not in SUVbw.
-        VolumeError: The mask is not bool.
-        GeometryError: The mask has another shape.
-    """
-    check_suvbw(volume)
-    mask = np.asarray(mask)
-    if mask.dtype != bool:
-        raise VolumeError(
-            f"{volume.source}: {what} is {mask.dtype}; expected bool. From a label map use labels > 0 or "
-            "physiological_mask(labels, names), from logits use logits > 0."
-        )
-    return check_mask(volume, mask, what)

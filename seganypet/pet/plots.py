@@ -6,7 +6,7 @@ The axes of a picture are millimetres along the voxel axes, from the edge of the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -159,18 +159,13 @@ def show_fused(
         i, j, k = volume.shape
         at_ijk = i // 2, j // 2, k // 2
     axes = show_slices(ct, at_ijk=at_ijk, axes=_three_axes(volume))
-    at_ras, pet, spacing = ijk_to_ras(at_ijk, volume), to_ras(volume.data, volume), ras_spacing(volume)
+    at_ras, pet = ijk_to_ras(at_ijk, volume), to_ras(volume.data, volume)
     lowest, highest = usual_intensity_range(volume.data, volume.unit)
     highest = highest if vmax is None else vmax
-    for ax, (across, up, through, *_) in zip(axes, VIEWS.values(), strict=True):
-        data = pet.take(at_ras[through], axis=through).T
-        extent = (0, data.shape[1] * spacing[across], 0, data.shape[0] * spacing[up])
+    for ax, (name, view) in zip(axes, VIEWS.items(), strict=True):
+        data = pet.take(at_ras[view.through], axis=view.through)
         alpha = 0.8 * np.clip(data / highest, 0, 1) ** 0.5  # transparent where there is no uptake
-        image = ax.imshow(
-            data, cmap="hot", vmin=lowest, vmax=highest, alpha=alpha, origin="lower", extent=extent,
-            interpolation="nearest",
-        )  # fmt: skip
-        ax.set(xlim=(extent[1], 0), ylim=(0, extent[3]))
+        image = _draw_slice(ax, name, data, volume, cmap="hot", vmin=lowest, vmax=highest, alpha=alpha.T)
     _colour_bar(axes, image, volume)
     return axes
 
@@ -200,36 +195,36 @@ def _draw(
     """
     from matplotlib.colors import ListedColormap
 
-    across, up, _, left_letter, right_letter = VIEWS[view]
-    spacing = ras_spacing(volume)
-    width_mm, height_mm = data.shape[0] * spacing[across], data.shape[1] * spacing[up]
-    extent = (0, width_mm, 0, height_mm)
     # CT is shown white on black in a soft tissue range, PET black on white from zero.
     greys = "gray" if volume.unit == "HU" else "gray_r"
     lowest, highest = usual_intensity_range(data, volume.unit)
     highest = highest if vmax is None else vmax
-    ax.imshow(
-        data.T, cmap=greys, vmin=lowest, vmax=highest, interpolation="nearest", origin="lower", extent=extent,
-    )  # fmt: skip
+    extent = _draw_slice(ax, view, data, volume, cmap=greys, vmin=lowest, vmax=highest).get_extent()
     for _, colour, outline in outlines:
         if outline.any():
-            tint = np.ma.masked_equal(outline.T, False)
-            flat = ListedColormap([colour])
-            ax.imshow(tint, cmap=flat, alpha=0.2, interpolation="nearest", origin="lower", extent=extent)
+            tint = np.ma.masked_equal(outline, False)
+            _draw_slice(ax, view, tint, volume, cmap=ListedColormap([colour]), alpha=0.2)
             if min(outline.shape) > 1:  # matplotlib finds no contour in a single row
                 ax.contour(outline.T, levels=[0.5], colors=[colour], linewidths=1.2, origin="lower", extent=extent)
-    low, bottom, shown_mm, tall_mm = 0.0, 0.0, width_mm, height_mm
+    low, shown_mm, bottom, tall_mm = extent
     if field is not None:
         across_mm, up_mm, shown_mm = field
         low, bottom, tall_mm = across_mm - shown_mm / 2, up_mm - shown_mm / 2, shown_mm
     ax.set(xlim=(low + shown_mm, low), ylim=(bottom, bottom + tall_mm), aspect="equal", xticks=[], yticks=[])
     ink = "white" if volume.unit == "HU" else "black"
-    ax.text(0.01, 0.5, left_letter, ha="left", va="center", color=ink, transform=ax.transAxes)
-    ax.text(0.99, 0.5, right_letter, ha="right", va="center", color=ink, transform=ax.transAxes)
+    ax.text(0.01, 0.5, VIEWS[view].left, ha="left", va="center", color=ink, transform=ax.transAxes)
+    ax.text(0.99, 0.5, VIEWS[view].right, ha="right", va="center", color=ink, transform=ax.transAxes)
     bar_mm = next((size for size in (100, 50, 20, 10, 5, 2, 1) if size < shown_mm / 3), shown_mm / 3)
     bar_x, bar_y = low + 0.96 * shown_mm, bottom + 0.03 * tall_mm
     ax.plot([bar_x, bar_x - bar_mm], [bar_y, bar_y], color=ink, linewidth=2)
     ax.annotate(f"{bar_mm:g} mm", (bar_x, bar_y), xytext=(0, 3), textcoords="offset points", color=ink)
+
+
+def _draw_slice(ax: Axes, view: str, data: np.ndarray, volume: Volume, **style: Any) -> AxesImage:
+    """Draw one slice, (across, up) as in `VIEWS`, in mm."""
+    spacing = ras_spacing(volume)
+    extent = (0, data.shape[0] * spacing[VIEWS[view].across], 0, data.shape[1] * spacing[VIEWS[view].up])
+    return ax.imshow(data.T, interpolation="nearest", origin="lower", extent=extent, **style)
 
 
 def _legend(ax: Axes, outlines: list[Outline]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError
 from seganypet.pet.suv import sul_per_suvbw
 from seganypet.pet.threshold_rules import Rule, Threshold, ThresholdRule
-from seganypet.pet.volume import Volume
+from seganypet.pet.volume import Volume, check_labels
+from seganypet.regions import Box, bounding_box
 
 if TYPE_CHECKING:
     import pandas
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 PEAK_RADIUS_MM = 10.0 * (3.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
 
 Masks = np.ndarray | Mapping[str, np.ndarray]
-Box = tuple[slice, slice, slice]
 
 
 def quantify(
@@ -88,10 +88,8 @@ def threshold_mask(volume: Volume, mask: np.ndarray, threshold: Rule) -> np.ndar
     Raises:
         UnitError, GeometryError, VolumeError: As `quantify`.
     """
-    check_suvbw(volume)
-    rule = check_rule(threshold)
     mask = check_mask(volume, mask, "mask")
-    return mask & _above(volume.data, mask, rule)
+    return mask & _above(volume.data, mask, check_rule(threshold))
 
 
 def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
@@ -242,9 +240,8 @@ def _objects(volume: Volume, mask: Masks, names: Mapping[int, str] | None) -> li
         mask = np.asarray(mask)
         if mask.dtype.kind in "ui":
             _check_shape(volume, mask, "label map")
-            if mask.size and not 0 <= mask.min() <= mask.max() <= np.iinfo(np.int16).max:
-                raise VolumeError(f"label map holds {mask.min()} to {mask.max()}; expected labels from 0 to 32767.")
-            boxes = dict(enumerate(ndimage.find_objects(mask.astype(np.int16, copy=False)), start=1))
+            mask = check_labels(mask, "label map")
+            boxes = dict(enumerate(ndimage.find_objects(mask), start=1))
             if names is None:
                 names = {label: f"label {label}" for label, box in boxes.items() if box is not None}
             boxes = {label: boxes.get(label) or nothing for label in names}
@@ -253,16 +250,26 @@ def _objects(volume: Volume, mask: Masks, names: Mapping[int, str] | None) -> li
     objects = []
     for name, one in mask.items():
         one = check_mask(volume, one, "mask" if name == "mask" else f"mask {name!r}")
-        box = (ndimage.find_objects(one.view(np.uint8)) or [nothing])[0]
+        box = bounding_box(one) or nothing
         objects.append((str(name), box, one[box]))
     return objects
 
 
 def check_mask(volume: Volume, mask: np.ndarray, what: str) -> np.ndarray:
-    """The mask; VolumeError unless it is bool, GeometryError unless it has the shape of `volume`."""
+    """The mask, checked to be bool and to lie on a PET in SUVbw.
+
+    Raises:
+        UnitError: `volume` is not in SUVbw.
+        VolumeError: The mask is not bool.
+        GeometryError: The mask has another shape.
+    """
+    check_suvbw(volume)
     mask = np.asarray(mask)
     if mask.dtype != bool:
-        raise VolumeError(f"{what} is {mask.dtype}; expected bool (logits > 0, labels == 3) or one integer label map.")
+        raise VolumeError(
+            f"{volume.source}: {what} is {mask.dtype}; expected bool: logits > 0, labels == 3, or "
+            "physiological_mask(labels, names). Only quantify takes an integer label map too."
+        )
     _check_shape(volume, mask, what)
     return mask
 

@@ -59,7 +59,8 @@ def register_rigid(moving: Volume, fixed: Volume) -> np.ndarray:
     _check(moving, fixed)
     pet, ct = _image(fixed, _pet_contrast(fixed)), _image(moving, np.clip(moving.data, *HU_RANGE))
     pose = sitk.Euler3DTransform()
-    pose.SetCenter((RAS_TO_LPS[:3, :3] @ _centre_mm(fixed)).tolist())
+    centre_mm = fixed.to_mm((np.array(fixed.shape) - 1) / 2)
+    pose.SetCenter((RAS_TO_LPS[:3, :3] @ centre_mm).tolist())
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     # The order of sums, and with it their last bits, depends on the number of threads; the metric asks the global one.
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -160,10 +161,6 @@ def _pet_contrast(pet: Volume) -> np.ndarray:
     """log(1 + value / mean), so that brain and bladder leave part of the histogram to soft tissue; for any unit."""
     positive = np.maximum(pet.data, 0)
     return np.log1p(positive / positive.mean(dtype=float)).astype(np.float32)
-
-
-def _centre_mm(volume: Volume) -> np.ndarray:
-    return volume.to_mm((np.array(volume.shape) - 1) / 2)
 
 
 def _image(volume: Volume, data: np.ndarray) -> "SimpleITK.Image":

@@ -10,7 +10,7 @@ leaves the factor open raises `SUVError`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -54,12 +54,6 @@ class SUVFactor:
     decay_s: float | None = None
 
 
-class _Person(TypedDict):
-    weight_kg: float | None
-    height_m: float | None
-    sex: str | None
-
-
 def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFactor:
     """The factor from a PET series' pixel values to SUVbw.
 
@@ -84,7 +78,7 @@ def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFac
     if units not in ("BQML", "CNTS", "GML"):
         series.refuse("Units", f"is {units!r}; expected BQML, GML or Philips CNTS")
     _check_corrections(series)
-    person: _Person = {
+    person: dict[str, Any] = {
         "weight_kg": series.number("PatientWeight", required=False),
         "height_m": series.number("PatientSize", required=False),
         "sex": series.text("PatientSex", required=False),
@@ -93,14 +87,12 @@ def suv_factor(headers: Sequence[Dataset], source: str = "PET series") -> SUVFac
         kind = series.text("SUVType", required=False) or "BW"
         if kind != "BW":
             series.refuse("SUVType", f"is {kind!r}; expected body weight (BW)")
-        how = "Units is GML: pixel values are SUVbw already"
-        return SUVFactor(1.0, units, "not needed", how, **person)
+        return SUVFactor(1.0, units, "not needed", "Units is GML: pixel values are SUVbw already", **person)
     bq_ml_per_unit, made_from = 1.0, "Units is BQML"
     if units == "CNTS":
         factor = series.philips(0x00)
         if factor:
-            how = "Units is CNTS: Philips SUV factor (7053,1000)"
-            return SUVFactor(factor, units, "not needed", how, **person)
+            return SUVFactor(factor, units, "not needed", "Units is CNTS: Philips SUV factor (7053,1000)", **person)
         bq_ml_per_unit = series.philips(0x09)
         if not bq_ml_per_unit:
             raise SUVError(
@@ -145,16 +137,10 @@ def lean_body_mass(weight_kg: float, height_m: float, sex: str, formula: str = "
     >>> round(lean_body_mass(91.0, 1.88, "M", "james"), 2)
     70.11
     """
-    if not weight_kg or weight_kg <= 0:
-        raise SUVError(f"lean body mass: weight_kg is {weight_kg}; expected a positive weight (0010,1030).")
-    if not height_m or height_m <= 0:
-        raise SUVError(f"lean body mass: height_m is {height_m}; expected a positive height (0010,1020).")
-    if not 0.5 <= weight_kg <= 400:
-        raise SUVError(f"lean body mass: weight_kg is {weight_kg:g}; expected kilograms.")
-    if height_m < 0.3:
-        raise SUVError(f"lean body mass: height_m is {height_m:g}; expected metres.")
-    if height_m > 3:
-        raise SUVError(f"lean body mass: height_m is {height_m:g}; expected metres, not centimetres.")
+    if not weight_kg or not 0.5 <= weight_kg <= 400:
+        raise SUVError(f"lean body mass: weight_kg is {weight_kg}; expected 0.5 to 400 kilograms (0010,1030).")
+    if not height_m or not 0.3 <= height_m <= 3:
+        raise SUVError(f"lean body mass: height_m is {height_m}; expected 0.3 to 3 metres, no centimetres (0010,1020).")
     if sex not in ("M", "F"):
         raise SUVError(f"lean body mass: sex is {sex!r}; expected M or F (0010,0040), for which there are formulas.")
     if formula == "janmahasatian":

@@ -37,15 +37,13 @@ VIEWS = {"axial": View(0, 1, 2, "R", "L"), "coronal": View(0, 2, 1, "R", "L"), "
 
 def to_ras(data: np.ndarray, volume: Volume) -> np.ndarray:
     """An array, shape of the volume, with axes that run to the patient's right, front and head; no copy."""
-    return nib.orientations.apply_orientation(data, _orientation(volume))
+    return nib.orientations.apply_orientation(data, nib.orientations.io_orientation(volume.affine))
 
 
 def ras_spacing(volume: Volume) -> Point:
     """Voxel size along the axes of `to_ras`, in mm."""
-    spacing = np.empty(3)
-    spacing[_orientation(volume)[:, 0].astype(int)] = volume.spacing
-    right, front, head = spacing.tolist()
-    return right, front, head
+    spacing = {axis: mm for (axis, _), mm in zip(ras_axes(volume), volume.spacing, strict=True)}
+    return spacing[0], spacing[1], spacing[2]
 
 
 def ijk_to_ras(ijk: Sequence[int], volume: Volume) -> tuple[int, int, int]:
@@ -60,8 +58,8 @@ def ijk_to_ras(ijk: Sequence[int], volume: Volume) -> tuple[int, int, int]:
             "If it is in mm, convert it with volume.to_ijk(mm)."
         )
     ras = [0, 0, 0]
-    for index, size, (axis, sign) in zip(ijk, volume.shape, _orientation(volume), strict=True):
-        ras[int(axis)] = round(index) if sign > 0 else size - 1 - round(index)
+    for index, size, (axis, sign) in zip(ijk, volume.shape, ras_axes(volume), strict=True):
+        ras[axis] = round(index) if sign > 0 else size - 1 - round(index)
     right, front, head = ras
     return right, front, head
 
@@ -69,17 +67,12 @@ def ijk_to_ras(ijk: Sequence[int], volume: Volume) -> tuple[int, int, int]:
 def ras_to_ijk(ras: Sequence[int], volume: Volume) -> tuple[int, int, int]:
     """Indices into `to_ras(volume.data, volume)` to indices into `volume.data`; the inverse of `ijk_to_ras`."""
     i, j, k = (
-        int(ras[int(axis)]) if sign > 0 else size - 1 - int(ras[int(axis)])
-        for size, (axis, sign) in zip(volume.shape, _orientation(volume), strict=True)
+        int(ras[axis]) if sign > 0 else size - 1 - int(ras[axis])
+        for size, (axis, sign) in zip(volume.shape, ras_axes(volume), strict=True)
     )
     return i, j, k
 
 
 def ras_axes(volume: Volume) -> list[tuple[int, int]]:
     """For each axis of the volume: the axis of the RAS array that it becomes, and 1, or -1 if it runs the other way."""
-    return [(int(axis), int(sign)) for axis, sign in _orientation(volume)]
-
-
-def _orientation(volume: Volume) -> np.ndarray:
-    """For each axis of the volume: the axis of the RAS array that it becomes, and its sign; (3, 2)."""
-    return nib.orientations.io_orientation(volume.affine)
+    return [(int(axis), int(sign)) for axis, sign in nib.orientations.io_orientation(volume.affine)]

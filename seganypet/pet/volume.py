@@ -9,8 +9,9 @@ import hashlib
 import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,12 @@ class Grid(NamedTuple):
     shape: tuple[int, int, int]
     affine: np.ndarray
     source: str
+
+    @classmethod
+    def of(cls, image: nib.Nifti1Pair, path: str | os.PathLike) -> "Grid":
+        """The grid of an open NIfTI file."""
+        i, j, k = image.shape
+        return cls((i, j, k), image.affine, str(path))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,18 +217,21 @@ def _check_type(dtype: np.dtype, source: str) -> None:
 
 def check_on_grid(labels: Grid, like: "Grid | Volume") -> None:
     """Raise GeometryError unless shape and affine are the same, to a hundredth of a voxel."""
+    same_shape = labels.shape == like.shape
+    apart_mm = float(np.abs(corner_shifts_mm(labels.affine, like.affine, like.shape)).max())
     # A hundredth of a voxel is far below anything visible, and above the float32 rounding of an affine.
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in like.shape])).reshape(3, -1).T
-    apart_mm = 0.0
-    if labels.shape == like.shape:
-        apart = nib.affines.apply_affine(labels.affine, corners) - nib.affines.apply_affine(like.affine, corners)
-        apart_mm = float(np.abs(apart).max())
-    if labels.shape != like.shape or apart_mm > 0.01 * min(nib.affines.voxel_sizes(like.affine)):
-        distance = f" (corners up to {apart_mm:.3g} mm apart)" if labels.shape == like.shape else ""
+    if not same_shape or apart_mm > 0.01 * min(nib.affines.voxel_sizes(like.affine)):
+        distance = f" (corners up to {apart_mm:.3g} mm apart)" if same_shape else ""
         raise GeometryError(
             f"{labels.source}: labels of shape {labels.shape} do not lie on the grid of {like.source}, shape "
             f"{like.shape}{distance}. Resample the labels onto that grid with nearest-neighbour interpolation."
         )
+
+
+def corner_shifts_mm(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """From where one affine places the eight corner voxels of a grid to where another does, RAS+ mm, shape (8, 3)."""
+    corners = list(product(*((0, size - 1) for size in shape)))
+    return nib.affines.apply_affine(one, corners) - nib.affines.apply_affine(other, corners)
 
 
 def check_labels(data: np.ndarray, source: str) -> np.ndarray:
@@ -272,8 +282,7 @@ def load_labels(path: str | os.PathLike, like: Volume) -> np.ndarray:
         GeometryError: Shape or affine differ from those of `like`.
     """
     image = open_nifti(path)
-    i, j, k = image.shape
-    check_on_grid(Grid((i, j, k), image.affine, str(path)), like)
+    check_on_grid(Grid.of(image, path), like)
     return check_labels(read_voxels(image, path), str(path))
 
 

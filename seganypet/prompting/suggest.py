@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seganypet.errors import VolumeError
-from seganypet.pet.physiology import check_nonnegative, check_pet_mask, hot_spots, without_physiology
+from seganypet.pet.physiology import check_nonnegative, hot_spots, without_physiology
 from seganypet.pet.quantification import Masks, Threshold, check_mask, check_suvbw
 from seganypet.pet.volume import Point, Volume
 from seganypet.prompting.prompts import Click
@@ -172,7 +172,7 @@ def background_clicks(
     """
     for name, value in (("most", most), ("threshold", threshold), ("min_volume_ml", min_volume_ml)):
         check_nonnegative(name, value)
-    hot = check_pet_mask(volume, physiology, "physiology") & (volume.data >= threshold)
+    hot = check_mask(volume, physiology, "physiology") & (volume.data >= threshold)
     found = []
     for box, inside in connected_pieces(hot):
         if np.count_nonzero(inside) * volume.voxel_volume_ml >= min_volume_ml:

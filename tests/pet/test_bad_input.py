@@ -324,7 +324,7 @@ CAUSES = {
     "SUV of counts": (call(quantify, Volume(DATA, AFFINE, "Bq/mL"), MASK), UnitError, "in Bq/mL; SUVmax.* need SUVbw"),
     "quantities of another grid": (call(quantify, PET, MASK[1:]), GeometryError, r"shape \(6, 8, 9\) does not lie"),
     "quantities of logits": (call(quantify, PET, DATA), VolumeError, "mask is float32; expected bool"),
-    "quantities of negative labels": (call(quantify, PET, -1 * MASK), VolumeError, "label map holds -1 to 0"),
+    "quantities of negative labels": (call(quantify, PET, -1 * MASK), VolumeError, "label map: values from -1 to 0"),
     "unknown threshold rule": (call(threshold_mask, PET, MASK, "50%"), VolumeError, "expected '50% SUVmax'"),
     "unknown kind of peak": (call(quantify, PET, MASK, peak="top"), VolumeError, "peak='top'; expected 'global'"),
 }  # fmt: skip

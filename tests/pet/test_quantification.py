@@ -284,7 +284,7 @@ def test_other_units_are_refused_with_the_way_out(unit):
         (np.ones((3, 4, 5), int), {}, GeometryError, "shape \\(3, 4, 5\\).*Resample"),
         (np.ones(SHAPE, np.float32), {}, VolumeError, "float32.*logits > 0"),
         ({"liver": np.ones(SHAPE, int)}, {}, VolumeError, "mask 'liver' is int64"),
-        (np.full(SHAPE, -1), {}, VolumeError, "labels from 0 to 32767"),
+        (np.full(SHAPE, -1), {}, VolumeError, "integers from 0 to 32767"),
         (np.ones(SHAPE, bool), {"threshold": "fifty"}, VolumeError, "unknown threshold rule 'fifty'.*'41% SUVmax'"),
         (np.ones(SHAPE, bool), {"peak": "middle"}, VolumeError, "'global' or 'local'"),
     ],
