@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import call
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def resolve_methods(models: Any, rules: Sequence[str] = ()) -> tuple[Method, ...
     if twice:
         raise SegAnyPETError(
             f"several models are named {', '.join(twice)}; give each a name: {{'first': model, 'second': other}}, "
-            "on the command line --model first=PATH."
+            "on the command line --models first=PATH."
         )
     if not methods:
         raise SegAnyPETError("nothing to evaluate: give a model or a threshold rule.")
@@ -127,7 +128,7 @@ def named_models(arguments: Sequence[str]) -> dict[str, str] | list[str]:
     if any(name for name, _ in pairs):
         names = [name or (model if is_rule(model) else Path(model).stem) for name, model in pairs]
         if len(set(names)) < len(names):
-            raise SegAnyPETError(f"--model: {', '.join(names)} are names that are given twice.")
+            raise SegAnyPETError(f"--models: {', '.join(names)} are names that are given twice.")
         return dict(zip(names, (model for _, model in pairs), strict=True))
     return list(arguments)
 
@@ -160,7 +161,7 @@ def _method(name: str | None, model: Any) -> Method:
         network = _load(source)
         return Method(name or model_name(network), open_session, source, _weights(network), by_name=True)
     if callable(model) and not hasattr(model, "config") and not hasattr(model, "state_dict"):
-        return Method(name or model_name(model), _call, model)
+        return Method(name or model_name(model), call, model)
     return Method(name or model_name(model), open_session, model, _weights(model))
 
 
@@ -183,10 +184,6 @@ _ONE_VOXEL = Volume(np.ones((1, 1, 1), np.float32), np.eye(4), "SUVbw", source="
 
 def _threshold_session(rule: str, volume: Volume) -> PromptSession:
     return baseline_session(volume, rule)
-
-
-def _call(factory: Callable[[Volume], Any], volume: Volume) -> Any:
-    return factory(volume)
 
 
 def _weights(model: Any) -> str | None:

@@ -38,7 +38,7 @@ from seganypet.prompting.simulate import (
     next_click,
     next_clicks_by_slice,
 )
-from seganypet.regions import bounding_box
+from seganypet.regions import bounding_box, enclosing_box
 
 PROTOCOLS = ("whole_volume", "release")
 RELEASE_WINDOW_MM = 192.0
@@ -159,7 +159,7 @@ def simulate_clicks(
             if not per_slice:
                 row |= dict(zip(("click_i", "click_j", "click_k"), clicks[0].ijk, strict=True))
                 row["foreground"] = clicks[0].foreground
-            box = _around_both(truth_box, bounding_box(mask) or truth_box)
+            box = enclosing_box([truth_box, bounding_box(mask) or truth_box])
             inside = mask[box], truth[box]
             scores = {name: metric(*inside, spacing) for name, metric in METRICS.items()}
         yield row | scores | {"total_clicks": total_clicks, "model_seconds": model_seconds}
@@ -179,10 +179,6 @@ def _next_clicks(
         return [first_click(truth, first, spacing=spacing, rng=rng)]
     click = next_click(truth, mask, then, spacing=spacing, rng=rng)
     return [] if click is None else [click]
-
-
-def _around_both(one: Sequence[slice], other: Sequence[slice]) -> tuple[slice, ...]:
-    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
 
 
 def _in_volume(click: Click, box: Sequence[slice]) -> Click:
