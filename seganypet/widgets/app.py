@@ -26,6 +26,7 @@ from seganypet.model.checkpoints import load_model
 from seganypet.pet.volume import UNITS, Volume, check_unit, load_volume
 from seganypet.prompting.networks import open_session
 from seganypet.widgets.click import STATIC, ClickWidget
+from seganypet.widgets.messages import showing_errors
 
 NETWORKS = {
     "tiny: liver, kidneys, heart, spleen": "tiny",
@@ -119,7 +120,7 @@ class App(ipywidgets.VBox):
             self.button.disabled, self.upload.status = False, self._opened
 
     def _open_chosen(self, _button: Any) -> None:
-        with self.upload.showing_errors():
+        with showing_errors(self.upload.show_error):
             self.open_case(self.case.value)
 
 
@@ -181,20 +182,13 @@ class UploadWidget(anywidget.AnyWidget):
         self._forget()
         super().close()
 
-    @contextmanager
-    def showing_errors(self) -> Iterator[None]:
-        """Show in the page whatever goes wrong; what nobody foresaw is also raised."""
-        try:
-            yield
-        except SegAnyPETError as error:
-            self.error = str(error)
-        except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
-            raise
+    def show_error(self, text: str) -> None:
+        """Say in the page what went wrong."""
+        self.error = text
 
     def _on_message(self, _widget: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
         reply = {"failed": True}
-        with self.showing_errors():
+        with showing_errors(self.show_error):
             try:
                 reply = self._reply(content, buffers)
             finally:
