@@ -261,7 +261,7 @@ def quantify(
 
 def _check_failures(table: "pd.DataFrame", output: Path) -> None:
     """Say what failed; SegAnyPETError if nothing else is left."""
-    failed = table[table["error"].notna()]
+    failed = table[table["error"].notna()] if "error" in table else table[:0]
     if len(table) == len(failed):
         reason = f": {failed['error'].iloc[0]}" if len(failed) else ""
         raise SegAnyPETError(f"no case could be analysed{reason}; see the warnings, and the column error of {output}.")
