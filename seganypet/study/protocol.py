@@ -139,7 +139,7 @@ def simulate_clicks(
     box = truth_box = bounding_box(truth)
     mask, scores, total_clicks, model_seconds = None, {}, 0, 0.0
     for number in range(1, protocol.clicks + 1):
-        row: dict[str, Any] = {"click": number, "prompt": _prompt(number, per_slice)} | fixed
+        row: dict[str, Any] = {"click": number, "prompt": prompt_name(number, per_slice)} | fixed
         clicks = []
         if truth_box is not None:
             clicks = _next_clicks(None if mask is None else mask[box], truth[box], spacing, axis, protocol, rng)
@@ -234,7 +234,8 @@ def _window_mm(session: Any) -> float:
     return config.window_size * getattr(session, "spacing_mm", config.spacing_mm)
 
 
-def _prompt(number: int, per_slice: bool) -> str:
+def prompt_name(number: int, per_slice: bool) -> str:
+    """A round as tables have it: "1", "2", "3", or "N", "2N", "3N" where each slice is clicked."""
     if not per_slice:
         return str(number)
     return "N" if number == 1 else f"{number}N"

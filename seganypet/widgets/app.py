@@ -169,14 +169,6 @@ class UploadWidget(anywidget.AnyWidget):
         super().__init__(limit=round(limit_mb * 1e6))
         self.on_msg(self._on_message)
 
-    def check_size(self, name: str, size: int) -> None:
-        """Raise VolumeError if a file of so many bytes may not be opened here."""
-        if size > self.limit:
-            raise VolumeError(
-                f"{name} has {size / 1e6:.4g} MB; this app takes up to {self.limit / 1e6:.4g} MB. Compress it "
-                "(.nii.gz), crop it, or set the notebook's limit_mb where you run the app."
-            )
-
     def close(self) -> None:
         """Forget an unfinished upload and vanish from the page."""
         self._forget()
@@ -228,7 +220,11 @@ class UploadWidget(anywidget.AnyWidget):
         check_unit(unit, name)
         if not isinstance(size, int) or size < 1:
             raise VolumeError(f"{name} is empty (size {size}); expected a NIfTI file.")
-        self.check_size(name, size)
+        if size > self.limit:
+            raise VolumeError(
+                f"{name} has {size / 1e6:.4g} MB; this app takes up to {self.limit / 1e6:.4g} MB. Compress it "
+                "(.nii.gz), crop it, or set the notebook's limit_mb where you run the app."
+            )
         folder = tempfile.TemporaryDirectory(prefix="seganypet-")
         path = Path(folder.name) / f"upload{suffix}"
         self._current = _Upload(content["ticket"], name, unit, size, folder, path, path.open("wb"))
