@@ -24,6 +24,7 @@ from tyro.conf import (
 from tyro.extras import SubcommandApp
 
 import seganypet as sap
+from seganypet._files import replace_atomically
 from seganypet.errors import SegAnyPETError
 from seganypet.study.commands import (
     OptionalPath,
@@ -256,8 +257,6 @@ def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPat
     errors = int((problems["severity"] == "error").sum())
     print(f"{errors} errors, {len(problems) - errors} warnings.")
     if output is not None:
-        from seganypet._files import replace_atomically
-
         with replace_atomically(in_folder(output)) as temporary:
             problems.to_csv(temporary, index=False)
     return 1 if errors else 0

@@ -211,7 +211,7 @@ def compare_suvmax(
     compared = []
     for (case, organ), value in values.items():
         same_organ = others.get(organ, rows[:0])
-        normal = same_organ["value"].to_numpy()[same_organ["case"].to_numpy() != case]
+        normal = same_organ.loc[same_organ["case"] != case, "value"]
         by_liver = values.get((case, liver), np.nan)
         mirrored = re.sub("left|right", lambda side: {"left": "right", "right": "left"}[side[0]], organ)
         other_side = values.get((case, mirrored), np.nan) if mirrored != organ else np.nan
@@ -224,17 +224,12 @@ def compare_suvmax(
     return pandas.DataFrame(compared)
 
 
-def _among(value: float, normal: np.ndarray) -> dict[str, float]:
-    """The position of a value among others."""
-    if not len(normal):
-        nothing = dict.fromkeys(
-            ("reference_median", "reference_q25", "reference_q75", "percentile", "robust_z"), float("nan")
-        )
-        return {**nothing, "n_reference": 0}
-    q25, median, q75 = np.percentile(normal, (25, 50, 75))
-    spread = MAD_TO_SD * np.median(np.abs(normal - median))
+def _among(value: float, normal: "pandas.Series") -> dict[str, float]:
+    """The position of a value among others; NaN where there are none."""
+    q25, median, q75 = normal.quantile([0.25, 0.5, 0.75])
+    spread = MAD_TO_SD * (normal - median).abs().median()
     known = len(normal) >= MIN_REFERENCES and spread > 0
-    below = np.mean(normal < value) + 0.5 * np.mean(normal == value)
+    below = (normal < value).mean() + 0.5 * (normal == value).mean()
     return {
         "reference_median": median, "reference_q25": q25, "reference_q75": q75,
         "percentile": 100.0 * below if np.isfinite(value) else np.nan,

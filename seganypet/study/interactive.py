@@ -187,14 +187,12 @@ def summarise_interactive(table: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame
 
     table, rows = without_failures(table), []
     for (model, objects), of_model in table.groupby(["model", "objects"], sort=False):
-        scores = [
-            (patient, interactive_scores(steps.sort_values("step")))
-            for (_, patient), steps in of_model.groupby(["case", "patient"], sort=False)
-        ]
-        patients = [patient for patient, _ in scores]
+        cases = of_model.groupby(["case", "patient"], sort=False)
+        patients = [patient for (_, patient), _ in cases]
+        scores = [interactive_scores(steps.sort_values("step")) for _, steps in cases]
         row = {"model": model, "objects": objects, "patients": len({*patients})}
         for name in InteractiveScores._fields:
-            row |= with_interval(name, [getattr(one, name) for _, one in scores], patients, seed)
+            row |= with_interval(name, [getattr(one, name) for one in scores], patients, seed)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -22,7 +22,6 @@ from seganypet.prompting.suggest import hot_mask
 from seganypet.study.engine import Rows, Study, as_cases, run_study
 from seganypet.study.lesion_clicks import (
     ALL,
-    ALL_AT_ONCE,
     NO_CLICK,
     ONE_BY_ONE,
     PER_SLICE,
@@ -223,8 +222,7 @@ def _ways(method: Method, session: PromptSession, settings: Mapping[str, Any]) -
     if not hasattr(session, "model"):
         return [(ONE_BY_ONE, False)]
     zooms = settings["auto_zoom"] if method.network is not None and auto_zoom_options(method.network) else [False]
-    return [(prompting, zoom) for prompting in (ALL_AT_ONCE, ONE_BY_ONE) for zoom in zooms
-            if prompting in settings["promptings"]]  # fmt: skip
+    return [(prompting, zoom) for prompting in settings["promptings"] for zoom in zooms]
 
 
 def _organs(totalsegmentator: str | os.PathLike | None, case: Any, method: Any) -> dict[str, Path | None]:

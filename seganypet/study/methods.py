@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import call
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def _method(name: str | None, model: Any) -> Method:
         network = _load(source)
         return Method(name or model_name(network), open_session, source, _weights(network), by_name=True)
     if callable(model) and not hasattr(model, "config") and not hasattr(model, "state_dict"):
-        return Method(name or model_name(model), _call, model)
+        return Method(name or model_name(model), call, model)
     return Method(name or model_name(model), open_session, model, _weights(model))
 
 
@@ -183,10 +184,6 @@ _ONE_VOXEL = Volume(np.ones((1, 1, 1), np.float32), np.eye(4), "SUVbw", source="
 
 def _threshold_session(rule: str, volume: Volume) -> PromptSession:
     return baseline_session(volume, rule)
-
-
-def _call(factory: Callable[[Volume], Any], volume: Volume) -> Any:
-    return factory(volume)
 
 
 def _weights(model: Any) -> str | None:

@@ -38,7 +38,7 @@ from seganypet.prompting.simulate import (
     next_click,
     next_clicks_by_slice,
 )
-from seganypet.regions import bounding_box
+from seganypet.regions import bounding_box, enclosing_box
 
 PROTOCOLS = ("whole_volume", "release")
 RELEASE_WINDOW_MM = 192.0
@@ -139,7 +139,7 @@ def simulate_clicks(
     box = truth_box = bounding_box(truth)
     mask, scores, total_clicks, model_seconds = None, {}, 0, 0.0
     for number in range(1, protocol.clicks + 1):
-        row: dict[str, Any] = {"click": number, "prompt": _prompt(number, per_slice)} | fixed
+        row: dict[str, Any] = {"click": number, "prompt": prompt_name(number, per_slice)} | fixed
         clicks = []
         if truth_box is not None:
             clicks = _next_clicks(None if mask is None else mask[box], truth[box], spacing, axis, protocol, rng)
@@ -159,7 +159,7 @@ def simulate_clicks(
             if not per_slice:
                 row |= dict(zip(("click_i", "click_j", "click_k"), clicks[0].ijk, strict=True))
                 row["foreground"] = clicks[0].foreground
-            box = _around_both(truth_box, bounding_box(mask) or truth_box)
+            box = enclosing_box([truth_box, bounding_box(mask) or truth_box])
             inside = mask[box], truth[box]
             scores = {name: metric(*inside, spacing) for name, metric in METRICS.items()}
         yield row | scores | {"total_clicks": total_clicks, "model_seconds": model_seconds}
@@ -179,10 +179,6 @@ def _next_clicks(
         return [first_click(truth, first, spacing=spacing, rng=rng)]
     click = next_click(truth, mask, then, spacing=spacing, rng=rng)
     return [] if click is None else [click]
-
-
-def _around_both(one: Sequence[slice], other: Sequence[slice]) -> tuple[slice, ...]:
-    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
 
 
 def _in_volume(click: Click, box: Sequence[slice]) -> Click:
@@ -238,7 +234,8 @@ def _window_mm(session: Any) -> float:
     return config.window_size * getattr(session, "spacing_mm", config.spacing_mm)
 
 
-def _prompt(number: int, per_slice: bool) -> str:
+def prompt_name(number: int, per_slice: bool) -> str:
+    """A round as tables have it: "1", "2", "3", or "N", "2N", "3N" where each slice is clicked."""
     if not per_slice:
         return str(number)
     return "N" if number == 1 else f"{number}N"

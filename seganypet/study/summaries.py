@@ -8,6 +8,7 @@ from seganypet.metrics import METRICS, auc, bootstrap_interval, noc
 from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.study.evaluation import WHOLE_CASE
 from seganypet.study.lesion_clicks import ALL, PER_SLICE
+from seganypet.study.protocol import prompt_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,7 +157,7 @@ def two_d_against_three_d(
                     pairs.append((one.patient, one.total_clicks, last["total_clicks"], one.dsc, last["dsc"]))
             found = pd.DataFrame(pairs, columns=["patient", *PAIRED]).groupby("patient").mean()
             interval = bootstrap_interval(found["dsc_2d"] - found["dsc_3d"], found.index, seed)
-            row = {"prompt_2d": "N" if click == 1 else f"{click:.0f}N", "matched": matched, "patients": len(found)}
+            row = {"prompt_2d": prompt_name(int(click), per_slice=True), "matched": matched, "patients": len(found)}
             out.append(row | dict(found.mean()) | dict(zip(("difference", "low", "high"), interval, strict=True)))
     return pd.DataFrame(out)
 

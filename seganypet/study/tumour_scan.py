@@ -49,10 +49,9 @@ class TumourScan:
         return cls(case.name, pet, case.load_lesions(pet) > 0, organs if organs is not None and organs.any() else None)
 
 
-def organs_of_case(case: str, totalsegmentator: str | os.PathLike | None) -> Path | None:
+def organs_of_case(case: str, totalsegmentator: str | os.PathLike) -> Path | None:
     """TotalSegmentator's output for a case, a file or a folder; None if there is none."""
-    suffixes = () if totalsegmentator is None else ("", ".nii.gz", ".nii")
-    paths = [Path(totalsegmentator) / f"{case}{suffix}" for suffix in suffixes]
+    paths = [Path(totalsegmentator) / f"{case}{suffix}" for suffix in ("", ".nii.gz", ".nii")]
     return next((path for path in paths if path.exists()), None)
 
 

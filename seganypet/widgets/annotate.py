@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets
@@ -11,6 +12,7 @@ from seganypet.cohort.case import Case
 from seganypet.errors import SegAnyPETError
 from seganypet.prompting.base import PromptSession
 from seganypet.widgets.click import ClickWidget
+from seganypet.widgets.messages import showing_errors
 
 
 class AnnotationWidget(ipywidgets.VBox):
@@ -115,30 +117,25 @@ class AnnotationWidget(ipywidgets.VBox):
         left, total = len(self.annotation.remaining), len(self.annotation.cohort)
         done = f"All {total} cases are done." if not left else f"{left} of {total} cases cannot be opened."
         folder = os.path.abspath(self.annotation.folder)
-        self._heading.value = f"{done} Masks and tables: {_text(folder)}"
+        self._heading.value = f"{done} Masks and tables: {escape(folder)}"
         self.children = [self._heading, self._message]
 
     def _words(self, case: Case) -> str:
         annotation = self.annotation
         done = len(annotation.cohort) - len(annotation.remaining)
         return (
-            f"<b>{_text(case.name)}</b> &middot; {done} of {len(annotation.cohort)} done &middot; "
-            f"{_text(annotation.annotator)}, {annotation.quality} &middot; started from: {_text(annotation.proposal)}"
+            f"<b>{escape(case.name)}</b> &middot; {done} of {len(annotation.cohort)} done &middot; "
+            f"{escape(annotation.annotator)}, {annotation.quality} &middot; started from: {escape(annotation.proposal)}"
         )
 
     def _do(self, act: Callable[..., None], *arguments: Any) -> None:
         """Do what a button asks. Whatever goes wrong is shown; what nobody foresaw is also raised."""
         self._complain()
-        try:
+        with showing_errors(self._complain):
             act(*arguments)
-        except SegAnyPETError as error:
-            self._complain(str(error))
-        except Exception as error:
-            self._complain(f"{type(error).__name__}: {error}")
-            raise
 
     def _complain(self, *problems: str) -> None:
-        paragraphs = (f"<p role='alert' style='color: #7a0015'>{_text(problem)}</p>" for problem in problems)
+        paragraphs = (f"<p role='alert' style='color: #7a0015'>{escape(problem)}</p>" for problem in problems)
         self._message.value = "".join(paragraphs)
 
     def _repr_mimebundle_(self, **arguments: Any) -> dict:
@@ -148,7 +145,3 @@ class AnnotationWidget(ipywidgets.VBox):
             return bundle
         picture = self.click_widget._repr_mimebundle_()[0]["image/png"]
         return {**bundle, "image/png": picture}
-
-
-def _text(words: str) -> str:
-    return words.replace("&", "&amp;").replace("<", "&lt;")

@@ -26,6 +26,7 @@ from seganypet.model.checkpoints import load_model
 from seganypet.pet.volume import UNITS, Volume, check_unit, load_volume
 from seganypet.prompting.networks import open_session
 from seganypet.widgets.click import STATIC, ClickWidget
+from seganypet.widgets.messages import showing_errors
 
 NETWORKS = {
     "tiny: liver, kidneys, heart, spleen": "tiny",
@@ -119,7 +120,7 @@ class App(ipywidgets.VBox):
             self.button.disabled, self.upload.status = False, self._opened
 
     def _open_chosen(self, _button: Any) -> None:
-        with self.upload.showing_errors():
+        with showing_errors(self.upload.show_error):
             self.open_case(self.case.value)
 
 
@@ -168,33 +169,18 @@ class UploadWidget(anywidget.AnyWidget):
         super().__init__(limit=round(limit_mb * 1e6))
         self.on_msg(self._on_message)
 
-    def check_size(self, name: str, size: int) -> None:
-        """Raise VolumeError if a file of so many bytes may not be opened here."""
-        if size > self.limit:
-            raise VolumeError(
-                f"{name} has {size / 1e6:.4g} MB; this app takes up to {self.limit / 1e6:.4g} MB. Compress it "
-                "(.nii.gz), crop it, or set the notebook's limit_mb where you run the app."
-            )
-
     def close(self) -> None:
         """Forget an unfinished upload and vanish from the page."""
         self._forget()
         super().close()
 
-    @contextmanager
-    def showing_errors(self) -> Iterator[None]:
-        """Show in the page whatever goes wrong; what nobody foresaw is also raised."""
-        try:
-            yield
-        except SegAnyPETError as error:
-            self.error = str(error)
-        except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
-            raise
+    def show_error(self, text: str) -> None:
+        """Say in the page what went wrong."""
+        self.error = text
 
     def _on_message(self, _widget: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
         reply = {"failed": True}
-        with self.showing_errors():
+        with showing_errors(self.show_error):
             try:
                 reply = self._reply(content, buffers)
             finally:
@@ -234,7 +220,11 @@ class UploadWidget(anywidget.AnyWidget):
         check_unit(unit, name)
         if not isinstance(size, int) or size < 1:
             raise VolumeError(f"{name} is empty (size {size}); expected a NIfTI file.")
-        self.check_size(name, size)
+        if size > self.limit:
+            raise VolumeError(
+                f"{name} has {size / 1e6:.4g} MB; this app takes up to {self.limit / 1e6:.4g} MB. Compress it "
+                "(.nii.gz), crop it, or set the notebook's limit_mb where you run the app."
+            )
         folder = tempfile.TemporaryDirectory(prefix="seganypet-")
         path = Path(folder.name) / f"upload{suffix}"
         self._current = _Upload(content["ticket"], name, unit, size, folder, path, path.open("wb"))

@@ -30,7 +30,7 @@ from seganypet.prompting.prompts import Prompt, read_prompt
 from seganypet.prompting.stopwatch import Stopwatch
 from seganypet.widgets.encoding import coded, ct_on_grid, drawn_marks, entropy_map, packed
 from seganypet.widgets.export import JOURNAL_FILE, MASK_FILE, TABLE_FILE, picture, write
-from seganypet.widgets.messages import read_command
+from seganypet.widgets.messages import read_command, showing_errors
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = ("pixels.js", "slices.js", "controls.js", "click.js")  # one module for the browser, joined in this order
@@ -364,21 +364,17 @@ class ClickWidget(anywidget.AnyWidget):
 
     def _on_message(self, _widget: Any, content: Mapping[str, Any], _buffers: Any) -> None:
         """Do what a message says. Whatever goes wrong is shown in the widget; what nobody foresaw is also raised."""
-        problem, self._from_browser = "", True
+        problems: list[str] = []
+        self._from_browser = True
         try:
-            with warnings.catch_warnings(record=True) as caught:
+            with showing_errors(problems.append), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
                 self._call(content)
-            problem = "\n".join(f"Note: {warning.message}" for warning in caught)
-        except SegAnyPETError as error:
-            problem = str(error)
-        except Exception as error:
-            problem = f"{type(error).__name__}: {error}"
-            raise
+                problems += [f"Note: {warning.message}" for warning in caught]
         finally:
             self._from_browser = False
             with self.hold_sync():
-                self.error = problem
+                self.error = "\n".join(problems)
                 self.acknowledged += 1
 
     def _call(self, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,10 @@
-"""What a browser may ask of a ClickWidget: these calls with these fields, and nothing else. No paths are among them."""
+"""What a browser may ask of a ClickWidget: these calls with these fields, and nothing else. No paths are among them.
 
-from collections.abc import Mapping
+`showing_errors` is how a page learns what went wrong with what it asked for.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from seganypet.errors import SegAnyPETError
@@ -31,3 +35,15 @@ def read_command(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if kinds is None or {name: type(value) for name, value in fields.items()} != kinds:
         raise SegAnyPETError(f"the browser asked for {call!r} with {fields}, which ClickWidget cannot do.")
     return call, fields
+
+
+@contextmanager
+def showing_errors(show: Callable[[str], None]) -> Iterator[None]:
+    """Show whatever goes wrong; what nobody foresaw is also raised."""
+    try:
+        yield
+    except SegAnyPETError as error:
+        show(str(error))
+    except Exception as error:
+        show(f"{type(error).__name__}: {error}")
+        raise

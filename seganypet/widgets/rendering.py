@@ -22,7 +22,6 @@ from seganypet.pet.plots import Outline, outlines_of, usual_intensity_range
 from seganypet.pet.quantification import Masks
 from seganypet.pet.views import COLOURS, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
-from seganypet.regions import bounding_box
 
 if TYPE_CHECKING:
     from ipyniivue import NiiVue
@@ -197,13 +196,9 @@ def _merge(data: np.ndarray, block: np.ndarray) -> np.ndarray:
 
 
 def _merge_mask(voxels: np.ndarray, block: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Blocks that hold a voxel of a mask, bool; a mask is small, so only its box is looked at."""
-    box = bounding_box(voxels)
-    first = [side.start // size for side, size in zip(box, block, strict=True)]
-    whole_blocks = tuple(slice(at * size, side.stop) for at, size, side in zip(first, block, box, strict=True))
-    part = _merge(voxels[whole_blocks].astype(np.float32), block)
+    """Blocks that hold a voxel of a mask, bool."""
     merged = np.zeros(shape, bool)
-    merged[tuple(slice(at, at + size) for at, size in zip(first, part.shape, strict=True))] = part > 0
+    merged[tuple(index // size for index, size in zip(np.nonzero(voxels), block, strict=True))] = True
     return merged
 
 
