@@ -317,13 +317,22 @@ class PromptSession(ABC):
     def _add(self, prompt: Prompt) -> None:
         prompt, name = self._checked(prompt), self.active
         previous = self._state.predictions.get(name)
-        if previous is None and len(self.objects) == MAX_OBJECTS:
-            raise ClickError(f"{name}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one.")
+        self._check_room()
         if previous is None and not prompt.foreground:
             raise ClickError(f"{name}: the first {prompt.kind} says what the object is, so it must be foreground.")
-        prediction = self._predict((*self.prompts, prompt), previous)
-        prompts = (*self._state.prompts, (name, prompt))
-        self._step(State(prompts, {**self._state.predictions, name: prediction}, name, changed=name))
+        self._accept((prompt,), self._predict((*self.prompts, prompt), previous))
+
+    def _check_room(self) -> None:
+        if self.active not in self.objects and len(self.objects) == MAX_OBJECTS:
+            raise ClickError(
+                f"{self.active}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one."
+            )
+
+    def _accept(self, new: Sequence[Prompt], prediction: Any) -> None:
+        """Step to the state in which the active object has these prompts, too, and this prediction."""
+        name, state = self.active, self._state
+        prompts = (*state.prompts, *((name, prompt) for prompt in new))
+        self._step(State(prompts, {**state.predictions, name: prediction}, name, changed=name))
 
     def _reset(self) -> None:
         if self._state.prompts:

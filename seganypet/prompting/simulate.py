@@ -7,7 +7,7 @@ For networks that work slice by slice there is one click in each slice that hold
 the slice. Which slices these are only the truth can tell: an oracle that 3D networks are not given.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -226,7 +226,7 @@ def _random_voxel(region: np.ndarray, rng: np.random.Generator) -> tuple[int, ..
     return tuple(int(index) for index in np.unravel_index(chosen, region.shape))
 
 
-def shifted(ijk: Sequence[int], box: Sequence[slice]) -> tuple[Any, ...]:
+def shifted(ijk: Iterable[Any], box: Sequence[slice]) -> tuple[Any, ...]:
     """Voxel of an array at a position in a box of it."""
     return tuple(int(index) + part.start for index, part in zip(ijk, box, strict=True))
 
