@@ -228,14 +228,9 @@ class PromptSession(ABC):
         """
         if name not in self.objects:
             raise ClickError(f"no object {name!r} to remove; there are {', '.join(self.objects) or 'none yet'}.")
-        self._step(
-            State(
-                tuple((owner, prompt) for owner, prompt in self._state.prompts if owner != name),
-                {owner: prediction for owner, prediction in self._state.predictions.items() if owner != name},
-                self.active,
-                changed=name,
-            )
-        )
+        prompts = tuple((owner, prompt) for owner, prompt in self._state.prompts if owner != name)
+        predictions = {owner: one for owner, one in self._state.predictions.items() if owner != name}
+        self._step(State(prompts, predictions, self.active, changed=name))
         self._changed()
 
     def reset(self) -> None:
