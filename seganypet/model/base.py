@@ -30,20 +30,30 @@ class WindowConfig(Protocol):
         """Name of the intensities that the network was trained on."""
 
 
-class PromptableNetwork(Protocol):
-    """A network for cubic windows of a scan, as `seganypet.prompting.session.Session` drives it."""
+class ClickableNetwork(Protocol):
+    """What both kinds of network offer."""
 
     @property
     def name(self) -> str:
         """Name in journals and tables."""
 
     @property
-    def config(self) -> WindowConfig:
-        """Voxels along each side of the window, their size in mm, and what intensities it was trained on."""
-
-    @property
     def accepts(self) -> frozenset[str]:
         """Kinds of prompts that it takes."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Weights; the first one says on which device the network computes."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights by name; their hash goes into journals."""
+
+
+class PromptableNetwork(ClickableNetwork, Protocol):
+    """A network for cubic windows of a scan, as `seganypet.prompting.session.Session` drives it."""
+
+    @property
+    def config(self) -> WindowConfig:
+        """Voxels along each side of the window, their size in mm, and what intensities it was trained on."""
 
     def normalise(self, window: Tensor) -> Tensor:
         """Intensities of a window as the network was trained with, (B, 1, n, n, n) in and out."""
@@ -60,23 +70,9 @@ class PromptableNetwork(Protocol):
     def no_logits(self) -> Tensor:
         """The logits before the first click, (1, 1, m, m, m)."""
 
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Weights; the first one says on which device the network computes."""
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Weights by name; their hash goes into journals."""
-
-
-class SliceNetwork(Protocol):
+class SliceNetwork(ClickableNetwork, Protocol):
     """A network for slices, as `seganypet.prompting.slicewise.SliceSession` drives it; see `sam2d.Sam2D` for shapes."""
-
-    @property
-    def name(self) -> str:
-        """Name in journals and tables."""
-
-    @property
-    def accepts(self) -> frozenset[str]:
-        """Kinds of prompts that it takes."""
 
     def pixels(self, slices: Tensor, pixel_mm: tuple[float, float]) -> Tensor:
         """8-bit slices as the network's input."""
@@ -95,21 +91,14 @@ class SliceNetwork(Protocol):
     def upscale(self, logits: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float]) -> Tensor:
         """Low-resolution logits on the pixels of the slice."""
 
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Weights; the first one says on which device the network computes."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Weights by name; their hash goes into journals."""
-
 
 def missing_members(network: Any, protocol: type) -> list[str]:
     """What a protocol asks for and a network lacks, by name; fields of a config as "config.window_size".
 
     >>> missing_members(object(), WindowConfig)
-    ['window_size', 'spacing_mm', 'intensity']
+    ['intensity', 'spacing_mm', 'window_size']
     """
-    members = [name for name, value in vars(protocol).items() if callable(value) or isinstance(value, property)]
-    names = [name for name in (*protocol.__annotations__, *members) if not name.startswith("_")]
+    names = [name for name in sorted({*protocol.__annotations__, *dir(protocol)}) if not name.startswith("_")]
     missing = [name for name in names if not hasattr(network, name)]
     if "config" in names and "config" not in missing:
         missing += [f"config.{name}" for name in missing_members(network.config, WindowConfig)]

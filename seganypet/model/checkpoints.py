@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from seganypet._files import replace_atomically
 from seganypet.errors import CheckpointError
-from seganypet.model.config import ModelConfig
+from seganypet.model.config import RELEASED, ModelConfig
 from seganypet.model.hub import NETWORKS, SAM_FILES, locate
 from seganypet.model.sam2d import Sam2D, transformers
 from seganypet.model.sam3d import Sam3D
@@ -72,22 +72,14 @@ def save_model(path: str | os.PathLike, model: Sam3D, name: str, metadata: dict[
     Raises:
         CheckpointError: Another suffix.
     """
-    if Path(path).suffix != ".safetensors":
-        raise CheckpointError(f"{path}: weights are written as .safetensors; give the file that suffix.")
     header = {"format": FORMAT, "name": name, "config": asdict(model.config), METADATA: metadata or {}}
-    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
-    with replace_atomically(path) as temporary:
-        save_file(weights, temporary, metadata={"seganypet": json.dumps(header)})
+    _write_safetensors(path, model, header)
 
 
 def save_sam(path: str | os.PathLike, model: Sam2D, metadata: dict[str, Any] | None = None) -> None:
     """As `save_model`, for a 2D network, whose shape is written as transformers' configuration."""
-    if Path(path).suffix != ".safetensors":
-        raise CheckpointError(f"{path}: weights are written as .safetensors; give the file that suffix.")
     header = {"format": FORMAT_2D, "name": model.name, "config": model.sam.config.to_dict(), METADATA: metadata or {}}
-    weights = {key: value.half().clone() for key, value in model.sam.state_dict().items()}
-    with replace_atomically(path) as temporary:
-        save_file(weights, temporary, metadata={"seganypet": json.dumps(header)})
+    _write_safetensors(path, model.sam, header)
 
 
 def weights_sha256(model: torch.nn.Module) -> str:
@@ -121,22 +113,17 @@ def config_from_weights(weights: dict[str, torch.Tensor], source: str) -> ModelC
         blocks = {int(key.split(".")[2]) for key in weights if key.startswith("image_encoder.blocks.")}
         tables = [weights[f"image_encoder.blocks.{block}.attn.rel_pos_d"].shape for block in sorted(blocks)]
         sides = [(rows + 1) // 2 for rows, _ in tables]
-        return ModelConfig(
+        return replace(
+            RELEASED,
             window_size=grid * patch.shape[-1],
-            spacing_mm=1.5,
             patch_size=patch.shape[-1],
             encoder_dim=dim,
             encoder_depth=len(tables),
             encoder_heads=dim // tables[0][1],
             prompt_dim=weights["image_encoder.neck.0.weight"].shape[0],
             decoder_mlp_dim=weights["mask_decoder.transformer.layers.0.mlp.lin1.weight"].shape[0],
-            form="released",
             attention_window=max(sides),
             global_blocks=tuple(index for index, side in enumerate(sides) if side == grid),
-            conv_stem=False,
-            fine_features=False,
-            click_map=False,
-            intensity="zscore_positive",
         )
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(f"{source}: not the weights of a SAM-Med3D network: {error}.") from error
@@ -193,7 +180,7 @@ def _sam(config: dict[str, Any], weights: dict[str, torch.Tensor], source: Path)
             sam = hf.SamModel(hf.SamConfig.from_dict(config))
         model = Sam2D(sam)
     except Exception as error:  # whatever a library raises that was told to build something impossible
-        raise CheckpointError(f"{source}: its configuration describes no 2D SAM ({_first_line(error)}).") from error
+        raise CheckpointError(f"{source}: its configuration describes no 2D SAM ({first_line(error)}).") from error
     # One matrix under two names, of which files may hold one.
     for name, twin in sam._tied_weights_keys.items():
         for key, other in ((name, twin), (twin, name)):
@@ -203,6 +190,15 @@ def _sam(config: dict[str, Any], weights: dict[str, torch.Tensor], source: Path)
     sam.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
     sam.tie_weights()
     return model
+
+
+def _write_safetensors(path: str | os.PathLike, model: torch.nn.Module, header: dict[str, Any]) -> None:
+    if Path(path).suffix != ".safetensors":
+        raise CheckpointError(f"{path}: weights are written as .safetensors; give the file that suffix.")
+    # Copies, as a 2D SAM has one matrix under two names, which files do not hold.
+    weights = {key: value.half().clone().contiguous() for key, value in model.state_dict().items()}
+    with replace_atomically(path) as temporary:
+        save_file(weights, temporary, metadata={"seganypet": json.dumps(header)})
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -238,11 +234,11 @@ def _read_pth(path: Path) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: holds something else than tensors, or is no PyTorch file ({_first_line(error)}). "
+            f"{path}: holds something else than tensors, or is no PyTorch file ({first_line(error)}). "
             "It was not opened: such a file can run code. Ask its author for a safetensors file."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged or cut short ({_first_line(error)}). Copy it again.") from error
+        raise CheckpointError(f"{path}: damaged or cut short ({first_line(error)}). Copy it again.") from error
     weights = content.get("model_state_dict", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
@@ -250,7 +246,8 @@ def _read_pth(path: Path) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """First line of an error's text; the name of its class if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

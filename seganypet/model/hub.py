@@ -42,7 +42,6 @@ NETWORKS = {
     "sam-vit-h": Source(2, "facebook/sam-vit-huge", SAM_FILES),
     "medsam-vit-b": Source(2, "wanglab/medsam-vit-base", SAM_FILES),
 }
-EMBEDDED = tuple(name for name, source in NETWORKS.items() if source.repository is None)
 
 
 def locate(name: str) -> Path:
@@ -54,18 +53,11 @@ def locate(name: str) -> Path:
     source = NETWORKS[name]
     if source.repository is None:
         return WEIGHTS / f"{name}.safetensors"
-    if len(source.files) == 1:
-        by_hand = f"get the file on another machine and open it by path: load_model({source.files[0]!r})"
-        return _fetch(name, source.repository, source.files, by_hand)[0]
-    folder = source.repository.split("/")[1]
-    by_hand = (
-        "get these files on another machine, put them into one folder and open that by path: "
-        f"load_model({folder!r})"
-    )
-    return _fetch(name, source.repository, source.files, by_hand)[0].parent
+    paths = _fetch(name, source.repository, source.files)
+    return paths[0] if len(paths) == 1 else paths[0].parent
 
 
-def _fetch(name: str, repository: str, files: tuple[str, ...], by_hand: str) -> list[Path]:
+def _fetch(name: str, repository: str, files: tuple[str, ...]) -> list[Path]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -80,6 +72,14 @@ def _fetch(name: str, repository: str, files: tuple[str, ...], by_hand: str) -> 
     try:
         return [Path(hf_hub_download(repository, file)) for file in files]
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if len(files) == 1:
+            by_hand = f"get the file on another machine and open it by path: load_model({files[0]!r})"
+        else:
+            folder = repository.split("/")[1]
+            by_hand = (
+                "get these files on another machine, put them into one folder and open that by path: "
+                f"load_model({folder!r})"
+            )
         raise CheckpointError(
             f"{name}: cannot download {what} from {repository} ({type(error).__name__}). Without a network, {by_hand}."
         ) from error

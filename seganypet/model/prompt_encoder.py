@@ -127,10 +127,10 @@ def draw_clicks(points_ijk: Tensor, labels: Tensor, config: ModelConfig) -> Tens
     centres = (torch.arange(size, device=points_ijk.device, dtype=points_ijk.dtype) + 0.5) * step - 0.5
     # A Gaussian in 3D is the product of three in 1D: (B, P, 3, size).
     along = torch.exp(-0.5 * ((centres - points_ijk[..., None]) / CLICK_SIGMA) ** 2)
-    shape = (len(points_ijk), 0, size, size, size)
+    if not points_ijk.shape[1]:
+        return along.new_zeros(len(points_ijk), 2, size, size, size)
     maps = []
     for label in (1, 0):
         shown = along[:, :, 0] * (labels == label)[..., None]
-        balls = torch.einsum("bpi,bpj,bpk->bpijk", shown, along[:, :, 1], along[:, :, 2])
-        maps.append(balls.amax(1, keepdim=True) if balls.shape[1] else balls.new_zeros(shape).sum(1, keepdim=True))
-    return torch.cat(maps, dim=1)
+        maps.append(torch.einsum("bpi,bpj,bpk->bpijk", shown, along[:, :, 1], along[:, :, 2]).amax(1))
+    return torch.stack(maps, dim=1)

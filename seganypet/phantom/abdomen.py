@@ -154,8 +154,8 @@ def paint_head_and_neck(painter: Painter) -> None:
         head = head * 0.97
     middle = np.array((0, 30, 0)) * head + (0, 0, 378 * painter.scale[2]) + rng.normal(0, 2, 3)
 
-    def ball(offset, half, warp_mm=0.0, step_mm=20.0):
-        return canvas.ellipsoid(middle + np.array(offset) * head, np.array(half) * head, rng, warp_mm, step_mm)
+    def ball(offset, half, warp_mm=0.0):
+        return canvas.ellipsoid(middle + np.array(offset) * head, np.array(half) * head, rng, warp_mm, 20.0)
 
     bone = [(ID["cortical_bone"], 0)]
     box, level = ball((0, -2, -4), (75, 93, 73), 0.5)

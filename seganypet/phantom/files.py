@@ -8,6 +8,7 @@ import numpy as np
 
 from seganypet._files import replace_atomically
 from seganypet.phantom.scan import PhantomCase
+from seganypet.regions import bounding_box
 
 PET, CT, ORGAN_LABELS, LESIONS = "SUV.nii.gz", "CTres.nii.gz", "organs.nii.gz", "SEG.nii.gz"
 _SUV_STEP, _HU_STEP, _MARGIN = 0.02, 5, 3
@@ -32,14 +33,11 @@ def write_phantom(phantom: PhantomCase, folder: Path) -> None:
 
 def _body(phantom: PhantomCase) -> tuple[tuple[slice, ...], np.ndarray]:
     """Box of the body with a margin, and the affine of the grid cut to it."""
-    inside = phantom.anatomy > 0
-    box = []
-    for axis, size in enumerate(inside.shape):
-        found = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-        box.append(slice(max(int(found[0]) - _MARGIN, 0), min(int(found[-1]) + _MARGIN + 1, size)))
+    body = bounding_box(phantom.anatomy > 0) or ()
+    box = tuple(slice(max(part.start - _MARGIN, 0), part.stop + _MARGIN) for part in body)
     affine = phantom.pet.affine.copy()
     affine[:3, 3] = phantom.pet.to_mm([part.start for part in box])
-    return tuple(box), affine
+    return box, affine
 
 
 def _write(path: Path, data: np.ndarray, affine: np.ndarray, slope: float = 1) -> None:

@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from seganypet.phantom.canvas import Canvas, smooth_field
 from seganypet.phantom.patient import ID, TISSUES, Patient
+from seganypet.regions import enclosing_box
 
 _FWHM_TO_SD = 1 / 2.3548
 
@@ -54,9 +55,7 @@ def uptake_map(canvas: Canvas, patient: Patient, heart_frame, rng: np.random.Gen
     suv, labels = patient.suv, canvas.labels
     table = np.zeros(256, np.float32)
     for name, label in ID.items():
-        key = "lung" if name.startswith("lung_") else "kidney_cortex" if name.endswith("_cortex") else name
-        key = "kidney_pelvis" if name.endswith("_pelvis") else key
-        table[label] = suv[key]
+        table[label] = suv[_kind(name)]
     # Calyces fill unevenly: the two sides differ.
     for side in ("left", "right"):
         table[ID[f"kidney_{side}_pelvis"]] *= np.exp(rng.normal(0, 0.3))
@@ -70,8 +69,7 @@ def uptake_map(canvas: Canvas, patient: Patient, heart_frame, rng: np.random.Gen
         chosen = [ID[name] for name in names if ID[name] <= len(boxes) and boxes[ID[name] - 1]]
         if not chosen:
             return
-        extents = zip(*(boxes[label - 1] for label in chosen), strict=True)
-        box = tuple(slice(min(s.start for s in extent), max(s.stop for s in extent)) for extent in extents)
+        box = enclosing_box(boxes[label - 1] for label in chosen)
         mask = np.isin(labels[box], chosen)
         axes = canvas.axes(box)
         field = smooth_field(rng, axes, [axis[0] for axis in axes], [axis[-1] for axis in axes], step_mm)
@@ -125,6 +123,15 @@ def _pattern_myocardium(activity, canvas, box, patient, heart_frame, rng) -> Non
     else:
         pattern = np.clip(1 - 0.12 * a - 0.05 * b + (0.12 if state else 0.08) * field, 0.4, 1.4)
     np.multiply(activity[box], pattern.astype(np.float32), out=activity[box], where=wall)
+
+
+def _kind(tissue: str) -> str:
+    """Lobes of the lungs are alike, and so are the parts of both kidneys."""
+    if tissue.startswith("lung_"):
+        return "lung"
+    if tissue.startswith("kidney_"):
+        return f"kidney_{tissue.rpartition('_')[2]}"  # cortex or pelvis
+    return tissue
 
 
 def breathe(activity: np.ndarray, z: np.ndarray, dome_mm: float) -> np.ndarray:
@@ -208,12 +215,11 @@ def ct_map(
     lung = float(rng.uniform(-850, -720))
     table = np.zeros(256, np.float32)
     for name, label in ID.items():
-        key = "blood" if name in ("aorta", "vessels", "heart_blood") else name
-        key = "kidney_cortex" if name.endswith("_cortex") else "kidney_pelvis" if name.endswith("_pelvis") else key
+        key = "blood" if name in ("aorta", "vessels", "heart_blood") else _kind(name)
         if name == "myocardium":
             table[label] = values["blood"] * 0.75
         else:
-            table[label] = lung if name.startswith("lung_") else values[key] + rng.normal(0, 3)
+            table[label] = lung if key == "lung" else values[key] + rng.normal(0, 3)
     hu = table[canvas.labels]
     hu[lesions > 0] = 50 + 8 * portal
     hu = ndimage.gaussian_filter(hu, [1.2 / size for size in spacing], truncate=2.5)

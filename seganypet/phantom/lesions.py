@@ -52,6 +52,11 @@ def paint_lesions(
     # One patient's lesions resemble each other: most of the spread in uptake is between patients.
     between = np.exp(rng.normal(0, 0.4))
     plan: list[tuple] = []  # (centre mm, volume mL, SUVmax, tissues that may be replaced)
+
+    def node(station: list[tuple[int, int, int]], sd_mm: float) -> np.ndarray:
+        """A position near one of a station's nodes, mm."""
+        return (np.array(station[rng.integers(len(station))]) + rng.normal(0, sd_mm, 3)) * scale
+
     if kind == "lymphoma":
         n = int(np.clip(1 + rng.negative_binomial(1.4, 0.16), 1, 25))
         names = list(rng.permutation(list(_STATIONS)))[: int(rng.integers(1, 5))]
@@ -61,16 +66,14 @@ def paint_lesions(
                 plan.append((_random_position(canvas, [ID[organ]], rng), (3, 1.0), 10, [ID[organ]]))
             else:
                 station = _STATIONS[names[rng.integers(len(names))]]
-                centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 13, 3)) * scale
-                plan.append((centre, (4, 1.2), 11, _NODE_TISSUE))
+                plan.append((node(station, 13), (4, 1.2), 11, _NODE_TISSUE))
     elif kind == "lung":
         side = int(rng.choice((-1, 1)))
         ipsilateral = [label for label in _LUNGS if TISSUES[label].endswith("right" if side > 0 else "left")]
         plan.append((_random_position(canvas, ipsilateral, rng), (15, 1.1), 11, [*_LUNGS, ID["mediastinum"]]))
         for _ in range(int(rng.integers(0, 7))):
             station = [*_STATIONS["mediastinum"], _STATIONS["hilum"][0 if side > 0 else 1]]
-            centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 7, 3)) * scale
-            plan.append((centre, (2, 0.9), 6, [*_NODE_TISSUE, *_LUNGS]))
+            plan.append((node(station, 7), (2, 0.9), 6, [*_NODE_TISSUE, *_LUNGS]))
         if rng.random() < 0.3:
             for _ in range(int(rng.integers(1, 7))):
                 organ = rng.choice(["marrow", "liver"])
@@ -85,16 +88,14 @@ def paint_lesions(
                 plan.append((_random_position(canvas, [ID[organ]], rng), (3, 1.0), 9, [ID[organ]]))
             else:
                 station = list(_STATIONS.values())[rng.integers(len(_STATIONS))]
-                centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 16, 3)) * scale
-                plan.append((centre, (4, 1.3), 11, _NODE_TISSUE))
+                plan.append((node(station, 16), (4, 1.3), 11, _NODE_TISSUE))
     else:
         targets = {"lungs": _LUNGS, "liver": [ID["liver"]], "marrow": [ID["marrow"]], "fat": [ID["fat"]],
                    "muscle": [ID["muscle"]], "bowel": [ID["small_bowel"], ID["fat"]]}  # fmt: skip
         for _ in range(int(np.clip(1 + rng.negative_binomial(0.9, 0.15), 1, 25))):
             if rng.random() < 0.35:
                 station = list(_STATIONS.values())[rng.integers(len(_STATIONS))]
-                centre = (np.array(station[rng.integers(len(station))]) + rng.normal(0, 10, 3)) * scale
-                plan.append((centre, (2, 1.1), 9, _NODE_TISSUE))
+                plan.append((node(station, 10), (2, 1.1), 9, _NODE_TISSUE))
             else:
                 tissue = list(targets)[rng.integers(len(targets))]
                 plan.append((_random_position(canvas, targets[tissue], rng), (1.5, 1.1), 10, targets[tissue]))

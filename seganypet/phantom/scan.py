@@ -1,7 +1,7 @@
 """A patient drawn and scanned: `make_phantom` ties together who is scanned, what is painted and how it is imaged."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -112,7 +112,7 @@ def _draw(
         "sex": patient.sex, "height_m": patient.height_cm / 100, "weight_kg": patient.weight_kg,
         "arms_up": patient.arms_up,
         "suv_drawn": dict(patient.suv), "organ_volumes_drawn_ml": dict(patient.volumes_ml),
-        "imaging": {name: getattr(imaging, name) for name in imaging.__dataclass_fields__},
+        "imaging": asdict(imaging),
     }  # fmt: skip
     name = f"phantom {domain} {seed}"
     anatomy = stored(canvas.labels)

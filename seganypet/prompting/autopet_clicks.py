@@ -22,6 +22,7 @@ from seganypet._files import replace_atomically
 from seganypet.errors import ClickError, GeometryError
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompts import Voxel, click_at
+from seganypet.prompting.simulate import shifted
 from seganypet.regions import CONNECTED_6, CONNECTED_26, bounding_box, deepest_voxel
 
 FORMS = ("lists", "points")
@@ -126,15 +127,10 @@ def _scattered(region: np.ndarray, volume: Volume, count: int, rng: np.random.Ge
     pieces, number = ndimage.label(region[box], CONNECTED_26)
     boxes = ndimage.find_objects(pieces)
     chosen = rng.permutation(number)[:count]
-    voxels = [_shifted(deepest_voxel(pieces[boxes[one]] == one + 1, volume.spacing), boxes[one]) for one in chosen]
+    voxels = [shifted(deepest_voxel(pieces[boxes[one]] == one + 1, volume.spacing), boxes[one]) for one in chosen]
     border = np.argwhere(region[box] & ~ndimage.binary_erosion(region[box], CONNECTED_6))
     voxels += [tuple(border[one].tolist()) for one in rng.choice(len(border), count - len(voxels))]
-    return tuple(_shifted(voxel, box) for voxel in voxels)
-
-
-def _shifted(ijk: tuple[int, ...], box: tuple[slice, ...]) -> Voxel:
-    i, j, k = (index + part.start for index, part in zip(ijk, box, strict=True))
-    return i, j, k
+    return tuple(shifted(voxel, box) for voxel in voxels)
 
 
 def _entry(path: Path, point: Any, key: str) -> Any:

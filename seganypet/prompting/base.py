@@ -228,14 +228,9 @@ class PromptSession(ABC):
         """
         if name not in self.objects:
             raise ClickError(f"no object {name!r} to remove; there are {', '.join(self.objects) or 'none yet'}.")
-        self._step(
-            State(
-                tuple((owner, prompt) for owner, prompt in self._state.prompts if owner != name),
-                {owner: prediction for owner, prediction in self._state.predictions.items() if owner != name},
-                self.active,
-                changed=name,
-            )
-        )
+        prompts = tuple((owner, prompt) for owner, prompt in self._state.prompts if owner != name)
+        predictions = {owner: one for owner, one in self._state.predictions.items() if owner != name}
+        self._step(State(prompts, predictions, self.active, changed=name))
         self._changed()
 
     def reset(self) -> None:
@@ -317,13 +312,22 @@ class PromptSession(ABC):
     def _add(self, prompt: Prompt) -> None:
         prompt, name = self._checked(prompt), self.active
         previous = self._state.predictions.get(name)
-        if previous is None and len(self.objects) == MAX_OBJECTS:
-            raise ClickError(f"{name}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one.")
+        self._check_room()
         if previous is None and not prompt.foreground:
             raise ClickError(f"{name}: the first {prompt.kind} on an object must be foreground.")
-        prediction = self._predict((*self.prompts, prompt), previous)
-        prompts = (*self._state.prompts, (name, prompt))
-        self._step(State(prompts, {**self._state.predictions, name: prediction}, name, changed=name))
+        self._accept((prompt,), self._predict((*self.prompts, prompt), previous))
+
+    def _check_room(self) -> None:
+        if self.active not in self.objects and len(self.objects) == MAX_OBJECTS:
+            raise ClickError(
+                f"{self.active}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one."
+            )
+
+    def _accept(self, new: Sequence[Prompt], prediction: Any) -> None:
+        """Step to the state in which the active object has these prompts, too, and this prediction."""
+        name, state = self.active, self._state
+        prompts = (*state.prompts, *((name, prompt) for prompt in new))
+        self._step(State(prompts, {**state.predictions, name: prediction}, name, changed=name))
 
     def _reset(self) -> None:
         if self._state.prompts:

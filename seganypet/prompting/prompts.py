@@ -236,16 +236,14 @@ class Journal:
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, whole or not at all."""
         affine = np.array(self.volume["affine"])
-        only_clicks = len(self.clicks) == len(self.prompts)
+        file_format = FORMAT if len(self.clicks) == len(self.prompts) else FORMAT_2
         content = {
-            "format": FORMAT if only_clicks else FORMAT_2,
+            "format": file_format,
             "volume": dict(self.volume),
             "model": dict(self.model),
             "settings": dict(self.settings),
             "versions": dict(self.versions),
-            _KEYS[FORMAT if only_clicks else FORMAT_2]: [
-                {"object": name} | write_prompt(prompt, affine) for name, prompt in self.prompts
-            ],
+            _KEYS[file_format]: [{"object": name} | write_prompt(prompt, affine) for name, prompt in self.prompts],
         }
         with replace_atomically(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")

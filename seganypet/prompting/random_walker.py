@@ -78,10 +78,10 @@ class RandomWalkerSession(PromptSession):
         points = signed_voxels(prompts)
         voxels = [ijk for ijk, _ in points]
         reach_mm = MARGIN_MM + MARGIN_RADII * max(self._radius_mm(ijk) for ijk, foreground in points if foreground)
-        box = self._box(voxels, reach_mm)
+        box = box_around(self.volume, voxels, reach_mm)
         mask = self._walk(points, box)
         if self._nears_face(mask, box):
-            box = self._box(voxels, 2 * reach_mm)
+            box = box_around(self.volume, voxels, 2 * reach_mm)
             mask = self._walk(points, box)
         return Walked(box, mask)
 
@@ -117,7 +117,7 @@ class RandomWalkerSession(PromptSession):
             positive, 1 / factors, (1 - factors) / (2 * factors), values.shape, order=1, mode="nearest"
         )
         pieces, _ = ndimage.label(probability >= 0.5, CONNECTED_26)
-        clicked = {int(pieces[tuple(_within(ijk, box))]) for ijk, foreground in points if foreground} - {0}
+        clicked = {int(pieces[tuple(within(ijk, box))]) for ijk, foreground in points if foreground} - {0}
         return np.isin(pieces, list(clicked))
 
     def _seeds(self, points: Sequence[Point], box: Box, coarse: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -130,9 +130,9 @@ class RandomWalkerSession(PromptSession):
                 faces[0] = 2
             if whole or part.stop < size:
                 faces[-1] = 2
-        centres = [tuple(_within(ijk, box) // factors) for ijk, _ in points]
+        centres = [tuple(within(ijk, box) // factors) for ijk, _ in points]
         for (ijk, foreground), centre in zip(points, centres, strict=True):
-            near_mm = _distance_mm(coarse.shape, centre, self.volume.affine[:3, :3] * factors)
+            near_mm = distance_mm(coarse.shape, centre, self.volume.affine[:3, :3] * factors)
             similar = np.abs(coarse - coarse[centre]) <= SIMILAR
             seeds[(near_mm <= self._seed_mm(ijk, foreground, points)) & similar] = 1 if foreground else 2
         for (_, foreground), centre in zip(points, centres, strict=True):  # of two in one coarse voxel, the newer wins
@@ -151,13 +151,13 @@ class RandomWalkerSession(PromptSession):
     def _radius_mm(self, ijk: Voxel) -> float:
         """Radius of the largest ball around a voxel in which nearly all voxels look like it, within the limits."""
         if ijk not in self._radii:
-            box = self._box([ijk], MAX_SEED_MM)
-            values, centre = self._contrast(box), _within(ijk, box)
-            distance_mm = _distance_mm(values.shape, centre, self.volume.affine[:3, :3]).ravel()
-            order = np.argsort(distance_mm, kind="stable")
+            box = box_around(self.volume, [ijk], MAX_SEED_MM)
+            values, centre = self._contrast(box), within(ijk, box)
+            away_mm = distance_mm(values.shape, centre, self.volume.affine[:3, :3]).ravel()
+            order = np.argsort(away_mm, kind="stable")
             different = (np.abs(values - values[tuple(centre)]) > SIMILAR).ravel()[order]
             too_many = np.flatnonzero(np.cumsum(different) > MAX_DIFFERENT * np.arange(1, different.size + 1))
-            radius_mm = float(distance_mm[order][max(too_many[0] - 1, 0)]) if too_many.size else MAX_SEED_MM
+            radius_mm = float(away_mm[order][max(too_many[0] - 1, 0)]) if too_many.size else MAX_SEED_MM
             self._radii[ijk] = float(np.clip(radius_mm, MIN_SEED_MM, MAX_SEED_MM))
         return self._radii[ijk]
 
@@ -165,15 +165,6 @@ class RandomWalkerSession(PromptSession):
         """log(1 + SUV) of a box, smoothed, float64."""
         smooth = ndimage.gaussian_filter(self.volume.data[box], SMOOTHING_MM / np.array(self.volume.spacing))
         return np.log1p(np.maximum(smooth, 0)).astype(float)
-
-    def _box(self, voxels: Sequence[Voxel], reach_mm: float) -> Box:
-        """The box around some voxels with a margin of `reach_mm`, within the volume."""
-        per_mm = np.linalg.norm(np.linalg.inv(self.volume.affine[:3, :3]), axis=1)
-        reach = np.ceil(reach_mm * per_mm).astype(int)
-        low = np.maximum(np.min(voxels, axis=0) - reach, 0)
-        high = np.minimum(np.max(voxels, axis=0) + reach + 1, self.volume.shape)
-        i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        return i, j, k
 
     def _factors(self, shape: Sequence[int]) -> np.ndarray:
         """Number of voxels along each axis of a box that are averaged to one of the walker's."""
@@ -191,6 +182,15 @@ class RandomWalkerSession(PromptSession):
         return False
 
 
+def box_around(volume: Volume, voxels: Sequence[Sequence[int]], reach_mm: float) -> Box:
+    """The box around some voxels with a margin of `reach_mm`, within the volume."""
+    reach = np.ceil(reach_mm * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1)).astype(int)
+    low = np.maximum(np.min(voxels, axis=0) - reach, 0)
+    high = np.minimum(np.max(voxels, axis=0) + reach + 1, volume.shape)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return i, j, k
+
+
 def _averaged(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Means over blocks of `factors` voxels; an incomplete block at the end of an axis repeats its last voxel."""
     blocks = -(-np.array(values.shape) // factors)
@@ -199,13 +199,13 @@ def _averaged(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return values.reshape(i, a, j, b, k, c).mean(axis=(1, 3, 5))
 
 
-def _distance_mm(shape: Sequence[int], centre: Sequence[int] | np.ndarray, axes: np.ndarray) -> np.ndarray:
+def distance_mm(shape: Sequence[int], centre: Sequence[int] | np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Distance of every voxel of a box from `centre`, in mm; the columns of `axes` are the voxel axes, in mm."""
     i, j, k = (np.arange(size) - at for size, at in zip(shape, centre, strict=True))
     offsets = np.stack(np.meshgrid(i, j, k, indexing="ij"), axis=-1)  # (I, J, K, 3)
     return np.linalg.norm(offsets @ axes.T, axis=-1)
 
 
-def _within(ijk: Sequence[int], box: Box) -> np.ndarray:
+def within(ijk: Sequence[int], box: Box) -> np.ndarray:
     """A voxel's indices inside a box."""
     return np.array([index - part.start for index, part in zip(ijk, box, strict=True)])

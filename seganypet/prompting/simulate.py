@@ -7,7 +7,8 @@ For networks that work slice by slice there is one click in each slice that hold
 the slice. Which slices these are only the truth can tell: an oracle that 3D networks are not given.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -53,9 +54,7 @@ def first_click(
             f"the truth of shape {truth.shape} is empty: there is no target to click. Leave this target out, and count "
             "it."
         )
-    ijk = deepest_voxel(truth[box], spacing) if strategy == "deepest" else _random_voxel(truth[box], rng)
-    i, j, k = _shifted(ijk, box)
-    return Click((i, j, k), foreground=True)
+    return Click(shifted(_in_the_target(truth[box], strategy, spacing, rng), box), foreground=True)
 
 
 def next_click(
@@ -84,10 +83,7 @@ def next_click(
         ClickError: Unknown strategy, or "random_error" without `rng`.
         GeometryError: Arrays that are not 3D, not bool or differ in shape; bad spacing.
     """
-    _check_mask(truth, "truth")
-    _check_mask(mask, "mask")
-    if mask.shape != truth.shape:
-        raise GeometryError(f"mask of shape {mask.shape} and truth of shape {truth.shape} must lie on the same grid.")
+    _check_pair(truth, mask)
     spacing = _check_spacing(spacing)
     _check_strategy(strategy, THEN, rng)
     error = truth ^ mask
@@ -96,8 +92,7 @@ def next_click(
         return None
     error, truth = error[box], truth[box]
     ijk = _in_the_error(error, truth, strategy, spacing, rng)
-    i, j, k = _shifted(ijk, box)
-    return Click((i, j, k), foreground=bool(truth[ijk]))
+    return Click(shifted(ijk, box), foreground=bool(truth[ijk]))
 
 
 def first_clicks_by_slice(
@@ -130,10 +125,9 @@ def first_clicks_by_slice(
     clicks = []
     for number, (target,) in _slices_of(box, axis_of_array, truth):
         if target.any():
-            crop = _bounding_box_2d(target)
-            inside, deepest = target[crop], strategy == "deepest"
-            position = deepest_voxel(inside, in_plane) if deepest else _random_voxel(inside, rng)
-            clicks.append(Click(_in_volume(_shifted(position, crop), number, axis_of_array, box), foreground=True))
+            crop = ndimage.find_objects(target, 1)[0]
+            position = _in_the_target(target[crop], strategy, in_plane, rng)
+            clicks.append(Click(_in_volume(shifted(position, crop), number, axis_of_array, box), foreground=True))
     return clicks
 
 
@@ -151,10 +145,7 @@ def next_clicks_by_slice(
     A slice whose mask is right gets no click, as `next_click` makes none; nor does a slice without target, whatever
     its mask. So the list may be empty. Arguments and errors as for `first_clicks_by_slice` and `next_click`.
     """
-    _check_mask(truth, "truth")
-    _check_mask(mask, "mask")
-    if mask.shape != truth.shape:
-        raise GeometryError(f"mask of shape {mask.shape} and truth of shape {truth.shape} must lie on the same grid.")
+    _check_pair(truth, mask)
     in_plane = _in_plane(_check_spacing(spacing), axis_of_array)
     _check_strategy(strategy, THEN, rng)
     box = bounding_box(truth | mask)
@@ -162,11 +153,18 @@ def next_clicks_by_slice(
     for number, (target, found) in _slices_of(box, axis_of_array, truth, mask) if box else ():
         error = target ^ found
         if target.any() and error.any():
-            crop = _bounding_box_2d(error)
+            crop = ndimage.find_objects(error, 1)[0]
             position = _in_the_error(error[crop], target[crop], strategy, in_plane, rng)
             foreground = bool(target[crop][position])
-            clicks.append(Click(_in_volume(_shifted(position, crop), number, axis_of_array, box), foreground))
+            clicks.append(Click(_in_volume(shifted(position, crop), number, axis_of_array, box), foreground))
     return clicks
+
+
+def _in_the_target(
+    target: np.ndarray, strategy: str, spacing: Sequence[float], rng: np.random.Generator | None
+) -> tuple[int, ...]:
+    """Where to click in a target, not empty, of a volume or a slice."""
+    return deepest_voxel(target, spacing) if strategy == "deepest" else _random_voxel(target, rng)
 
 
 def _in_the_error(
@@ -176,7 +174,7 @@ def _in_the_error(
     if strategy == "random_error":
         return _random_voxel(error, rng)
     region, box = _largest_region(error & truth, error & ~truth)
-    return _shifted(deepest_voxel(region, spacing), box)
+    return shifted(deepest_voxel(region, spacing), box)
 
 
 def _largest_region(misses: np.ndarray, alarms: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
@@ -202,17 +200,10 @@ def _slices_of(box: Sequence[slice], axis: int, *arrays: np.ndarray) -> Iterator
     return enumerate(zip(*cropped, strict=True), start=box[axis].start)
 
 
-def _bounding_box_2d(mask: np.ndarray) -> tuple[slice, slice]:
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _in_volume(position: Sequence[int], number: int, axis: int, box: Sequence[slice]) -> tuple[int, int, int]:
+def _in_volume(position: Sequence[int], number: int, axis: int, box: Sequence[slice]) -> tuple[Any, ...]:
     """Voxel of the volume at a position, (row, column), in a slice of its box."""
-    ijk = list(_shifted(position, [part for part_axis, part in enumerate(box) if part_axis != axis]))
-    ijk.insert(axis, number)
-    i, j, k = ijk
-    return i, j, k
+    ijk = shifted(position, [part for part_axis, part in enumerate(box) if part_axis != axis])
+    return *ijk[:axis], number, *ijk[axis:]
 
 
 def _in_plane(spacing: Sequence[float], axis: int) -> tuple[float, float]:
@@ -225,9 +216,9 @@ def _in_plane(spacing: Sequence[float], axis: int) -> tuple[float, float]:
 def _largest_component(region: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
     """The largest component of a region that is not empty, cropped to its box, and that box. Corners connect."""
     labels, _ = ndimage.label(region, np.ones((3,) * region.ndim, bool))
-    largest = labels == int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    box = bounding_box(largest) if region.ndim == 3 else _bounding_box_2d(largest)
-    return largest[box], box
+    largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
+    box = ndimage.find_objects(labels, largest)[-1]
+    return labels[box] == largest, box
 
 
 def _random_voxel(region: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
@@ -235,7 +226,8 @@ def _random_voxel(region: np.ndarray, rng: np.random.Generator) -> tuple[int, ..
     return tuple(int(index) for index in np.unravel_index(chosen, region.shape))
 
 
-def _shifted(ijk: Sequence[int], box: Sequence[slice]) -> tuple[int, ...]:
+def shifted(ijk: Iterable[Any], box: Sequence[slice]) -> tuple[Any, ...]:
+    """Voxel of an array at a position in a box of it."""
     return tuple(int(index) + part.start for index, part in zip(ijk, box, strict=True))
 
 
@@ -253,6 +245,13 @@ def _check_mask(mask: np.ndarray, name: str) -> None:
             f"{name} is a {what}; expected a bool array of shape (I, J, K). Of a label map choose one label first: "
             "organs == 1."
         )
+
+
+def _check_pair(truth: np.ndarray, mask: np.ndarray) -> None:
+    _check_mask(truth, "truth")
+    _check_mask(mask, "mask")
+    if mask.shape != truth.shape:
+        raise GeometryError(f"mask of shape {mask.shape} and truth of shape {truth.shape} must lie on the same grid.")
 
 
 def _check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:

@@ -23,7 +23,6 @@ from seganypet.model.base import SliceNetwork
 from seganypet.model.sam2d import EIGHT_BIT, best_of
 from seganypet.pet.views import VIEWS, ijk_to_ras, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
-from seganypet.prompting.base import MAX_OBJECTS, State
 from seganypet.prompting.networks import NetworkSession
 from seganypet.prompting.prompts import Prompt, signed_voxels
 
@@ -152,12 +151,8 @@ class SliceSession(NetworkSession):
                 f"{len(new)} clicks in {count} {self.axis} slices; expected at least one, and one a slice. Give "
                 "further clicks of a slice in another call, because each builds on the mask before."
             )
-        name, state = self.active, self._state
-        if name not in self.objects and len(self.objects) == MAX_OBJECTS:
-            raise ClickError(f"{name}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one.")
-        prediction = self._predict_slices(new, state.predictions.get(name))
-        prompts = (*state.prompts, *((name, click) for click in new))
-        self._step(State(prompts, {**state.predictions, name: prediction}, name, changed=name))
+        self._check_room()
+        self._accept(new, self._predict_slices(new, self._state.predictions.get(self.active)))
         self._changed()
         return self.mask
 

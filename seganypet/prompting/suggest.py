@@ -17,6 +17,7 @@ from seganypet.pet.physiology import check_nonnegative, hot_spots, without_physi
 from seganypet.pet.quantification import Masks, Threshold, check_mask, check_suvbw
 from seganypet.pet.volume import Point, Volume
 from seganypet.prompting.prompts import Click
+from seganypet.prompting.simulate import shifted
 from seganypet.regions import connected_pieces, deepest_voxel
 
 
@@ -111,8 +112,7 @@ def find_candidates(
         volume_ml = float(np.count_nonzero(inside) * volume.voxel_volume_ml)
         if volume_ml < min_volume_ml or number in refused_spots:
             continue
-        deepest = deepest_voxel(inside, volume.spacing)
-        ijk = tuple(index + part.start for index, part in zip(deepest, box, strict=True))
+        ijk = shifted(deepest_voxel(inside, volume.spacing), box)
         suv_max = float(volume.data[box][inside].max())
         found.append(Candidate(ijk, tuple(volume.to_mm(ijk).tolist()), suv_max, volume_ml))
     return sorted(found, key=lambda one: -one.suv_max)[: int(most)]
@@ -176,8 +176,7 @@ def background_clicks(
     found = []
     for box, inside in connected_pieces(hot):
         if np.count_nonzero(inside) * volume.voxel_volume_ml >= min_volume_ml:
-            deepest = deepest_voxel(inside, volume.spacing)
-            ijk = tuple(index + part.start for index, part in zip(deepest, box, strict=True))
+            ijk = shifted(deepest_voxel(inside, volume.spacing), box)
             found.append((float(volume.data[box][inside].max()), Click(ijk, foreground=False)))
     found.sort(key=lambda one: -one[0])
     return [click for _, click in found[: int(most)]]

@@ -14,7 +14,8 @@ from seganypet.pet.threshold_rules import ThresholdRule
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.prompts import Prompt, signed_voxels
-from seganypet.prompting.random_walker import RANDOM_WALKER, RandomWalkerSession
+from seganypet.prompting.random_walker import RANDOM_WALKER, RandomWalkerSession, box_around, distance_mm, within
+from seganypet.prompting.simulate import shifted
 from seganypet.regions import CONNECTED_26, bounding_box
 
 # The rules that tables show by default.
@@ -159,14 +160,11 @@ def baseline_session(volume: Volume, rule: str | ThresholdRule) -> PromptSession
 
 def hottest_voxel(volume: Volume, ijk: Sequence[int]) -> tuple[tuple[int, int, int], float]:
     """The hottest voxel whose centre lies within 15 mm of the centre of `ijk`, and its intensity."""
-    reach = np.ceil(PEAK_RADIUS_MM * np.linalg.norm(np.linalg.inv(volume.affine[:3, :3]), axis=1)).astype(int)
-    low = np.maximum(np.array(ijk) - reach, 0)
-    box = tuple(slice(a, b) for a, b in zip(low, np.array(ijk) + reach + 1, strict=True))
-    offsets = np.moveaxis(np.indices(volume.data[box].shape), 0, -1) + low - np.array(ijk)
-    far = np.linalg.norm(offsets @ volume.affine[:3, :3].T, axis=-1) > PEAK_RADIUS_MM
-    values = np.where(far, -np.inf, volume.data[box])
-    i, j, k = (np.array(np.unravel_index(np.argmax(values), values.shape)) + low).tolist()
-    return (i, j, k), float(volume.data[i, j, k])
+    box = box_around(volume, [ijk], PEAK_RADIUS_MM)
+    nearby = volume.data[box]
+    far = distance_mm(nearby.shape, within(ijk, box), volume.affine[:3, :3]) > PEAK_RADIUS_MM
+    hottest = np.unravel_index(np.argmax(np.where(far, -np.inf, nearby)), nearby.shape)
+    return shifted(hottest, box), float(nearby[hottest])
 
 
 class FloodFill:

@@ -3,16 +3,16 @@
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from seganypet._files import make_folder, replace_atomically
+from seganypet._files import make_folder, only_writer, replace_atomically
 from seganypet.errors import CheckpointError, SegAnyPETError
+from seganypet.model.checkpoints import first_line
 
 
 def warm_up_then_cosine(step: int, steps: int, warm_up: int) -> float:
@@ -34,27 +34,14 @@ def update_average(average: dict[str, Tensor], model: torch.nn.Module, decay: fl
         average[name].lerp_(value, 1 - decay)
 
 
-@contextmanager
-def only_run(output: Path, name: str) -> Iterator[None]:
+def only_run(output: Path, name: str) -> AbstractContextManager[None]:
     """Keep other runs of one name out of a folder, which is made, as long as this one lives.
 
     Raises:
         SegAnyPETError: Another run of this name is alive there, or the folder cannot be written.
     """
     make_folder(output)
-    lock = FileLock(output / f".{name}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise SegAnyPETError(
-            f"{output}: another process is training {name} there. Wait for its end, or choose another name or folder."
-        ) from error
-    except OSError as error:
-        raise SegAnyPETError(f"cannot write to {output} ({error.strerror}); choose another folder.") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return only_writer(output / f"{name}.ckpt")
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -143,8 +130,3 @@ def forget_rows_after(log: Path, step: int) -> None:
         writer = csv.DictWriter(file, list(reader.fieldnames or ()))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error's text; the name of its class if it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -305,10 +306,7 @@ class Run:
                 self.write_log({"validation_dsc": torch.tensor(score)})
                 draw_sample(model, self.cases[0], self.output / f"{self.config.name}-epoch-{epoch:03d}.png")
             metadata = self.metadata | {"step": self.step, "validation_dsc": score if due else None}
-
-            def write(path: Path) -> None:
-                save_model(path, model, self.config.name, metadata)
-
+            write = partial(save_model, model=model, name=self.config.name, metadata=metadata)
             write_whole(self.output / f"{self.config.name}-last.safetensors", write)
             if score > self.best or not self.cases:
                 self.best = score

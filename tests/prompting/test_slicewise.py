@@ -16,7 +16,7 @@ from seganypet.model.sam2d import Sam2D, small_sam
 from seganypet.model.sam3d import Sam3D
 from seganypet.pet.views import VIEWS
 from seganypet.pet.volume import Volume
-from seganypet.prompting import slicewise
+from seganypet.prompting import base
 from seganypet.prompting.prompts import Click
 from seganypet.prompting.slicewise import SliceSession, slices_of
 
@@ -243,7 +243,7 @@ def test_clicks_that_cannot_be_made_together_change_nothing(session, monkeypatch
     ):
         with pytest.raises(ClickError, match=message):
             session.click_slices(clicks)
-    monkeypatch.setattr(slicewise, "MAX_OBJECTS", 1)
+    monkeypatch.setattr(base, "MAX_OBJECTS", 1)
     session.select("second")
     with pytest.raises(ClickError, match="second: a session holds 1 objects"):
         session.click_slices([there])

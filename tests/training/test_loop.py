@@ -483,7 +483,7 @@ def test_a_second_run_of_one_name_in_one_folder_is_refused_while_the_first_is_al
     def meanwhile(*arguments):
         calls.append(1)
         if len(calls) == 1:  # in the first step of the first run
-            with pytest.raises(SegAnyPETError, match="another process is training short there"):
+            with pytest.raises(SegAnyPETError, match="short.ckpt is being written by another run"):
                 run()
             others.append(run(replace(CONFIG, name="other"))["step"])  # another name is another run
         return whole(*arguments)
