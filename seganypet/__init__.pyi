@@ -64,7 +64,7 @@ from .pet.volume import (
 )
 from .phantom import make_phantom as make_phantom
 from .phantom.annotators import low_quality_labels as low_quality_labels
-from .prompting.networks import open_session as open_session
+from .prompting.network_session import open_session as open_session
 from .prompting.prompts import (
     Click as Click,
 )

@@ -1,7 +1,7 @@
 """What a network must offer so that an existing session can drive it.
 
 `accepts` names the kinds of prompts that a network takes ("click"; "mask" is the low-resolution mask of the step
-before). A network that offers something else needs a session of its own, see `seganypet.prompting.base`.
+before). A network that offers something else needs a session of its own, see `seganypet.prompting.network_session`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,10 @@
 """Clicking on a 3D network: a window is embedded once, then a click is a quick pass through prompt encoder and mask
-decoder."""
+decoder.
+
+    click -> PromptSession.add (base.py)      checks, objects, undo, journal
+          -> Session._predict                 which windows; embed, decode, grow or zoom
+          -> window.mask_on_grid              logits of all windows on the volume's grid, then the threshold
+"""
 
 import os
 import warnings
@@ -17,7 +22,7 @@ from torch import Tensor
 from seganypet.errors import ClickError, UnitError, renamed_keywords
 from seganypet.model.base import PromptableNetwork
 from seganypet.pet.volume import Point, Volume
-from seganypet.prompting.networks import NetworkSession
+from seganypet.prompting.network_session import NetworkSession
 from seganypet.prompting.prompts import Journal, Prompt, signed_voxels
 from seganypet.prompting.window import Window, logits_on_grid, mask_on_grid, resample, sample_window, window_around
 

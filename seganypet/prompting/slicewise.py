@@ -23,7 +23,7 @@ from seganypet.model.base import SliceNetwork
 from seganypet.model.sam2d import EIGHT_BIT, best_of
 from seganypet.pet.views import VIEWS, ijk_to_ras, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
-from seganypet.prompting.networks import NetworkSession
+from seganypet.prompting.network_session import NetworkSession
 from seganypet.prompting.prompts import Prompt, signed_voxels
 
 WHITE_PERCENTILE = 99.5  # of a volume in Bq/mL, which has no usual range

@@ -13,7 +13,7 @@ from seganypet.errors import SegAnyPETError
 from seganypet.pet.threshold_rules import current_rule_name
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
-from seganypet.prompting.networks import open_session
+from seganypet.prompting.network_session import open_session
 from seganypet.prompting.thresholds import baseline_name, baseline_session
 
 # Voxel sizes of windows on single lesions, at the first look and at the smallest at the second: chosen with tiny-base

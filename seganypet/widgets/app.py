@@ -24,7 +24,7 @@ from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.model.checkpoints import load_model
 from seganypet.pet.volume import UNITS, Volume, check_unit, load_volume
-from seganypet.prompting.networks import open_session
+from seganypet.prompting.network_session import open_session
 from seganypet.widgets.click import STATIC, ClickWidget
 from seganypet.widgets.messages import showing_errors
 

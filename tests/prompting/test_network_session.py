@@ -13,8 +13,7 @@ import seganypet as sap
 from seganypet.errors import SegAnyPETError
 from seganypet.model.base import PromptableNetwork, SliceNetwork, missing_members
 from seganypet.pet.volume import Volume
-from seganypet.prompting import networks
-from seganypet.prompting.networks import NetworkSession, open_session, register_session
+from seganypet.prompting.network_session import NetworkSession, open_session
 from seganypet.prompting.session import Session
 from seganypet.prompting.slicewise import SliceSession
 
@@ -43,7 +42,7 @@ def test_a_module_that_merely_has_a_config_is_told_what_it_lacks(volume):
     with pytest.raises(SegAnyPETError, match="Linear lacks accepts, decode, embed, name, no_logits, normalise, "
                        "config.intensity, config.spacing_mm"):  # fmt: skip
         Session(module, volume)
-    with pytest.raises(SegAnyPETError, match="no session serves a Linear; .*for SliceSession: accepts, decode, embed"):
+    with pytest.raises(SegAnyPETError, match="no session drives a Linear. It lacks, .*for SliceSession: accepts"):
         open_session(module, volume)
 
 
@@ -55,6 +54,7 @@ class Ball(torch.nn.Module):
 
     name = "ball"
     accepts = frozenset({"click"})
+    session = "test_network_session:BallSession"
 
     def __init__(self, radius_mm: float):
         super().__init__()
@@ -95,13 +95,6 @@ class BallSession(NetworkSession):
         return self.model.draw(np.linalg.norm(offsets @ self.volume.affine[:3, :3].T, axis=-1) / self.scale)
 
 
-@pytest.fixture
-def _registered(monkeypatch):
-    monkeypatch.setattr(networks, "SESSIONS", [*networks.SESSIONS])
-    assert register_session(BallSession) is BallSession
-
-
-@pytest.mark.usefixtures("_registered")
 def test_a_network_with_its_own_session_is_opened_evaluated_and_replayed(volume, tmp_path):
     network = Ball(9.0)
     session = open_session(network, volume, scale=2.0)
@@ -119,7 +112,7 @@ def test_a_network_with_its_own_session_is_opened_evaluated_and_replayed(volume,
 
 def test_the_base_of_sessions_and_their_registry_import_no_torch():
     code = (
-        "import sys, seganypet.prompting.base, seganypet.prompting.networks, seganypet.prompting.thresholds; "
+        "import sys, seganypet.prompting.base, seganypet.prompting.network_session, seganypet.prompting.thresholds; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,7 +1,8 @@
-"""Sessions of networks: what they share, and which of them serves a network.
+"""Sessions of networks: what they share, and which of them drives a network.
 
-`open_session` asks them in turn. A network with a session of its own takes two files: the network, and a session that
-derives from `NetworkSession` under `@register_session` and names the protocol that the network meets.
+`open_session` asks `Session` and `SliceSession` in turn. A network with a session of its own takes two files: one with
+the session, which derives from `NetworkSession`, and one with the network, whose attribute `session` is that class or
+its address, such as "seganypet.prompting.session:Session".
 """
 
 import os
@@ -73,21 +74,12 @@ class NetworkSession(PromptSession):
         return {cls.renamed_settings.get(name, name): value for name, value in journal.settings.items()}
 
 
-# Classes, or their addresses, so that nothing is imported before it is needed. Newer entries are asked first.
-SESSIONS: list[type[NetworkSession] | str] = [
-    "seganypet.prompting.session:Session",
-    "seganypet.prompting.slicewise:SliceSession",
-]
-
-
-def register_session(session: type[NetworkSession]) -> type[NetworkSession]:
-    """Class decorator: `open_session` is to consider this session, too."""
-    SESSIONS.append(session)
-    return session
+# Addresses, so that nothing is imported before it is needed.
+SESSIONS = ("seganypet.prompting.session:Session", "seganypet.prompting.slicewise:SliceSession")
 
 
 def open_session(model: Any, volume: Volume, **options: Any) -> NetworkSession:
-    """Open the session that serves a network.
+    """Open the session that drives a network: the one that it names, or the first whose protocol it meets.
 
     Args:
         model: Network, such as `load_model` returns.
@@ -95,11 +87,18 @@ def open_session(model: Any, volume: Volume, **options: Any) -> NetworkSession:
         options: Keyword arguments of that session.
 
     Raises:
-        SegAnyPETError: No session serves it.
+        SegAnyPETError: No session can drive it; the message lists what is missing.
     """
-    known = [pkgutil.resolve_name(one) if isinstance(one, str) else one for one in reversed(SESSIONS)]
+    own = getattr(model, "session", None)
+    if own is not None:
+        return _resolve(own)(model, volume, **options)
+    known = [_resolve(session) for session in SESSIONS]
     for session in known:
         if session.serves(model):
             return session(model, volume, **options)
     lacks = "; ".join(f"for {one.__name__}: {', '.join(missing_members(model, one.network))}" for one in known)
-    raise SegAnyPETError(f"no session serves a {type(model).__name__}; it lacks, {lacks}.")
+    raise SegAnyPETError(f"no session drives a {type(model).__name__}. It lacks, {lacks}.")
+
+
+def _resolve(session: type[NetworkSession] | str) -> type[NetworkSession]:
+    return pkgutil.resolve_name(session) if isinstance(session, str) else session
