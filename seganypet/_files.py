@@ -24,7 +24,8 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         path: Where the finished file will be.
 
     Raises:
-        SegAnyPETError: If the parent folder does not exist or may not be written, or `path` is a folder.
+        SegAnyPETError: The parent folder does not exist or may not be written, `path` is a folder, or writing fails,
+            for instance on a full disk.
 
     >>> import tempfile, pathlib
     >>> target = pathlib.Path(tempfile.mkdtemp()) / "table.csv"
@@ -35,13 +36,13 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     check_writable(path)
+    if path.is_symlink():
+        path = path.resolve()  # the link stays, its target is replaced
+    temporary = path
     try:
         handle, temporary_name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.name, dir=path.parent)
-    except OSError as error:
-        raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
-    os.close(handle)
-    temporary = Path(temporary_name)
-    try:
+        temporary = Path(temporary_name)
+        os.close(handle)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())  # or a power cut may leave the new name on an empty file
@@ -50,17 +51,28 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary != path:
+            temporary.unlink(missing_ok=True)
+
+
+def write_error(path: str | os.PathLike, error: OSError) -> SegAnyPETError:
+    """What to raise if the system refuses to write a file."""
+    return SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name, or make room.")
 
 
 def check_writable(path: str | os.PathLike) -> None:
     """Raise SegAnyPETError if no file can be written at `path`; to be called before long work."""
     path = Path(path)
-    if path.is_dir():
-        raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
-    if not path.parent.is_dir():
-        raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
+    try:
+        if path.is_dir():
+            raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
+        if not path.parent.is_dir():
+            raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
+    except OSError as error:  # such as a name that is too long
+        raise write_error(path, error) from error
 
 
 @contextmanager
@@ -83,7 +95,7 @@ def only_writer(path: str | os.PathLike) -> Iterator[None]:
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network file systems have no locks
-            raise SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name.") from error
+            raise write_error(path, error) from error
     try:
         yield
     finally:

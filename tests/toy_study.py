@@ -25,6 +25,10 @@ class Above:
     def name(self) -> str:
         return f"above {self.level}"
 
+    @property
+    def identity(self) -> str:
+        return f"weights {self.weights}"
+
 
 def measure(case, methods, settings):
     if case.scan.read_bytes() == b"fails":

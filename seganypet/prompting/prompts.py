@@ -246,7 +246,7 @@ class Journal:
             _KEYS[file_format]: [{"object": name} | write_prompt(prompt, affine) for name, prompt in self.prompts],
         }
         with replace_atomically(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Journal":
@@ -258,8 +258,8 @@ class Journal:
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise JournalError(f"{path}: not a readable journal ({error}).") from error
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         if not isinstance(content, dict) or found not in (FORMAT, FORMAT_2):
@@ -282,6 +282,8 @@ class Journal:
                 raise JournalError(f"{path}: {key[:-1]} {number}: {entry} names no object; expected its name.")
             prompts.append((entry["object"], prompt))
         model = content["model"]
+        if not isinstance(model.get("name", ""), str):
+            raise JournalError(f"{path}: the name of its model is {model['name']!r}; expected text.")
         if isinstance(model.get("rule"), str):  # a threshold's, which had another name in older journals
             model = {**model, "rule": current_rule_name(model["rule"])}
         return cls(content["volume"], model, content["settings"], tuple(prompts), content["versions"])

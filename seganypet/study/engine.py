@@ -30,7 +30,7 @@ from seganypet._files import FileHashes
 from seganypet.cohort.case import InMemoryCase
 from seganypet.errors import SegAnyPETError
 from seganypet.phantom import PhantomCase
-from seganypet.study.identity import contents_of, contents_of_case
+from seganypet.study.identity import UNREADABLE, contents_of, contents_of_case
 from seganypet.study.store import ResultStore
 from seganypet.study.workers import check_picklable, check_workers, run_jobs
 
@@ -39,15 +39,22 @@ if TYPE_CHECKING:
 
 
 class StudyMethod(Protocol):
-    """What the engine asks of a method."""
+    """What the engine asks of a method.
+
+    Attributes:
+        name: Name in the table.
+        weights: Digits that identify its weights; None without weights.
+        identity: What tells its rows from those of another method of the same name, in words.
+    """
 
     @property
-    def name(self) -> str:
-        """Name in the table."""
+    def name(self) -> str: ...
 
     @property
-    def weights(self) -> str | None:
-        """Digits that identify its weights; None of what has none."""
+    def weights(self) -> str | None: ...
+
+    @property
+    def identity(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class WithoutMethod:
 
     name: str = ""
     weights: str | None = None
+    identity: str = ""
 
 
 Rows = list[dict[str, Any]]
@@ -152,9 +160,11 @@ def run_study(
         _check_picklable(study, cases)
     path = None if output is None else Path(output)
     settings = dict(study.settings) | {"version": __version__}
-    weights = {method.name: method.weights for method in study.methods}
+    if not_numbers := [name for name, value in settings.items() if value != value]:
+        raise SegAnyPETError(f"{', '.join(not_numbers)}: not a number; expected one.")
+    identities = {method.name: method.identity for method in study.methods}
     failures: dict[str, str] = {}
-    with ResultStore(path, study.name, study.columns, settings, weights, study.within_case) as store:
+    with ResultStore(path, study.name, study.columns, settings, identities, study.within_case) as store:
         jobs = list(_unfinished(study, cases, store, retry_failed))
         with tqdm(total=len(cases), initial=len(cases) - len(jobs), desc="cases", disable=not progress) as bar:
             for case, unit in _measured(jobs, store.hashes, processes, cluster, threads, bar.update):
@@ -197,18 +207,28 @@ def _unfinished(study: Study, cases: Sequence[Any], store: ResultStore, retry_fa
         records = {method.name: store.record((case.name, method.name)) for method in study.methods}
         finished = [method for method in study.methods if records[method.name] is not None]
         inputs = _inputs(study, case, finished, store.hashes)
-        left, reasons = [], set()
+        left: list[StudyMethod] = []
+        reasons: set[str] = set()
+        unreadable: set[str] = set()
         for method in study.methods:
             record = records[method.name]
             if record is None:
                 left.append(method)
                 continue
             written = contents_of(study.writes(case, method), store.hashes)
-            changed = _differences(inputs[method.name], record["inputs"])
+            now = inputs[method.name]
+            changed = _differences(now, record["inputs"])
+            unreadable |= {name for name in changed if now.get(name) == UNREADABLE}
+            changed -= unreadable
             changed |= _differences(written, record["outputs"]) & written.keys()
             if changed or (retry_failed and record["failed"]):
                 left.append(method)
                 reasons |= changed
+        if unreadable:
+            warnings.warn(
+                f"case {case.name}: {', '.join(sorted(unreadable))} cannot be read now; its rows in {store.path} stay.",
+                stacklevel=4,
+            )
         if reasons:
             warnings.warn(
                 f"case {case.name} is measured again: {', '.join(sorted(reasons))} changed since {store.path} was "
@@ -267,11 +287,22 @@ def _measure(job: _Job, hashes: FileHashes) -> Iterator[_Unit]:
     try:
         for name, rows in job.study.measure(job.case, job.methods, job.study.settings):
             yield _unit(job, left.pop(name), rows, inputs, hashes)
-        rows = []  # what the study says nothing about has no rows
-    except Exception as error:  # whatever a case does, the others go on
-        rows = [{"error": error_text(error)}]
-    for method in left.values():
-        yield _unit(job, method, rows, inputs, hashes)
+        for method in left.values():  # what the study says nothing about has no rows
+            yield _unit(job, method, [], inputs, hashes)
+    except Exception as error:  # whatever a case or a method does, the others go on
+        for method in left.values():
+            yield _unit(job, method, _rows_of_one(job, method, error, len(left)), inputs, hashes)
+
+
+def _rows_of_one(job: _Job, method: StudyMethod, error: Exception, left: int) -> Rows:
+    """Rows of a method after an error that may be another's: it is measured alone, so that each has its own."""
+    if left > 1:
+        try:
+            found = dict(job.study.measure(job.case, [method], job.study.settings))
+            return found.get(method.name, [])
+        except Exception as own:
+            error = own
+    return [{"error": error_text(error)}]
 
 
 def _inputs_of(job: _Job, hashes: FileHashes) -> dict[str, dict[str, Any]]:
@@ -310,6 +341,8 @@ def _standard_cells(study: Study, case: Any, method: StudyMethod) -> dict[str, A
 
 def as_cases(cohort: Iterable[Any], limit: int | None = None) -> list[Any]:
     """The first cases of a cohort, all without a limit; phantoms as `InMemoryCase`."""
+    if limit is not None and limit < 1:
+        raise SegAnyPETError(f"limit={limit}; expected the number of cases, at least 1.")
     first = islice(cohort, limit)
     return [InMemoryCase.from_phantom(case) if isinstance(case, PhantomCase) else case for case in first]
 
@@ -318,6 +351,8 @@ def _check_names(kind: str, things: Sequence[Any]) -> None:
     twice = [name for name, number in Counter(thing.name for thing in things).items() if number > 1]
     if twice:
         raise SegAnyPETError(f"several {kind} are named {', '.join(twice)}; each needs a name of its own.")
+    if odd := [thing.name for thing in things if "\r" in thing.name]:
+        raise SegAnyPETError(f"{kind}: the name {odd[0]!r} holds a carriage return, which no table keeps; rename it.")
 
 
 def _check_picklable(study: Study, cases: Sequence[Any]) -> None:

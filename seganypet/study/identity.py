@@ -11,6 +11,8 @@ from seganypet._files import FileHashes
 from seganypet.errors import SegAnyPETError
 from seganypet.pet.volume import Volume
 
+UNREADABLE = "cannot be read"  # in place of a file's hash
+
 
 def contents_of_case(case: Any, hashes: FileHashes) -> dict[str, Any]:
     """What identifies a case: its patient, and what its method `contents` names, or else its public attributes."""
@@ -29,7 +31,7 @@ def contents_of(thing: Any, hashes: FileHashes) -> Any:
         hashes: Hashes of files that are known already.
 
     Returns:
-        The same with a hash for each path, volume and array; None for what cannot be read.
+        The same with a hash for each path, volume and array; `UNREADABLE` for a file that cannot be read.
     """
     if isinstance(thing, Volume):
         return thing.fingerprint()
@@ -49,12 +51,12 @@ def contents_of(thing: Any, hashes: FileHashes) -> Any:
     return contents_of(thing.contents(), hashes) if hasattr(thing, "contents") else type(thing).__name__
 
 
-def _file_contents(path: Path, hashes: FileHashes) -> str | None:
-    """Hash of a file, or of the names and contents of a folder's files; None of what cannot be read."""
+def _file_contents(path: Path, hashes: FileHashes) -> str:
+    """Hash of a file, or of the names and contents of a folder's files; `UNREADABLE` if that fails."""
     try:
         if path.is_dir():
             files = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
             return hashlib.sha256("".join(f"{one.name} {hashes.sha256(one)}\n" for one in files).encode()).hexdigest()
         return hashes.sha256(path)
     except (OSError, SegAnyPETError):
-        return None  # whoever measures it will say why
+        return UNREADABLE  # whoever measures it will say why

@@ -6,7 +6,6 @@ a reading room has: thresholds, with clicks on each lesion, and without any.
 """
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -62,7 +61,12 @@ class HotThreshold:
     @property
     def name(self) -> str:
         """Name in tables."""
-        return f"SUV>={self.suv:g}{', no hot organs' if self.without_organs else ''}"
+        return f"SUV>={self.suv:.15g}{', no hot organs' if self.without_organs else ''}"
+
+    @property
+    def identity(self) -> str:
+        """What tells its rows from those of a clicked rule of the same name."""
+        return f"threshold without clicks {self.name}"
 
 
 def analyse_tumours(
@@ -103,7 +107,7 @@ def analyse_tumours(
         min_volume_ml: Lesions below this volume, in mL, are not clicked one by one.
         totalsegmentator: Folder of TotalSegmentator's output, see `TumourScan.of`.
         reports: Folder for one page for each case, of the first 3D network one by one, with auto zoom if asked for;
-            made if missing. A finished case without its own page is analysed again by that network.
+            made if missing. A finished case whose page was removed or changed is analysed again by that network.
         output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
 
     Returns:
@@ -113,21 +117,23 @@ def analyse_tumours(
 
     Raises:
         SegAnyPETError: Unknown models or promptings, no such folder, and what `engine.run_study` raises.
-
-    Warns:
-        UserWarning: As `engine.run_study`; a page that cannot be written.
     """
     if unknown := [one for one in promptings if one not in PROMPTINGS_3D]:
         said = ". Auto zoom is an argument of its own, auto_zoom=True" if "closely" in str(unknown[0]) else ""
         raise SegAnyPETError(f"promptings: {unknown[0]!r}; expected {' or '.join(map(repr, PROMPTINGS_3D))}{said}.")
     settings: dict[str, Any] = {
-        "clicks": clicks, "clicks_at_once": clicks_at_once or clicks, "min_volume_ml": float(min_volume_ml),
+        "clicks": clicks,
+        "clicks_at_once": clicks if clicks_at_once is None else clicks_at_once,
+        "min_volume_ml": float(min_volume_ml),
         "promptings": [one for one in PROMPTINGS_3D if one in promptings],
         "auto_zoom": [one for one in (False, True) if one in auto_zoom],
         "hot_organs": "the case's own labels" if totalsegmentator is None else "TotalSegmentator's",
     }  # fmt: skip
     for rounds in (settings["clicks"], settings["clicks_at_once"]):
         ClickProtocol(rounds)  # refuses nonsense before the work
+    for suv in thresholds:
+        if not 0 < suv < float("inf"):
+            raise SegAnyPETError(f"thresholds: {suv!r}; expected SUVs above 0.")
     if totalsegmentator is not None:
         check_folder(totalsegmentator)
     cases = as_cases(cohort, limit)
@@ -181,8 +187,10 @@ def with_clicks(
 ) -> Iterator[dict[str, Any]]:
     """What a method makes of clicks, as suits it; writes a page about the last way of clicking one by one.
 
+    A page that cannot be written gives a row with the error behind the others.
+
     Warns:
-        UserWarning: The page cannot be written; the rows come all the same.
+    XX
     """
     if not scan.truth.any():
         return  # nothing to click
@@ -202,7 +210,7 @@ def with_clicks(
         try:
             write_report(page, paged, title=scan.name, truth=scan.truth, notes=notes)
         except SegAnyPETError as error:
-            warnings.warn(f"case {scan.name} has no page: {error}", stacklevel=2)
+            yield {"error": f"no page: {error}"}
 
 
 def trained_on(session: PromptSession) -> str | None:

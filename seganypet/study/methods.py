@@ -43,6 +43,13 @@ class Method:
     by_name: bool = False
 
     @property
+    def identity(self) -> str:
+        """What tells its rows from those of another method of the same name."""
+        if self.weights is not None:
+            return f"weights {self.weights}"
+        return f"rule {self.source}" if self.opener is _threshold_session else f"factory {_qualified_name(self.source)}"
+
+    @property
     def network(self) -> Any:
         """The network; None of rules and factories.
 
@@ -184,6 +191,14 @@ _ONE_VOXEL = Volume(np.ones((1, 1, 1), np.float32), np.eye(4), "SUVbw", source="
 
 def _threshold_session(rule: str, volume: Volume) -> PromptSession:
     return baseline_session(volume, rule)
+
+
+def _qualified_name(factory: Any) -> str:
+    if isinstance(factory, partial):
+        plain = [*factory.args, *factory.keywords.items()]
+        return f"{_qualified_name(factory.func)} {[one for one in plain if isinstance(one, str | int | float | tuple)]}"
+    kind = factory if hasattr(factory, "__qualname__") else type(factory)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _weights(model: Any) -> str | None:

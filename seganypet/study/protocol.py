@@ -66,6 +66,8 @@ class ClickProtocol:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise SegAnyPETError(f"seed={self.seed}; expected 0 or more.")
         if self.protocol not in PROTOCOLS:
             raise SegAnyPETError(f"protocol={self.protocol!r}; expected one of {', '.join(PROTOCOLS)}.")
         released = self.protocol == "release"

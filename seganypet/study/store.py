@@ -1,10 +1,11 @@
 """The table of a study on disk: a CSV that people open, and beside it what each of its rows was measured on.
 
 `results.csv` holds the rows, `results.csv.jsonl` the study's settings in its first line and then one line for each
-finished unit, which is one case by one method: what the case was (hashes), how many rows it gave, and a checksum of
-them. Both only grow while a study runs. The rows of a unit are appended in one piece, its line after them, so a unit
-without a line, or whose rows do not match it, is measured again: whatever kills the process costs that unit, no more.
-The CSV is rewritten, in one atomic step, before a run that drops rows and after one that added some.
+finished unit, which is one case by one method: what the case was (hashes), and a checksum of each of its rows. Both
+only grow while a study runs. The rows of a unit are appended in one piece, its line after them, so a unit without a
+line, or without some of its rows, is measured again: whatever kills the process costs that unit, no more. Rows that
+somebody changed are never dropped: such a table is refused. The CSV is rewritten, in one atomic step, before a run that
+drops rows and after one that added some.
 """
 
 import csv
@@ -17,7 +18,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seganypet._files import FileHashes, only_writer, replace_atomically
+from seganypet._files import FileHashes, check_writable, only_writer, replace_atomically, write_error
 from seganypet.errors import SegAnyPETError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 UnitKey = tuple[str, str]  # name of the case, name of the method ("" without methods)
 
 _DTYPES = {str: "string", float: "float64", int: "Int64", bool: "boolean"}
-_CHECKSUM_DIGITS = 16
+_NOTES = ({"file", "sha256"}, {"case", "model", "dropped"}, {"case", "model", "rows", "inputs", "outputs", "failed"})
+_CHECKSUM_DIGITS = 12  # of SHA-256, for each row
 
 
 class ResultStore:
@@ -39,7 +41,7 @@ class ResultStore:
         study: Name of the study, for messages.
         columns: Name and type (str, float, int or bool) of each column, in order; "case" is among them.
         settings: What else the numbers depend on; values that JSON can hold.
-        weights: For each method of this run, the digits that identify its weights, or None.
+        identities: For each method of this run, what tells it from others of the same name, in words.
         within_case: Column by whose order of appearance the rows of a case are sorted; None leaves them by method.
 
     Attributes:
@@ -47,7 +49,7 @@ class ResultStore:
 
     Raises:
         SegAnyPETError: On entering, if the file cannot be written, is another table, was made with other settings or
-            weights, or is being written by another run.
+            methods, was edited, or is being written by another run.
     """
 
     def __init__(
@@ -56,10 +58,10 @@ class ResultStore:
         study: str,
         columns: Mapping[str, type],
         settings: Mapping[str, Any],
-        weights: Mapping[str, str | None],
+        identities: Mapping[str, str],
         within_case: str | None = None,
     ):
-        self.path, self.study, self.columns, self.weights = path, study, dict(columns), dict(weights)
+        self.path, self.study, self.columns, self.identities = path, study, dict(columns), dict(identities)
         self.settings = json.loads(json.dumps(dict(settings)))  # as they come back from the file
         self.hashes = FileHashes()
         self._sort_index = None if within_case is None else list(columns).index(within_case)
@@ -71,6 +73,7 @@ class ResultStore:
     def __enter__(self) -> "ResultStore":
         if self.path is None:
             return self
+        check_writable(self.path)
         self._beside = self.path.with_name(f"{self.path.name}.jsonl")
         with ExitStack() as stack:
             stack.enter_context(only_writer(self.path))
@@ -78,7 +81,8 @@ class ResultStore:
                 self._read(self.path)
             else:
                 header = {"study": self.study, "settings": self.settings}
-                self._beside.write_text(json.dumps(header) + "\n", encoding="utf-8")
+                with replace_atomically(self._beside) as temporary:
+                    temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
                 self._must_rewrite = True
             self._open_files = stack.pop_all()
         return self
@@ -92,9 +96,11 @@ class ResultStore:
 
     def forget(self, keys: Iterable[UnitKey]) -> None:
         """Drop units that will be measured again; to be called before `append`."""
-        for key in keys:
-            if self._records.pop(key, None) is not None:
-                self._must_rewrite |= bool(self._lines.pop(key))
+        dropped = [key for key in keys if self._records.pop(key, None) is not None]
+        for key in dropped:
+            self._must_rewrite |= bool(self._lines.pop(key))
+        if self.path is not None:  # first of all, or a kill would leave new rows beside the old record
+            self._note(*({"case": case, "model": model, "dropped": True} for case, model in dropped))
 
     def append(self, key: UnitKey, rows: Sequence[Mapping[str, Any]], **record: Any) -> None:
         """Add all rows of one unit, and note that it is finished.
@@ -108,8 +114,7 @@ class ResultStore:
             SegAnyPETError: A row with a column that the study does not declare.
         """
         lines = self._format(rows)
-        checksum = _checksum(lines)
-        record |= {"rows": len(lines), "checksum": checksum, "weights": self.weights.get(key[1])}
+        record |= {"rows": [_checksum(line) for line, _ in lines], "method": self.identities.get(key[1])}
         record["failed"] = any(row.get("error") for row in rows)
         if self.path is not None:
             if self._must_rewrite:
@@ -189,31 +194,43 @@ class ResultStore:
                 f"{self.path} is a table of the study {header['study']}, not of {self.study}; choose another output."
             )
         self._check_settings(header["settings"])
-        rows = self._read_rows(path)
         for note in notes:
             if "file" in note:
                 self.hashes.remember(note["file"], note["sha256"])
-            else:
-                self._records[note.pop("case"), note.pop("model")] = note  # the last one counts
+            else:  # the last one of a unit counts
+                key = note.pop("case"), note.pop("model")
+                self._records.pop(key, None)
+                if not note.get("dropped"):
+                    self._records[key] = note
+        self._check_methods()
+        rows = self._read_rows(path)
         for key, record in list(self._records.items()):
-            lines = rows.pop(key, [])
-            if len(lines) == record["rows"] and _checksum(lines) == record["checksum"]:
-                self._lines[key] = lines
+            found = {_checksum(line): (line, cell) for line, cell in rows.pop(key, [])}
+            if edited := found.keys() - set(record["rows"]):
+                raise SegAnyPETError(
+                    f"{self.path}: {len(edited)} rows of case {key[0]!r}{f', model {key[1]!r},' if key[1] else ''} are "
+                    "not as they were written. Undo the change, delete these rows (they are then measured again), or "
+                    "choose another output."
+                )
+            if len(found) == len(set(record["rows"])):
+                self._lines[key] = [found[digits] for digits in record["rows"]]  # whoever sorted the file
             else:
                 del self._records[key]
-                self._must_rewrite |= bool(lines)
+                self._must_rewrite |= bool(found)
         self._must_rewrite |= bool(rows)
-        self._check_weights()
 
     def _read_notes(self) -> list[dict[str, Any]]:
         """The lines of the file beside the table; a last one that was cut by a kill is removed."""
-        content = self._beside.read_bytes() if self._beside.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
         try:
+            content = self._beside.read_bytes() if self._beside.exists() else b""
+            whole = content[: content.rfind(b"\n") + 1]
             notes = [json.loads(line) for line in whole.splitlines()]
-            if not notes or "settings" not in notes[0]:
+            if not notes or {"study", "settings"} - notes[0].keys() or not isinstance(notes[0]["settings"], dict):
                 raise ValueError("no settings in it")
-        except (ValueError, TypeError) as error:
+            for note in notes[1:]:
+                if not any(fields <= note.keys() for fields in _NOTES):
+                    raise ValueError("not its lines")
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise SegAnyPETError(
                 f"{self.path} lacks its companion {self._beside.name}, which says what was measured ({error}). "
                 "It is another table, or one of an earlier version of seganypet, which missed corrected labels. "
@@ -224,29 +241,35 @@ class ResultStore:
         return notes
 
     def _read_rows(self, path: Path) -> dict[UnitKey, list[tuple[str, str]]]:
+        """CSV lines of each unit; a last line without its end was cut by a kill. Spreadsheets end lines with CRLF."""
         content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]  # a last line without its end was cut by a kill
+        whole = content[: content.rfind(b"\n") + 1]
         self._must_rewrite |= whole != content or not whole
         rows: dict[UnitKey, list[tuple[str, str]]] = {}
         if not whole:
             return rows
-        lines = [f"{line}\n" for line in whole.decode(errors="replace").split("\n")[:-1]]
+        text = whole.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+        lines = [f"{line}\n" for line in text.split("\n")[:-1]]
         reader = csv.reader(lines)
-        header = next(reader, [])
-        if header != list(self.columns):
-            differ = sorted({*header} ^ self.columns.keys()) or "their order"
-            raise SegAnyPETError(
-                f"{self.path} has other columns than a table of {self.study} ({differ} differ); choose another output."
-            )
-        case, model = header.index("case"), header.index("model") if "model" in header else None
-        start = reader.line_num
-        for cells in reader:
-            line, start = "".join(lines[start : reader.line_num]), reader.line_num  # a cell may hold a line break
-            if len(cells) == len(header):
-                key = cells[case], "" if model is None else cells[model]
-                rows.setdefault(key, []).append((line, self._sort_cell(cells)))
-            else:
-                self._must_rewrite = True
+        try:
+            header = next(reader, [])
+            if header != list(self.columns):
+                differ = sorted({*header} ^ self.columns.keys()) or "their order"
+                raise SegAnyPETError(
+                    f"{self.path} has other columns than a table of {self.study} ({differ} differ); choose another "
+                    "output."
+                )
+            case, model = header.index("case"), header.index("model") if "model" in header else None
+            start = reader.line_num
+            for cells in reader:
+                line, start = "".join(lines[start : reader.line_num]), reader.line_num  # a cell may hold a line break
+                if len(cells) == len(header):
+                    key = cells[case], "" if model is None else cells[model]
+                    rows.setdefault(key, []).append((line, self._sort_cell(cells)))
+                else:
+                    self._must_rewrite = True
+        except csv.Error as error:
+            raise SegAnyPETError(f"{self.path} is not a readable CSV ({error}); choose another output.") from error
         return rows
 
     def _check_settings(self, made_with: Mapping[str, Any]) -> None:
@@ -261,38 +284,43 @@ class ResultStore:
                 "do not mix."
             )
 
-    def _check_weights(self) -> None:
+    def _check_methods(self) -> None:
         for (_, model), record in self._records.items():
-            if model in self.weights and record["weights"] != self.weights[model]:
+            if model in self.identities and record.get("method") != self.identities[model]:
                 raise SegAnyPETError(
-                    f"{self.path} holds rows of a model {model!r} with weights {record['weights']}, while those of "
-                    f"today's {model!r} are {self.weights[model]}; choose another output, or give the model another "
-                    "name."
+                    f"{self.path} holds rows of a model {model!r} with {record.get('method')}, while today's {model!r} "
+                    f"is one with {self.identities[model]}; choose another output, or give the model another name."
                 )
 
 
 def _cell(value: Any, kind: type) -> str:
     if value is None or value != value:  # NaN differs from itself
         return ""
-    return repr(float(value)) if kind is float else str(kind(value))
+    if kind is float:
+        return repr(float(value))
+    # A lone carriage return would end the row, and a path may hold bytes that are no text.
+    return str(kind(value)).replace("\r", " ").encode("utf-8", "backslashreplace").decode()
 
 
 def _words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_words, value)) or "none"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "none" if value is None else f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
-def _checksum(lines: Iterable[tuple[str, str]]) -> str:
-    return hashlib.sha256("".join(line for line, _ in lines).encode()).hexdigest()[:_CHECKSUM_DIGITS]
+def _checksum(line: str) -> str:
+    return hashlib.sha256(line.encode()).hexdigest()[:_CHECKSUM_DIGITS]
 
 
 def _append(path: Path, text: str) -> None:
     """Append a text, by one call of the system unless the disk is full."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
-        content = text.encode()
-        while content:
-            content = content[os.write(handle, content) :]
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            content = text.encode()
+            while content:
+                content = content[os.write(handle, content) :]
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise write_error(path, error) from error

@@ -10,17 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
-from toy_study import byte_cases, count_bytes
+from toy_study import Above, ByteCase, byte_cases, count_bytes
 
 from seganypet._files import only_writer
 from seganypet.errors import SegAnyPETError
-from seganypet.study import engine, workers
+from seganypet.study import engine, store, workers
 
 SAME = pd.testing.assert_frame_equal
 
@@ -211,7 +212,7 @@ def test_files_cut_at_any_byte_are_completed_to_the_whole_table(folder, tmp_path
         assert output.read_bytes() == csv
 
 
-def test_a_unit_without_its_line_or_with_other_rows_is_measured_again(folder, tmp_path, measured):
+def test_a_unit_without_its_line_or_its_rows_is_measured_again(folder, tmp_path, measured):
     cases, output = byte_cases(folder), tmp_path / "table.csv"
     table = count_bytes(cases, output=output)
     measured()
@@ -220,10 +221,6 @@ def test_a_unit_without_its_line_or_with_other_rows_is_measured_again(folder, tm
     beside.write_text("".join(line for line in lines if '"b"' not in line))
     SAME(count_bytes(cases, output=output), table)
     assert measured() == ["b, above 50", "b, above 100"]
-    rows = output.read_text().splitlines(keepends=True)
-    output.write_text("".join([rows[0], rows[1].replace(".", ".1"), *rows[2:]]))  # somebody's hand
-    SAME(count_bytes(cases, output=output), table)
-    assert measured() == ["a, above 50"]
     output.unlink()
     SAME(count_bytes(cases, output=output), table)
     assert len(measured()) == 8
@@ -277,7 +274,7 @@ def test_each_setting_that_differs_is_named_and_the_files_stay(folder, tmp_path,
     before = output.read_bytes(), (tmp_path / "table.csv.jsonl").read_bytes()
     with pytest.raises(SegAnyPETError, match="made with start 1; now asked for is start 3. Choose another output"):
         count_bytes(cases, start=3, output=output)
-    with pytest.raises(SegAnyPETError, match="'above 50' with weights 0123, while those of .* are 4567; choose"):
+    with pytest.raises(SegAnyPETError, match="'above 50' with weights 0123, while .* one with weights 4567; choose"):
         count_bytes(cases, weights="4567", output=output)
     monkeypatch.setattr(engine, "__version__", "9.9")
     with pytest.raises(SegAnyPETError, match="made with version .*; now asked for is version 9.9. Choose"):
@@ -369,3 +366,102 @@ def test_workers_that_cannot_be_are_refused(folder, monkeypatch):
     local = replace(cases[0], scan=lambda: None)
     with pytest.raises(SegAnyPETError, match="case a cannot be sent to another process.*top of a module"):
         count_bytes([local], processes=2)
+
+
+# ---- tables that people opened
+
+
+def test_a_table_that_a_spreadsheet_saved_or_sorted_is_resumed_as_it_was(folder, tmp_path):
+    output, cases = tmp_path / "table.csv", byte_cases(folder)
+    whole = count_bytes(cases, output=output)
+    before = output.read_bytes()
+    header, *rows = before.decode().splitlines()
+    for content in (
+        before.replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf" + before,
+        "\n".join([header, *sorted(rows, reverse=True), ""]).encode(),
+    ):
+        output.write_bytes(content)
+        with warnings.catch_warnings(action="error"):
+            pd.testing.assert_frame_equal(count_bytes(cases[:1], output=output), whole[whole["case"] == "a"])
+        pd.testing.assert_frame_equal(count_bytes(cases, output=output), whole)
+        assert output.read_bytes() == before
+
+
+def test_edited_rows_are_refused_and_stay_and_deleted_rows_are_measured_again(folder, tmp_path):
+    output, cases = tmp_path / "table.csv", byte_cases(folder)
+    whole = count_bytes(cases, output=output)
+    header, *rows = output.read_text().splitlines()
+    edited = "\n".join([header, rows[0].replace("patient a", "patient A"), *rows[1:], ""])
+    output.write_text(edited)
+    with pytest.raises(SegAnyPETError, match="1 rows of case 'a', model 'above 50', are not as they were written"):
+        count_bytes(cases[1:], output=output)
+    assert output.read_text() == edited
+    output.write_text("\n".join([header, *(row for row in rows if not row.startswith("a,")), ""]))
+    pd.testing.assert_frame_equal(count_bytes(cases, output=output), whole)
+
+
+def test_a_scan_that_cannot_be_read_for_a_while_keeps_its_rows(folder, tmp_path):
+    output, cases = tmp_path / "table.csv", byte_cases(folder)
+    whole = count_bytes(cases, output=output)
+    cases[0].scan.rename(tmp_path / "away")
+    with pytest.warns(UserWarning, match="case a: scan cannot be read now; its rows in .*table.csv stay"):
+        again = count_bytes(cases, output=output)
+    pd.testing.assert_frame_equal(again, whole)
+    (tmp_path / "away").rename(cases[0].scan)
+    pd.testing.assert_frame_equal(count_bytes(cases, output=output), whole)
+
+
+# ---- what fails
+
+
+def fails_above_fifty(case, methods, settings):
+    for method in methods:
+        if method.level == 50:
+            raise MemoryError("too large")
+        yield method.name, [{"rank": method.level}]
+
+
+@pytest.mark.parametrize("levels", [(50, 100), (100, 50)])
+def test_a_method_that_fails_leaves_the_others_their_rows(folder, levels):
+    methods = [Above(level) for level in levels]
+    study = engine.Study("ranks", {"rank": int}, {}, fails_above_fifty, methods)
+    with pytest.warns(UserWarning, match="case a failed: MemoryError: too large"):
+        table = engine.run_study(study, byte_cases(folder, "a"), progress=False).set_index("model")
+    assert table.loc["above 100", "rank"] == 100 and pd.isna(table.loc["above 100", "error"])
+    assert table.loc["above 50", "error"] == "MemoryError: too large"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_said_in_words(tmp_path):
+    with pytest.raises(SegAnyPETError, match="cannot write /dev/full: No space left on device"):
+        store._append(Path("/dev/full"), "row\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"limit": 0}, "limit=0; expected the number of cases"),
+        ({"start": float("nan")}, "start: not a number"),
+        ({"output": ""}, "is a folder"),
+        ({"output": "x" * 300}, "cannot write x+: File name too long"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_before_any_case_is_opened(folder, arguments, message):
+    with pytest.raises(SegAnyPETError, match=message):
+        count_bytes(byte_cases(folder), **arguments)
+
+
+@pytest.mark.parametrize("line", ["[1, 2]", "5", "{}", '{"study": "count bytes", "settings": []}'])
+def test_a_damaged_companion_is_refused_in_words(folder, tmp_path, line):
+    output = tmp_path / "table.csv"
+    count_bytes(byte_cases(folder), output=output)
+    output.with_name("table.csv.jsonl").write_text(f"{line}\n")
+    with pytest.raises(SegAnyPETError, match="lacks its companion table.csv.jsonl"):
+        count_bytes(byte_cases(folder), output=output)
+
+
+def test_a_case_whose_name_no_table_keeps_is_refused(folder):
+    byte_cases(folder, "a")
+    with pytest.raises(SegAnyPETError, match="the name 'c.rd' holds a carriage return"):
+        count_bytes([ByteCase("c\rd", "p", folder / "a")])

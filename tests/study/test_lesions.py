@@ -178,7 +178,7 @@ def test_names_that_lie_elsewhere_have_no_page_and_a_page_that_fails_costs_no_ro
             analysed(renamed, tmp_path, reports=tmp_path / "pages")
         assert set(analyse_tumours(renamed, MODELS, clicks=1, progress=False)["case"]) == {name}
     (tmp_path / "pages" / "sick.html").mkdir()
-    with pytest.warns(UserWarning, match="case sick has no page: .*is a folder"):
+    with pytest.warns(UserWarning, match="case sick failed: no page: .*is a folder"):
         table = analysed(cohort, tmp_path, reports=tmp_path / "pages")
     assert set(table["case"]) == {"sick", "healthy"}
 
