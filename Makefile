@@ -36,6 +36,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python tools/run_notebook.py notebooks/00_quickstart.py out
 	$(BIN)/jupyter nbconvert --log-level ERROR --to html out/00_quickstart.ipynb
+	cp notebooks/glossary.md out/
 	@echo 'The executed notebook, its HTML, the masks and the tables:'
 	@ls -1 out/*
 
@@ -50,7 +51,7 @@ test: $(READY)
 coverage: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m 'not slow' --cov --cov-report=term
 
-lab: $(READY) notebooks
+lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
 app: $(READY)

@@ -5,6 +5,7 @@ prints a summary; PyTorch and the like are imported when it runs. The four studi
 """
 
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -295,6 +296,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SegAnyPETError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERROR
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("interrupted; what was finished is on disk, and the same command resumes.", file=sys.stderr)
         return INTERRUPTED

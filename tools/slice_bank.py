@@ -1,7 +1,6 @@
 """Axial slices with a target in each, as a 2D network learns them: the same phantoms, targets and clicks as in 3D."""
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from seganypet._files import replace_atomically
 from seganypet.model.sam2d import EIGHT_BIT
 from seganypet.pet.views import ras_spacing, to_ras
 from seganypet.phantom import make_phantom
+from seganypet.study.workers import process_pool
 from seganypet.training.scenes import NOT_CLICKED, window_of_shapes
 
 MIN_PIXELS = 8  # of a target, in the network's square
@@ -41,7 +41,7 @@ class SliceBank:
         folder.mkdir(parents=True, exist_ok=True)
         kind = "phantom" if lesions else "healthy"
         jobs = [(kind, seed, folder) for seed in seeds] + [("shapes", number, folder) for number in range(shapes)]
-        with ProcessPoolExecutor(processes) as pool:
+        with process_pool(processes) as pool:
             paths = list(pool.map(_keep, jobs))
         self.cases, self.scenes = paths[: len(seeds)], paths[len(seeds) :]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError
+from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError, renamed_keywords
 from seganypet.pet.suv import sul_per_suvbw
 from seganypet.pet.threshold_rules import Rule, Threshold, ThresholdRule
 from seganypet.pet.volume import Volume, check_labels
@@ -21,6 +21,7 @@ PEAK_RADIUS_MM = 10.0 * (3.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
 Masks = np.ndarray | Mapping[str, np.ndarray]
 
 
+@renamed_keywords(rule="threshold")
 def quantify(
     volume: Volume,
     mask: Masks,

@@ -175,7 +175,7 @@ def run_study(
                         failures.setdefault(case.name, row["error"])
         table = store.finish([(case.name, method.name) for case in cases for method in study.methods])
     for name, error in failures.items():
-        warnings.warn(f"case {name} failed: {error}", stacklevel=3)
+        warnings.warn(f"case {name} failed: {error}", stacklevel=4)
     return table
 
 
@@ -227,13 +227,13 @@ def _unfinished(study: Study, cases: Sequence[Any], store: ResultStore, retry_fa
         if unreadable:
             warnings.warn(
                 f"case {case.name}: {', '.join(sorted(unreadable))} cannot be read now; its rows in {store.path} stay.",
-                stacklevel=4,
+                stacklevel=5,
             )
         if reasons:
             warnings.warn(
                 f"case {case.name} is measured again: {', '.join(sorted(reasons))} changed since {store.path} was "
                 "written.",
-                stacklevel=4,
+                stacklevel=5,
             )
         if left:
             store.forget((case.name, method.name) for method in left)
@@ -274,7 +274,7 @@ def _measured(
         for signature, digits in new_hashes:
             hashes.remember(signature, digits, new=True)
         for message in messages:
-            warnings.warn(message, stacklevel=5)
+            warnings.warn(message, stacklevel=6)
         for unit in units:
             yield job.case, unit
         case_done()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, renamed_keywords
 from seganypet.metrics import METRICS
 from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.pet.volume import Volume
@@ -87,6 +87,7 @@ class EvaluationCase(Protocol):
         """Name and mask (bool, shape of `pet`) of each target."""
 
 
+@renamed_keywords(baselines="rules")
 def evaluate(
     cohort: Iterable[EvaluationCase | PhantomCase],
     models: Any,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from seganypet._files import check_folder
-from seganypet.errors import CohortError, GeometryError, SegAnyPETError
+from seganypet.errors import CohortError, GeometryError, SegAnyPETError, renamed_keywords
 from seganypet.metrics import auc, lesion_scores
 from seganypet.prompting.autopet_clicks import AutoPETClicks, read_autopet_clicks, simulate_autopet_clicks
 from seganypet.prompting.base import PromptSession
@@ -113,6 +113,7 @@ def interactive_scores(steps: "pd.DataFrame") -> InteractiveScores:
     return InteractiveScores(*areas, *(float(last[name]) for name in MEASURES))
 
 
+@renamed_keywords(clicks="click_files")
 def evaluate_interactive(
     cohort: Iterable[Any],
     models: Any,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seganypet._files import check_folder, make_folder, unsafe_name
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, renamed_keywords
 from seganypet.metrics import lesion_scores
 from seganypet.pet.physiology import without_physiology
 from seganypet.prompting.base import PromptSession
@@ -69,6 +69,7 @@ class HotThreshold:
         return f"threshold without clicks {self.name}"
 
 
+@renamed_keywords(least_ml="min_volume_ml")
 def analyse_tumours(
     cohort: Iterable[Any],
     models: Any,

@@ -9,7 +9,7 @@ import numpy as np
 
 from seganypet.cohort.case import Case
 from seganypet.cohort.labels import lesion_instances, lesion_name
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, renamed_keywords
 from seganypet.pet.quantification import Rule, check_rule, quantify
 from seganypet.pet.volume import Volume
 from seganypet.study.engine import Rows, Study, run_study
@@ -23,6 +23,7 @@ COLUMNS: dict[str, type] = {
 }  # fmt: skip
 
 
+@renamed_keywords(rule="threshold")
 def quantify_cohort(
     cohort: Iterable[Case],
     *,

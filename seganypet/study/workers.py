@@ -10,9 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from seganypet.errors import SegAnyPETError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 SCHEDULER_TIMEOUT_S = 10
 _WATCH_SECONDS = 1.0
@@ -71,19 +75,35 @@ def _in_processes(
     from concurrent.futures import as_completed
     from concurrent.futures.process import BrokenProcessPool
 
-    # joblib.Parallel over the same processes would hand arrays over as read-only maps, and batch cases.
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    executor = ProcessPoolExecutor(
-        min(processes, len(jobs)), initializer=_start_worker, initargs=(os.getpid(), threads),
-        env={"OMP_NUM_THREADS": str(threads)},
-    )  # fmt: skip
-    try:
+    with process_pool(min(processes, len(jobs)), threads) as executor:
         indices = {executor.submit(function, job): index for index, job in enumerate(jobs)}
         for future in as_completed(indices):
             if isinstance(future.exception(), BrokenProcessPool):
                 raise SegAnyPETError(_WORKER_DIED) from future.exception()
             yield indices[future], future.exception() or future.result()
+
+
+@contextmanager
+def process_pool(
+    processes: int, threads: int = 1, prepare: Callable[..., object] | None = None, arguments: Sequence[Any] = ()
+) -> "Iterator[ProcessPoolExecutor]":
+    """Processes that end with the block, or within seconds if this process is killed.
+
+    Args:
+        processes: Number of processes.
+        threads: Threads of PyTorch in each process.
+        prepare: Function that each process calls first; None: none.
+        arguments: Its arguments.
+    """
+    # joblib.Parallel over the same processes would hand arrays over as read-only maps, and batch cases.
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    executor = ProcessPoolExecutor(
+        processes, initializer=_start_worker, initargs=(os.getpid(), threads, prepare, arguments),
+        env={"OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+    try:
+        yield executor
     finally:
         executor.shutdown(kill_workers=True)
 
@@ -123,10 +143,14 @@ def _limit_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
-def _start_worker(parent: int, threads: int) -> None:
+def _start_worker(
+    parent: int, threads: int, prepare: Callable[..., object] | None, arguments: Sequence[Any]
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
     _limit_threads(threads)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    if prepare is not None:
+        prepare(*arguments)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -10,7 +10,7 @@ processes, after however many interruptions, gets the same one.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,7 @@ from seganypet.organs import ORGANS
 from seganypet.pet.volume import Volume
 from seganypet.phantom import PhantomCase, make_phantom
 from seganypet.phantom.annotators import low_quality_labels
+from seganypet.study.workers import process_pool
 from seganypet.training.bookkeeping import write_whole
 from seganypet.training.config import DataConfig, TrainConfig
 from seganypet.training.scenes import MIN_VOXELS, window_of_anything, window_of_organs, window_of_shapes
@@ -135,7 +136,7 @@ class WindowBank:
             name = made_of.get("seed", made_of.get("case", made_of["index"] // 20))  # or 20 scenes of shapes
             cases.setdefault((made_of["kind"], name), []).append(index)
         dsc: list[float] = []
-        with ProcessPoolExecutor(processes, initializer=_start_process, initargs=(self,)) as pool:
+        with process_pool(processes, prepare=_start_process, arguments=(self,)) as pool:
             work = pool.map(_fill_case, cases.values())
             for found in tqdm(work, total=len(cases), desc="windows", unit="case", disable=not progress):
                 dsc += found
@@ -146,7 +147,6 @@ _process: dict[str, WindowBank] = {}  # the bank that this process fills
 
 
 def _start_process(bank: WindowBank) -> None:
-    torch.set_num_threads(1)
     _process["bank"] = bank
 
 
