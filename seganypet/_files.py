@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, WriteError
 
 
 @contextmanager
@@ -51,6 +51,8 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except WriteError:
+        raise  # of a file that the block wrote
     except OSError as error:
         raise write_error(path, error) from error
     finally:
@@ -58,9 +60,9 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_error(path: str | os.PathLike, error: OSError) -> SegAnyPETError:
+def write_error(path: str | os.PathLike, error: OSError) -> WriteError:
     """What to raise if the system refuses to write a file."""
-    return SegAnyPETError(f"cannot write {path}: {error.strerror}. Choose another folder or name, or make room.")
+    return WriteError(f"cannot write {path}: {error.strerror}. Choose another folder or name, or make room.")
 
 
 def check_writable(path: str | os.PathLike) -> None:

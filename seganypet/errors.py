@@ -11,6 +11,10 @@ class SegAnyPETError(ValueError):
     """Base of every error that this package raises about its input."""
 
 
+class WriteError(SegAnyPETError, OSError):
+    """A file that the system refuses to write, as on a full disk; what was there before is whole."""
+
+
 class VolumeError(SegAnyPETError):
     """A file or array that is not a usable 3D volume."""
 

@@ -57,7 +57,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         with replace_atomically(path) as temporary:
             write(temporary)
-    except (SegAnyPETError, RuntimeError) as error:  # torch and safetensors raise RuntimeError on a full disk
+    except (OSError, RuntimeError) as error:  # torch and safetensors raise RuntimeError on a full disk
         raise SegAnyPETError(
             f"cannot write {path} ({first_line(error)}). All files that were finished are whole: make room on the "
             "disk and start the same command again; it resumes."

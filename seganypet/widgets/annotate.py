@@ -9,7 +9,7 @@ import ipywidgets
 
 from seganypet.cohort.annotation import Annotation
 from seganypet.cohort.case import Case
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, WriteError
 from seganypet.prompting.base import PromptSession
 from seganypet.widgets.click import ClickWidget
 from seganypet.widgets.messages import showing_errors
@@ -79,6 +79,8 @@ class AnnotationWidget(ipywidgets.VBox):
                 try:
                     self._show(annotation.open(name))
                     break
+                except WriteError:
+                    raise  # the case that was open is not saved
                 except SegAnyPETError as error:
                     problems.append(f"{name}: {error}")
         else:
