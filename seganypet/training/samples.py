@@ -10,7 +10,7 @@ processes, after however many interruptions, gets the same one.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -135,11 +135,13 @@ class WindowBank:
             made_of = source.made_of
             name = made_of.get("seed", made_of.get("case", made_of["index"] // 20))  # or 20 scenes of shapes
             cases.setdefault((made_of["kind"], name), []).append(index)
-        dsc: list[float] = []
         with process_pool(processes, prepare=_start_process, arguments=(self,)) as pool:
-            work = pool.map(_fill_case, cases.values())
-            for found in tqdm(work, total=len(cases), desc="windows", unit="case", disable=not progress):
-                dsc += found
+            work = [pool.submit(_fill_case, indices) for indices in cases.values()]
+            for future in tqdm(
+                as_completed(work), total=len(work), desc="windows", unit="case", disable=not progress
+            ):
+                future.result()  # raises what a case raised
+        dsc = [one for future in work for one in future.result()]
         return {"lq_dsc": float(np.mean(dsc)) if dsc else float("nan")}
 
 
