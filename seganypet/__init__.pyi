@@ -17,6 +17,8 @@ from .model.checkpoints import save_model as save_model
 from .model.config import ModelConfig as ModelConfig
 from .pet.dicom import list_series as list_series
 from .pet.dicom import load_dicom as load_dicom
+from .pet.mask_files import load_masks as load_masks
+from .pet.mask_files import save_masks as save_masks
 from .pet.percist import (
     blood_pool_reference as blood_pool_reference,
 )
@@ -43,8 +45,10 @@ from .pet.registration import apply_transform as apply_transform
 from .pet.registration import moved as moved
 from .pet.registration import register_rigid as register_rigid
 from .pet.resampling import resample_to as resample_to
+from .pet.sidecar import to_suvbw as to_suvbw
 from .pet.suv import lean_body_mass as lean_body_mass
 from .pet.suv import suv_factor as suv_factor
+from .pet.suv import suv_per_bq_ml as suv_per_bq_ml
 from .pet.threshold_rules import Threshold as Threshold
 from .pet.threshold_rules import ThresholdRule as ThresholdRule
 from .pet.volume import (
@@ -64,20 +68,20 @@ from .pet.volume import (
 )
 from .phantom import make_phantom as make_phantom
 from .phantom.annotators import low_quality_labels as low_quality_labels
+from .prompting.initial_mask import InitialMask as InitialMask
+from .prompting.journal import Journal as Journal
 from .prompting.network_session import open_session as open_session
-from .prompting.prompts import (
-    Click as Click,
-)
-from .prompting.prompts import (
-    Journal as Journal,
-)
-from .prompting.prompts import (
-    Prompt as Prompt,
-)
+from .prompting.prompt import Click as Click
+from .prompting.prompt import Prompt as Prompt
 from .prompting.random_walker import RandomWalkerSession as RandomWalkerSession
 from .prompting.session import Session as Session
+from .prompting.shapes import Box as Box
+from .prompting.shapes import Lasso as Lasso
+from .prompting.shapes import Scribble as Scribble
 from .prompting.simulate import first_click as first_click
 from .prompting.simulate import next_click as next_click
+from .prompting.simulate_shapes import first_prompt as first_prompt
+from .prompting.simulate_shapes import next_prompt as next_prompt
 from .prompting.slicewise import SliceSession as SliceSession
 from .prompting.suggest import hot_mask as hot_mask
 from .prompting.suggest import suggest_click as suggest_click
@@ -91,6 +95,7 @@ from .study.agreement import (
 from .study.agreement import (
     compare_suvmax as compare_suvmax,
 )
+from .study.conversion import convert as convert
 from .study.evaluation import evaluate as evaluate
 from .study.interactive import evaluate_interactive as evaluate_interactive
 from .study.lesions import analyse_tumours as analyse_tumours

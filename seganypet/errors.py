@@ -1,5 +1,7 @@
 """Errors of this package: each says what arrived, what was expected, and what to do next."""
 
+import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -59,6 +61,10 @@ class SampleError(SegAnyPETError):
     """A public sample that is unknown, cannot be fetched, or differs from the pinned one."""
 
 
+class DoubtfulValuesWarning(UserWarning):
+    """Numbers that were computed as the file says, and that are probably not what they are called."""
+
+
 def renamed_keywords(**new_names: str) -> Callable[[Function], Function]:
     """Decorator: refuse keyword arguments by their former names, in words that give those of today.
 
@@ -83,3 +89,12 @@ def renamed_keywords(**new_names: str) -> Callable[[Function], Function]:
         return cast(Function, checked)
 
     return decorate
+
+
+def warn_caller(message: str) -> None:
+    """Warn (UserWarning) at the line outside of this package that led here, however deep the warning arises."""
+    package = __name__.partition(".")[0]
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

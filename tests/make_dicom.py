@@ -2,11 +2,14 @@
 
 import json
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.fileset import FileSet
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage, generate_uid
 
@@ -114,3 +117,48 @@ def write_series(
         dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
+
+
+def write_dynamic(
+    folder: Path,
+    volumes: np.ndarray,
+    affine: np.ndarray,
+    change: Callable[[Dataset, int, int], None],
+    slopes: np.ndarray | None = None,
+) -> list[list[Path]]:
+    """Write volumes of shape (T, I, J, K) as one series, each in a folder of its own; `change` gets (header, t, k)."""
+    series_uid = generate_uid()
+
+    def of_one_series(header: Dataset, t: int, k: int) -> None:
+        header.SeriesInstanceUID = series_uid
+        header.NumberOfSlices, header.NumberOfTimeSlices = volumes.shape[3], len(volumes)
+        change(header, t, k)
+
+    return [
+        write_series(
+            folder / f"{len(volumes) - t:02d}", volume, affine, slopes=None if slopes is None else slopes[t],
+            change=lambda header, k, t=t: of_one_series(header, t, k),
+        )
+        for t, volume in enumerate(volumes)
+    ]  # fmt: skip
+
+
+def zip_folder(folder: Path, archive: Path) -> Path:
+    """Pack a folder as a file manager does: under its own name, with its directories as entries."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        for path in [folder, *sorted(folder.rglob("*"))]:
+            target.write(path, path.relative_to(folder.parent))
+    return archive
+
+
+def write_dicomdir(disc: Path, paths: list[Path]) -> Path:
+    """A file set in `disc` with the given slices, under names of the standard's; its DICOMDIR."""
+    files = FileSet()
+    for path in paths:
+        header = dcmread(path)
+        header.PatientID, header.PatientName = "anonymous", "anonymous"
+        header.StudyInstanceUID, header.StudyDate, header.StudyTime, header.StudyID = "1.2.3", "20210304", "11", "1"
+        header.SeriesNumber, header.InstanceNumber = 1, int(header.SOPInstanceUID[-4:])
+        files.add(header)
+    files.write(disc)
+    return disc / "DICOMDIR"

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
+from make_dicom import write_series
 from tqdm.auto import tqdm
 
 import seganypet as sap
@@ -101,6 +104,7 @@ def test_every_command_line_that_is_shown_can_be_understood(line: str, monkeypat
 def test_choices_and_defaults_are_those_of_the_library():
     from seganypet.cohort.case import QUALITIES
     from seganypet.prompting.simulate import FIRST, THEN
+    from seganypet.prompting.simulate_shapes import CORRECTIONS, FIRST_PROMPTS
     from seganypet.study import evaluation, interactive, protocol
 
     def choices(command: Callable, option: str) -> set[str]:
@@ -109,6 +113,7 @@ def test_choices_and_defaults_are_those_of_the_library():
 
     assert choices(cli.evaluate, "protocol") == {*protocol.PROTOCOLS}
     assert choices(cli.evaluate, "first") == {*FIRST} and choices(cli.evaluate, "then") == {*THEN}
+    assert choices(cli.evaluate, "prompt") == {*FIRST_PROMPTS} and choices(cli.evaluate, "correction") == {*CORRECTIONS}
     assert choices(cli.interactive, "objects") == {*interactive.OBJECTS}
     assert choices(cli.annotate, "quality") == {*QUALITIES}
     assert inspect.signature(cli.evaluate).parameters["seconds_per_click"].default == evaluation.SECONDS_PER_CLICK
@@ -183,8 +188,9 @@ def test_an_interruption_ends_with_a_line(monkeypatch, capsys):
 # ---- what is done
 
 @pytest.mark.parametrize(("name", "study", "options"), [
-    ("evaluate", "evaluate", "--models tiny --clicks 2 --targets liver --split test --processes 3 --no-rules --seed 4"),
-    ("lesions", "analyse_tumours", "--models tiny --auto-zoom on --thresholds 2.5 4 --min-volume-ml 3 --threads 2"),
+    ("evaluate", "evaluate", "--models tiny --clicks 2 --targets liver --split test --processes 3 --no-rules --seed 4 "
+     "--prompt box --correction scribble"),
+    ("lesions", "analyse_tumours", "--models tiny --thresholds 2.5 4 --min-volume-ml 3 --threads 2"),
     ("interactive", "evaluate_interactive", "--models tiny --click-files clicks --objects single --cluster tcp://a:1"),
     ("quantify", "quantify_cohort", "--threshold SUV>=4 --peak local --retry-failed --output q.csv"),
 ])  # fmt: skip
@@ -201,8 +207,9 @@ def test_a_study_is_given_what_the_options_say(name: str, study: str, options: s
     assert given["limit"] == 1 and len(given["cohort"]) == 3
     for option in re.findall(r"--(?:no-)?([a-z-]+)", options.replace("--split test", "")):
         assert option.replace("-", "_") in given
-    expected = {"evaluate": {"models": ["tiny"], "clicks": 2, "targets": ("liver",), "rules": (), "processes": 3},
-                "lesions": {"auto_zoom": (True,), "thresholds": (2.5, 4.0), "min_volume_ml": 3.0, "threads": 2},
+    expected = {"evaluate": {"models": ["tiny"], "clicks": 2, "targets": ("liver",), "rules": (), "processes": 3,
+                             "prompt": "box", "correction": "scribble"},
+                "lesions": {"thresholds": (2.5, 4.0), "min_volume_ml": 3.0, "threads": 2},
                 "interactive": {"click_files": Path("clicks"), "objects": "single", "cluster": "tcp://a:1"},
                 "quantify": {"threshold": "SUV>=4", "peak": "local", "retry_failed": True}}  # fmt: skip
     assert {key: given[key] for key in expected[name]} == expected[name]
@@ -265,11 +272,11 @@ def test_warnings_stand_on_lines_of_their_own(monkeypatch, capsys):
 
 def test_lesions_writes_table_and_pages_and_prints_means(tmp_path: Path, capsys):
     cohort, output, pages = cohort_of_one(tmp_path), tmp_path / "tumours.csv", tmp_path / "pages"
-    command = ["lesions", str(cohort), "--models", "tiny-organs", "--clicks", "1", "--auto-zoom", "on", "--promptings",
-               "one by one", "--min-volume-ml", "3", "--output", str(output), "--reports", str(pages)]  # fmt: skip
+    command = ["lesions", str(cohort), "--models", "tiny-organs", "--clicks", "1", "--promptings", "one by one",
+               "--min-volume-ml", "3", "--output", str(output), "--reports", str(pages)]  # fmt: skip
     assert main(command) == 0
     table, said = pd.read_csv(output), capsys.readouterr().out
-    assert {"tiny-organs", "SUV>=4"} <= {*table["model"]} and table["auto_zoom"].any()
+    assert {"tiny-organs", "SUV>=4"} <= {*table["model"]}
     assert "one by one" in said and "lesion_dsc" in said
     assert [page.name for page in pages.iterdir()] == ["PETCT_0123_01-01-2001-NA-PET-CT.html"]
 
@@ -299,9 +306,38 @@ def test_report_replays_a_journal_with_the_network_that_it_names(tmp_path: Path,
     assert capsys.readouterr().out == f"Page: {page}\n"
     text = page.read_text()
     assert "liver" in text and json.loads(journal.read_text())["model"]["name"] in text
+    volume = sap.load_volume(sample / "SUV.nii.gz", unit="SUVbw")
+    sap.save_masks(tmp_path / "truth.seg.nrrd", {"hot": volume.data > 4}, volume)
+    command = ["report", str(sample / "SUV.nii.gz"), "--journal", str(journal), "--output", str(page)]
+    assert main([*command, "--truth", str(tmp_path / "truth.seg.nrrd")]) == 0
+    assert page.read_text() != text
+    text = page.read_text()
     other = SAMPLES / "phantom_internal_9005" / "SUV.nii.gz"
     assert main(["report", str(other), "--journal", str(journal), "--output", str(page)]) == 2
     assert page.read_text() == text
+
+
+def test_report_opens_a_scan_with_what_was_given_by_hand_for_the_session(tmp_path: Path, oblique_affine):
+    def spoil(header, k):
+        header.NumberOfSlices = 5
+        del header.PatientWeight
+
+    stored = np.random.default_rng(3).integers(1000, 9000, (7, 6, 5))
+    write_series(tmp_path / "pet", stored, oblique_affine, change=spoil)
+    volume = sap.load_dicom(tmp_path / "pet", weight_kg=64.0)
+    session = sap.ThresholdSession(volume)
+    session.click(ijk=(3, 3, 2))
+    session.journal().save(tmp_path / "clicks.json")
+    opened = cli.open_as_recorded(tmp_path / "pet", sap.Journal.load(tmp_path / "clicks.json"))
+    assert opened.fingerprint() == volume.fingerprint() and opened.metadata["weight_kg"] == 64.0
+    scaled = np.diag([1e-3, 1e-3, 1e-3, 1.0]) @ oblique_affine
+    nib.save(nib.Nifti1Image(volume.data, scaled), tmp_path / "pet.nii.gz")
+    volume = sap.load_volume(tmp_path / "pet.nii.gz", "SUVbw", length_unit="m")
+    session = sap.ThresholdSession(volume)
+    session.click(ijk=(3, 3, 2))
+    session.journal().save(tmp_path / "clicks.json")
+    opened = cli.open_as_recorded(tmp_path / "pet.nii.gz", sap.Journal.load(tmp_path / "clicks.json"))
+    assert opened.fingerprint() == volume.fingerprint()
 
 
 def test_check_lists_problems_and_fails_on_errors_only(tmp_path: Path, capsys):

@@ -1,57 +1,69 @@
-"""DICOM series to `Volume`: PET as SUVbw, CT in HU.
+"""DICOM series to `Volume`: PET as SUVbw or Bq/mL, CT in HU.
 
 Frames. DICOM's millimetres are LPS+, ours RAS+: x and y change sign. The pixel in column c and row r of slice k becomes
 voxel (i, j, k) = (c, r, k); slices are sorted along the normal of ImageOrientationPatient, whatever the file names.
 Oblique stacks and a tilted CT gantry (slices shifted against each other by a constant step) give an oblique or sheared
 affine.
+
+Classic slices and multi-frame (enhanced) objects become the same `Slice`s; a dynamic or gated series becomes one volume
+for each `frame`.
 """
 
 import os
-import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pydicom
-from pydicom import uid as uids
-from pydicom.dataset import Dataset
-
-from seganypet.errors import DicomError
+from seganypet.errors import DicomError, SegAnyPETError, SUVError, UnitError
+from seganypet.pet.activity import activity_factor
+from seganypet.pet.dicom_completeness import warn_of_missing_slices
+from seganypet.pet.dicom_enhanced import split_frames
+from seganypet.pet.dicom_files import UNREADABLE, DicomFile, open_files
+from seganypet.pet.dicom_frames import Frame, choose_frame, find_frames
+from seganypet.pet.dicom_header import (
+    MULTIFRAME,
+    PET_CLASSES,
+    SCAN_CLASSES,
+    Header,
+    Slice,
+    read_header,
+    shown_text,
+    text_of,
+)
+from seganypet.pet.dicom_pixels import read_values
+from seganypet.pet.dicom_stack import check_one_scan, stack_slices
+from seganypet.pet.given import Given
+from seganypet.pet.plausibility import warn_if_implausible
 from seganypet.pet.suv import suv_factor
-from seganypet.pet.volume import Volume
+from seganypet.pet.volume import UNITS, Volume
 
 if TYPE_CHECKING:
     import pandas
 
-SLICES = (uids.CTImageStorage, uids.PositronEmissionTomographyImageStorage)
-MULTIFRAME = (
-    uids.EnhancedCTImageStorage,
-    uids.EnhancedPETImageStorage,
-    uids.LegacyConvertedEnhancedCTImageStorage,
-    uids.LegacyConvertedEnhancedPETImageStorage,
-)
-# Tags that every slice must have, and how many values each holds.
-NEEDED = {
-    "Modality": 1, "Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImagePositionPatient": 3, "ImageOrientationPatient": 6,
-    "RescaleSlope": 1, "RescaleIntercept": 1,
-}  # fmt: skip
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-# Raised by pydicom and SimpleITK on damaged files; a RuntimeError comes from missing or failing decoders.
-UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError)
-
-# path and header (without pixels) of one file
-Slice = tuple[Path, Dataset]
+# What to do with objects that hold no scan, by SOP class.
+_ADVICE = {
+    "RT Structure Set Storage": "It holds contours: open the PET or CT they were drawn on, then load_masks(path, "
+    "like=volume)",
+    "Segmentation Storage": "It holds masks: open the PET or CT they were drawn on, then load_masks(path, like=volume)",
+    "Real World Value Mapping Storage": "It holds factors for a PET series; open that series",
+    "Nuclear Medicine Image Storage": "SPECT and planar images have no SUV here; convert them to NIfTI for load_volume",
+    "MR Image Storage": "Convert it to NIfTI; the package measures PET and CT",
+    "Secondary Capture Image Storage": "A screenshot has neither position nor unit; ask for the original series",
+    "RT Dose Storage": "It holds a dose distribution; open the PET or CT it was planned on",
+}
 
 
 def list_series(folder: str | os.PathLike) -> "pandas.DataFrame":
     """The DICOM series in a folder and its subfolders, one row each.
 
     Args:
-        folder: Folder to search.
+        folder: Folder to search; or a DICOMDIR, a ZIP archive, or a multi-frame file.
 
     Returns:
-        Columns series_uid, modality, description, kind (name of the SOP class), files. Files that are not DICOM are
+        Columns series_uid, modality, description, kind (name of the SOP class), files; frames (volumes in the series:
+        time frames, gates, stacks; 0 if none can be made), frames_by (the tags that tell them apart), frame_start_s
+        (start of each after the first, in s; None if unknown) and frame_duration_s (in s). Files that are not DICOM are
         left out.
 
     Raises:
@@ -59,124 +71,112 @@ def list_series(folder: str | os.PathLike) -> "pandas.DataFrame":
     """
     import pandas
 
-    rows = [
-        {
-            "series_uid": series_uid,
-            "modality": str(slices[0][1].get("Modality", "")),
-            "description": str(slices[0][1].get("SeriesDescription", "")),
-            "kind": _sop_class(slices[0][1]).name,
-            "files": len(slices),
-        }
-        for series_uid, slices in _read_headers(Path(folder)).items()
-    ]
+    rows = []
+    with open_files(folder) as files:
+        for series_uid, headers in _read_headers(files, folder).items():
+            first = headers[0]
+            frames = _frames_if_any(headers, folder)
+            rows.append(
+                {
+                    "series_uid": series_uid,
+                    "modality": shown_text(first.tags, "Modality"),
+                    "description": shown_text(first.tags, "SeriesDescription"),
+                    "kind": first.sop_class.name,
+                    "files": len(headers),
+                    "frames": len(frames),
+                    "frames_by": frames[0].by if frames else "",
+                    "frame_start_s": [frame.start_s for frame in frames],
+                    "frame_duration_s": [frame.duration_s for frame in frames],
+                }
+            )
     return pandas.DataFrame(rows)
 
 
-def load_dicom(folder: str | os.PathLike, series_uid: str | None = None) -> Volume:
+def load_dicom(
+    folder: str | os.PathLike, series_uid: str | None = None, *, frame: int | None = None, unit: str | None = None,
+    **given: Any,
+) -> Volume:  # fmt: skip
     """Read one PET or CT series from a folder and its subfolders.
 
     Args:
         folder: Folder of the files; names and order do not matter. Files that are not DICOM, and DICOM objects that
-            are not CT or PET slices, are ignored.
-        series_uid: SeriesInstanceUID, if the folder holds more than one series; see `list_series`.
+            are not CT or PET slices, are ignored. A DICOMDIR, a ZIP archive (read in place) and a multi-frame file
+            serve as well.
+        series_uid: SeriesInstanceUID, if there is more than one series; see `list_series`.
+        frame: Number of the volume, from 1, if the series holds several (dynamic, gated); see `list_series`.
+        unit: "Bq/mL" opens a PET without computing an SUV. By default PET is given in "SUVbw", CT in "HU". It decides
+            too where Modality and SOP class contradict each other.
+        **given: What the header of a PET lacks or has wrong, see `suv.Given`: `weight_kg`, `height_m`, `sex`,
+            `dose_bq`, `injection_time` ("09:00:00"), `half_life_s`, `decay_reference_time`, `suv_factor`. It goes
+            before the header, and is kept in `metadata["given_by_hand"]`.
 
     Returns:
-        PET in SUVbw, CT in HU. `metadata` is de-identified, without names, IDs or dates: all of `SUVFactor` for PET
-        (enough for SUL); modality, description, UID and range of slopes for both.
+        PET in SUVbw or Bq/mL, CT in HU. `metadata` is de-identified, without names, IDs or dates: all of `SUVFactor`
+        for PET (enough for SUL); modality, description, UID and range of slopes for both; of several volumes the
+        frame, frames, frame_start_s and frame_duration_s.
 
     Raises:
-        DicomError: There is nothing to load, or several series; slices are missing, duplicate, unevenly spaced, or of
-            mixed orientation or size; a file is damaged.
-        SUVError: The PET headers allow no SUV; the message names the tag.
+        DicomError: There is nothing to load, or several series or frames; slices are missing, duplicate, unevenly
+            spaced, or of mixed orientation or size; a file is damaged; it is unclear whether it is a PET.
+        SUVError: The PET headers allow no SUV; the message names the tag, and what to give.
+        UnitError: The unit is unknown, or not one of the modality.
 
     Warns:
-        UserWarning: The PET has fewer slices than its NumberOfSlices says.
+        UserWarning: The PET has fewer slices than its NumberOfSlices says; the message tells what this does to the SUV.
+        DoubtfulValuesWarning: What `suv_factor` doubts; or the values cannot be what their unit says.
     """
-    folder = Path(folder)
-    slices = _choose(_read_headers(folder), folder, series_uid)
-    for path, header in slices:
-        _check_header(path, header)
-    slices, affine = _stack(slices, folder)
-    headers = [header for _, header in slices]
-    first = headers[0]
-    slopes = [float(header.RescaleSlope) for header in headers]
-    metadata = {
-        "modality": str(first.Modality),
-        "series_description": str(first.get("SeriesDescription", "")),
-        "series_uid": str(first.SeriesInstanceUID),
-        "slices": len(headers),
-        "rescale_slope_range": [min(slopes), max(slopes)],
-    }
-    unit, factor = "HU", 1.0
-    if _sop_class(first) == uids.PositronEmissionTomographyImageStorage:
-        suv = suv_factor(headers, str(folder))
-        unit, factor = "SUVbw", suv.suv_per_stored_unit
-        metadata |= asdict(suv)
-        announced = int(first.get("NumberOfSlices") or 0) * int(first.get("NumberOfTimeSlices") or 1)
-        if len(headers) < announced:
-            warnings.warn(
-                f"{folder}: {len(headers)} slices, but NumberOfSlices (0054,0081) is {announced}; part of the scan may "
-                "be missing.",
-                stacklevel=2,
-            )
-    elif first.get("RescaleType", "HU") != "HU":
-        raise DicomError(f"{folder}: RescaleType (0028,1054) is {first.RescaleType!r}; expected a CT in HU.")
-    data = np.stack([(_values(path, header) * factor).astype(np.float32) for path, header in slices])
-    data = data.transpose(2, 1, 0)  # (slice, row, column) -> (i, j, k)
-    return Volume(data, affine, unit, source=str(folder), metadata=metadata)
+    if unit is not None and unit not in UNITS:
+        raise UnitError(f"{folder}: unknown unit {unit!r}; expected one of {', '.join(map(repr, UNITS))}, or none.")
+    by_hand = Given.of(given, "load_dicom")
+    with open_files(folder) as files:
+        found = _choose(_read_headers(files, folder), folder, series_uid)
+        series = _slices(found)
+        check_one_scan(series, folder)
+        frames = find_frames(series, folder)
+        chosen = choose_frame(frames, frame, folder)
+        slices, affine = stack_slices(chosen.slices, folder)
+        unit = _unit(slices, unit, folder)
+        # All volumes of a dynamic scan share the decay reference, which the first of them may tell.
+        acquired_together = series if chosen.shares_decay_reference else chosen.slices
+        factors, facts = _factors(unit, slices, acquired_together, folder, by_hand)
+        metadata = _metadata(slices, frames, chosen) | facts
+        if unit != "HU":
+            warn_of_missing_slices(chosen, frames, facts, folder)
+        data = read_values(slices, factors)
+    volume = Volume(data, affine, unit, source=str(folder), metadata=metadata)
+    warn_if_implausible(volume)
+    return volume
 
 
-def _read_headers(folder: Path) -> dict[str, list[Slice]]:
-    """All DICOM files of a folder tree, by SeriesInstanceUID."""
-    if not folder.is_dir():
-        what = "is a file; give the folder that holds the series" if folder.exists() else "does not exist"
-        raise DicomError(f"{folder} {what}.")
-    found: dict[str, list[Slice]] = {}
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    for path in paths:
-        header = _read_header(path)
-        if header is not None and "SeriesInstanceUID" in header:  # a DICOMDIR has none
-            found.setdefault(str(header.SeriesInstanceUID), []).append((path, header))
+def _read_headers(files: Sequence[DicomFile], folder: str | os.PathLike) -> dict[str, list[Header]]:
+    """All DICOM files, by SeriesInstanceUID."""
+    found: dict[str, list[Header]] = {}
+    for file in files:
+        header = read_header(file)
+        if header is not None:
+            found.setdefault(header.series_uid, []).append(header)
     if not found:
-        raise DicomError(f"{folder}: no DICOM image among its {len(paths)} files. Is it the right folder, unpacked?")
+        archives = [file.path.name for file in files if file.path.suffix.lower() in (".zip", ".gz", ".tar", ".7z")]
+        if len(files) == 1 and files[0].path == Path(folder):
+            raise DicomError(f"{folder} is a file, and not DICOM; give the folder that holds the series.")
+        hint = "Is it the right folder, unpacked?"
+        if archives:
+            hint = f"Unpack {archives[0]}, or give a ZIP archive itself."
+        raise DicomError(f"{folder}: no DICOM image among its {len(files)} files. {hint}")
     return found
 
 
-def _read_header(path: Path) -> Dataset | None:
-    """Header, pixels left on disk; None for a file that is not DICOM."""
-    named_dicom = path.suffix.lower() in (".dcm", ".dicom", ".ima")
-    try:
-        with path.open("rb") as file:
-            has_preamble = file.read(132)[128:] == b"DICM"
-        if not has_preamble and not named_dicom:
-            return None
-        with warnings.catch_warnings(action="ignore"):  # pydicom warns of a truncated file; here it is an error
-            # Large values stay on disk until they are used. Old exports lack the preamble (force), so files that are
-            # named like DICOM are tried.
-            header = pydicom.dcmread(path, defer_size="1 KB", force=True)
-        sop_class = _sop_class(header)
-    except UNREADABLE as error:
-        raise DicomError(f"{path}: not a readable DICOM file, or cut short ({error}). Copy it again.") from error
-    missing = [tag for tag in ("SeriesInstanceUID", "PixelData") if tag not in header]
-    if not sop_class or (sop_class in SLICES + MULTIFRAME and missing):
-        lacks = f"no {missing[0]}" if sop_class else "no SOPClassUID"
-        raise DicomError(f"{path}: not a readable DICOM file, or cut short ({lacks}). Copy it again.")
-    return header
-
-
-def _sop_class(header: Dataset) -> uids.UID:
-    return uids.UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
-
-
-def _choose(found: dict[str, list[Slice]], folder: Path, series_uid: str | None) -> list[Slice]:
-    scans = {uid: [one for one in slices if _sop_class(one[1]) in SLICES + MULTIFRAME] for uid, slices in found.items()}
-    scans = {uid: slices for uid, slices in scans.items() if slices}
+def _choose(found: dict[str, list[Header]], folder: str | os.PathLike, series_uid: str | None) -> list[Header]:
+    scans = {uid: [one for one in headers if one.sop_class in SCAN_CLASSES] for uid, headers in found.items()}
+    scans = {uid: headers for uid, headers in scans.items() if headers}
     if not scans:
-        kinds = sorted({_sop_class(slices[0][1]).name for slices in found.values()})
-        raise DicomError(f"{folder}: no CT or PET slices, only {', '.join(kinds)}.")
+        kinds = sorted({header.sop_class.name for headers in found.values() for header in headers})
+        advice = " ".join(f"{_ADVICE[kind]}." for kind in kinds if kind in _ADVICE)
+        raise DicomError(f"{folder}: no CT or PET slices, only {', '.join(kinds)}. {advice}".rstrip())
     listed = "\n".join(
-        f"  {uid}  {slices[0][1].get('Modality')}  {slices[0][1].get('SeriesDescription', '')!r}  {len(slices)} files"
-        for uid, slices in scans.items()
+        f"  {uid}  {shown_text(headers[0].tags, 'Modality')}  {shown_text(headers[0].tags, 'SeriesDescription')!r}  "
+        f"{len(headers)} files"
+        for uid, headers in scans.items()
     )
     if series_uid is not None:
         if series_uid not in scans:
@@ -184,115 +184,112 @@ def _choose(found: dict[str, list[Slice]], folder: Path, series_uid: str | None)
         return scans[series_uid]
     if len(scans) > 1:
         raise DicomError(f"{folder} holds {len(scans)} series; choose one by series_uid=...:\n{listed}")
-    return next(iter(scans.values()))
+    (headers,) = scans.values()
+    if len(headers) == 1 and headers[0].file.path == Path(folder) and headers[0].sop_class not in MULTIFRAME:
+        raise DicomError(f"{folder} is a file; give the folder that holds the series.")
+    return headers
 
 
-def _check_header(path: Path, header: Dataset) -> None:
-    """Raise unless this is one complete header of a single grey slice."""
-    if _sop_class(header) in MULTIFRAME or int(header.get("NumberOfFrames") or 1) > 1:
-        raise DicomError(
-            f"{path}: a multi-frame (enhanced) object; expected single slices. Export the series as classic "
-            "CT or PET images, or convert it to NIfTI and use load_volume."
-        )
-    for keyword, count in NEEDED.items():
-        try:
-            value = header.get(keyword)
-            if keyword == "Modality":
-                usable = bool(value)
-            else:
-                usable = np.size(value) == count and np.isfinite(np.asarray(value, float)).all()
-        except (ValueError, TypeError):
-            usable = False
-        if not usable:
-            tag = pydicom.tag.Tag(keyword)
-            raise DicomError(f"{path}: {keyword} {tag} is missing or unreadable; the slice has no position or scale.")
-    if min(header.PixelSpacing) <= 0:
-        raise DicomError(f"{path}: PixelSpacing (0028,0030) is {list(header.PixelSpacing)}; expected positive mm.")
-    if float(header.RescaleSlope) == 0:
-        raise DicomError(f"{path}: RescaleSlope (0028,1053) is 0, which would erase every value.")
-    axes = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
-    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
-        raise DicomError(
-            f"{path}: ImageOrientationPatient (0020,0037) is {axes.ravel().tolist()}; expected two perpendicular unit "
-            "vectors."
-        )
-    if int(header.get("SamplesPerPixel") or 1) != 1:
-        raise DicomError(f"{path}: a colour image (SamplesPerPixel {header.SamplesPerPixel}); expected a grey one.")
+def _slices(headers: Sequence[Header]) -> list[Slice]:
+    return [one for header in headers for one in split_frames(header)]
 
 
-def _stack(slices: list[Slice], folder: Path) -> tuple[list[Slice], np.ndarray]:
-    """Slices in order of position, and the affine that maps (i, j, k) to RAS+ mm, shape (4, 4)."""
-    if len(slices) < 2:
-        raise DicomError(f"{folder}: a single slice ({slices[0][0].name}); expected at least two.")
-    reference_path, reference = slices[0]
-    for path, header in slices:
-        for keyword, tolerance in (
-            ("Rows", 0), ("Columns", 0), ("PixelSpacing", 1e-4), ("ImageOrientationPatient", 1e-3),
-            ("Modality", None),
-        ):  # fmt: skip
-            one, other = header[keyword].value, reference[keyword].value
-            same = one == other if tolerance is None else np.allclose(one, other, rtol=0, atol=tolerance)
-            if not same:
-                raise DicomError(
-                    f"{folder}: {keyword} differs within the series: {one} in {path.name}, {other} in "
-                    f"{reference_path.name}. Move such slices (a localizer?) to a separate folder."
-                )
-    across, down = np.array(reference.ImageOrientationPatient, float).reshape(2, 3)
-    normal = np.cross(across, down)
-    slices = sorted(slices, key=lambda item: np.dot(np.array(item[1].ImagePositionPatient, float), normal))
-    positions = np.array([header.ImagePositionPatient for _, header in slices], float)  # (K, 3), LPS+ mm
-    gaps_mm = np.diff(positions @ normal)
-    twice = int(np.argmin(gaps_mm))
-    if gaps_mm[twice] < 0.01:
-        raise DicomError(
-            f"{folder}: {slices[twice][0].name} and {slices[twice + 1][0].name} lie at the same position. Is it a "
-            "dynamic or gated scan, or a copied file? Keep one image per position."
-        )
-    step = (positions[-1] - positions[0]) / (len(slices) - 1)
-    usual_mm = float(np.median(gaps_mm))
-    widest = int(np.argmax(gaps_mm))
-    # Real tables jitter by a few hundredths of a millimetre between bed positions.
-    strays = np.linalg.norm(positions - (positions[0] + np.arange(len(slices))[:, None] * step), axis=1)
-    if gaps_mm[widest] > 1.5 * usual_mm:
-        raise DicomError(
-            f"{folder}: {gaps_mm[widest]:.2f} mm between {slices[widest][0].name} and {slices[widest + 1][0].name}, "
-            f"{usual_mm:.2f} mm elsewhere: slices are missing. Copy the whole series again."
-        )
-    if strays.max() > 0.1 * usual_mm:
-        raise DicomError(
-            f"{folder}: slices are unevenly spaced ({gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm; "
-            f"{slices[int(strays.argmax())][0].name} lies {strays.max():.2f} mm off an even stack). "
-            "Resample the series onto an even grid first, or choose another reconstruction."
-        )
-    down_mm, across_mm = (float(size) for size in reference.PixelSpacing)  # row spacing comes first
-    affine = np.eye(4)
-    affine[:3, :3] = LPS_TO_RAS @ np.column_stack([across * across_mm, down * down_mm, step])
-    affine[:3, 3] = LPS_TO_RAS @ positions[0]
-    return slices, affine
-
-
-def _values(path: Path, header: Dataset) -> np.ndarray:
-    """Stored values x RescaleSlope + RescaleIntercept of one slice, shape (rows, columns), float64."""
+def _frames_if_any(headers: Sequence[Header], folder: str | os.PathLike) -> list[Frame]:
+    """The volumes of a series; [] if its slices have no position, or it is no scan."""
+    scans = [header for header in headers if header.sop_class in SCAN_CLASSES]
     try:
-        whole = pydicom.dcmread(path, force=True)
-        syntax = whole.file_meta.get("TransferSyntaxUID")
-        if syntax is not None and syntax.is_encapsulated:
-            # SimpleITK brings decoders for JPEG, JPEG-LS, JPEG 2000 and RLE; it applies the slope itself.
-            import SimpleITK
+        return find_frames(_slices(scans), folder) if scans else []
+    except DicomError:
+        return []
 
-            values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))[0].astype(float)
-        else:
-            if syntax is None:  # a file without preamble does not state its encoding; pydicom has detected it
-                implicit = whole.original_encoding[0]
-                plain = uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
-                whole.file_meta.TransferSyntaxUID = plain
-            values = whole.pixel_array * float(header.RescaleSlope) + float(header.RescaleIntercept)
+
+def _unit(slices: Sequence[Slice], unit: str | None, folder: str | os.PathLike) -> str:
+    """Unit of the volume, from what the object says that it is, unless its statements contradict each other."""
+    first = slices[0]
+    is_pet = first.source.sop_class in PET_CLASSES
+    signs = {f"SOP class {first.source.sop_class.name}": is_pet}
+    modality = first.modality.upper()
+    signs[f"Modality (0008,0060) {first.modality}"] = modality == "PT" if is_pet else modality != "CT"
+    if not is_pet:
+        for keyword in ("Units", "DecayCorrection"):
+            if keyword in first.header:
+                signs[f"{keyword}, a tag of PET"] = True
+    if unit is None and len(set(signs.values())) > 1:
+        raise DicomError(
+            f"{folder}: PET or CT? Its headers contradict each other: {'; '.join(signs)}. Say which it is by "
+            "unit='SUVbw', 'Bq/mL' or 'HU', or export the original series."
+        )
+    if len(set(signs.values())) > 1:
+        is_pet = unit != "HU"
+    if unit is not None and is_pet == (unit == "HU"):
+        raise UnitError(f"{folder}: a {'PET' if is_pet else 'CT'} has no values in {unit}; leave out unit=.")
+    if is_pet and min(one.slope for one in slices) < 0:
+        raise DicomError(f"{folder}: RescaleSlope (0028,1053) is negative, which would turn activity upside down.")
+    if is_pet and "REPROJECTION" in text_of(first.header, "SeriesType", first.name):
+        raise DicomError(
+            f"{folder}: SeriesType (0054,1000) is REPROJECTION, a rotating projection of a scan; expected its slices."
+        )
+    for one in slices if not is_pet else ():
+        kind = text_of(one.header, "RescaleType", one.name) or "HU"
+        if kind not in ("HU", "HU_MOD"):
+            raise DicomError(f"{folder}: RescaleType (0028,1054) is {kind!r}; expected a CT in HU.")
+    return unit or ("SUVbw" if is_pet else "HU")
+
+
+def _factors(
+    unit: str, slices: Sequence[Slice], acquired_together: Sequence[Slice], folder: str | os.PathLike, given: Given
+) -> tuple[list[float], dict[str, Any]]:
+    """Unit per (stored value x slope + intercept) of each slice, and what is to be known of it."""
+    if unit != "SUVbw" and given != Given():
+        advice = " Give it to to_suvbw, which converts the volume." if unit == "Bq/mL" else ""
+        raise SUVError(f"{folder}: in {unit}, {', '.join(given.by_name())} changes nothing; leave it out.{advice}")
+    if unit == "HU":
+        return [1.0] * len(slices), {}
+    try:
+        if unit == "Bq/mL":
+            factor, facts = activity_factor([one.header for one in slices], folder)
+            return [factor] * len(slices), facts
+        headers = [one.header for one in acquired_together]
+        first, known = headers[0], given.decay_reference_time is not None or given.suv_factor is not None
+        if shown_text(first, "DecayCorrected") == "YES" and "DecayCorrectionDateTime" not in first and not known:
+            raise SUVError(
+                f"{folder}: no SUV: DecayCorrected (0018,9758) is YES, but to which time is unknown: "
+                "DecayCorrectionDateTime (0018,9701) is missing. Give decay_reference_time=... if you know it."
+            )
+        suv = suv_factor(headers, str(folder), given)
+    except SegAnyPETError:
+        raise
     except UNREADABLE as error:
-        _refuse_pixels(path, str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__)
-    if values.shape != (header.Rows, header.Columns):
-        _refuse_pixels(path, f"decoded to {values.shape} instead of {header.Rows} rows, {header.Columns} columns")
-    return values
+        raise SUVError(f"{folder}: no SUV: a tag of the PET headers is unreadable ({error}).") from error
+    facts = asdict(suv)
+    if "DecayCorrectionDateTime" in slices[0].header and facts["decay_reference"] == "series time":
+        facts["decay_reference"] = "decay correction time"  # of a multi-frame object, which was put in its place
+        facts["how"] = facts["how"].partition(";")[0] + "; DecayCorrectionDateTime (0018,9701) is there"
+    if suv.per_slice is None:
+        return [suv.suv_per_stored_unit] * len(slices), facts
+    by_header = dict(zip(map(id, headers), suv.per_slice, strict=True))
+    factors = [by_header[id(one.header)] for one in slices]
+    return factors, facts | {"suv_per_stored_unit": factors[0], "per_slice": tuple(factors)}
 
 
-def _refuse_pixels(path: Path, why: str) -> NoReturn:
-    raise DicomError(f"{path}: pixels cannot be read ({why}). The file may be truncated; copy it again.")
+def _metadata(slices: Sequence[Slice], frames: Sequence[Frame], chosen: Frame) -> dict[str, Any]:
+    first = slices[0]
+    slopes = [one.slope for one in slices]
+    metadata: dict[str, Any] = {
+        "modality": first.modality,
+        "series_description": shown_text(first.header, "SeriesDescription"),
+        "series_uid": first.source.series_uid,
+        "frame_of_reference_uid": shown_text(first.header, "FrameOfReferenceUID"),
+        "slices": len(slices),
+        "rescale_slope_range": [min(slopes), max(slopes)],
+    }
+    if len(frames) > 1:
+        metadata |= {
+            "frame": frames.index(chosen) + 1,
+            "frames": len(frames),
+            "frame_start_s": chosen.start_s,
+            "frame_duration_s": chosen.duration_s,
+        }
+    return metadata
+
+

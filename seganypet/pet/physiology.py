@@ -17,8 +17,9 @@ import numpy as np
 from scipy import ndimage
 
 from seganypet.errors import SegAnyPETError, VolumeError
+from seganypet.pet.image_file import check_labels
 from seganypet.pet.quantification import check_mask, check_suvbw
-from seganypet.pet.volume import Volume, check_labels
+from seganypet.pet.volume import Volume
 from seganypet.regions import CONNECTED_26, Box, box_within, connected_pieces, widen_box
 
 # Names in three vocabularies: tissues of phantoms (`PhantomCase.anatomy_names`), `ORGANS`, and TotalSegmentator's.

@@ -1,15 +1,19 @@
 """A mask on a PET in numbers: SUVmax, SUVmean, SUVpeak, MTV, TLG and SUL, with their definitions."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seganypet.errors import GeometryError, SUVError, UnitError, VolumeError, renamed_keywords
+from seganypet.errors import DoubtfulValuesWarning, GeometryError, SUVError, UnitError, VolumeError, renamed_keywords
+from seganypet.pet.given import note
+from seganypet.pet.image_file import check_labels
+from seganypet.pet.plausibility import warn_if_implausible
 from seganypet.pet.suv import sul_per_suvbw
 from seganypet.pet.threshold_rules import Rule, Threshold, ThresholdRule
-from seganypet.pet.volume import Volume, check_labels
+from seganypet.pet.volume import Volume
 from seganypet.regions import Box, bounding_box
 
 if TYPE_CHECKING:
@@ -54,11 +58,15 @@ def quantify(
         VolumeError: The mask holds fractions; `threshold` or `peak` is unknown.
         SUVError: An SUL was requested, and `sul_factor` cannot be computed.
 
+    Warns:
+        DoubtfulValuesWarning: The volume's values cannot be SUVs, and nothing has said so yet.
+
     Source: Wahl et al., J Nucl Med 2009 (PERCIST; SUVpeak); Boellaard et al., EJNMMI 2015 (EANM 2.0).
     """
     import pandas
 
     check_suvbw(volume)
+    warn_if_implausible(volume)
     rule = check_rule(threshold, peak)
     formulas = dict.fromkeys([sul] if isinstance(sul, str) else sul)
     lean = {formula: sul_factor(volume, formula) for formula in formulas}
@@ -116,10 +124,11 @@ def sul_factor(volume: Volume, formula: str = "janmahasatian") -> float:
     try:
         return sul_per_suvbw(**person, formula=formula)
     except SUVError as error:
-        message = f"{volume.source}: {error}"
+        message = f"{volume.source}: {error} Of a DICOM series, give weight_kg, height_m or sex to load_dicom."
         if None in person.values():
             message += (
-                " A NIfTI file does not hold it. Add it: dataclasses.replace(volume, metadata={**volume.metadata, "
+                " A NIfTI file does not hold it, but the JSON file beside it may (BodyWeight, BodyHeight, PatientSex). "
+                "Or add it: dataclasses.replace(volume, metadata={**volume.metadata, "
                 "'weight_kg': 70.0, 'height_m': 1.75, 'sex': 'F'}), with this patient's values."
             )
         raise SUVError(message) from None
@@ -168,7 +177,15 @@ def check_rule(threshold: Rule | None, peak: str = "global") -> ThresholdRule | 
 
 
 def _above(data: np.ndarray, mask: np.ndarray, rule: ThresholdRule | Threshold) -> np.ndarray:
-    return data >= rule.lowest(data[mask].max(initial=-np.inf))
+    highest = float(data[mask].max(initial=-np.inf))
+    if isinstance(rule, ThresholdRule) and rule.percent is not None and -np.inf < highest < 0:
+        warnings.warn(
+            f"{rule}: the largest value of a mask is {highest:.3g}, which is negative, so no voxel reaches a "
+            "percentage of it; its SUVs are NaN.",
+            DoubtfulValuesWarning,
+            stacklevel=4,
+        )
+    return data >= rule.lowest(highest)
 
 
 def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, peak: str) -> float:
@@ -207,6 +224,7 @@ def _measure(
     mean = float("nan") if empty else float(values.mean())
     volume_ml = values.size * volume.voxel_volume_ml
     where = "voxels of the mask " + ("as given" if rule is None else f"with {rule.definition}")
+    where += note(volume.metadata)
     centre = "any of these voxels" if peak == "global" else "the hottest of these voxels"
     return [
         ("SUVmax", float("nan") if empty else float(values.max()), "g/mL", f"largest SUVbw; {where}"),
@@ -288,5 +306,5 @@ def check_suvbw(volume: Volume) -> None:
     if volume.unit != "SUVbw":
         raise UnitError(
             f"{volume.source} is in {volume.unit}; SUVmax, MTV and the rest need SUVbw. Load the DICOM series with "
-            "load_dicom, which computes SUVbw, or convert: Volume(data * suv_per_bq_ml, affine, 'SUVbw')."
+            "load_dicom, which computes SUVbw, or convert: to_suvbw(volume, weight_kg=..., dose_bq=..., ...)."
         )

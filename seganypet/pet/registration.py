@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seganypet.errors import GeometryError, UnitError
-from seganypet.pet.volume import Volume, check_affine
+from seganypet.pet.grids import LPS_TO_RAS, check_affine
+from seganypet.pet.volume import Volume
 
 if TYPE_CHECKING:
     import SimpleITK
 
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 HU_RANGE = (-1000.0, 400.0)  # air to dense bone; a hip implant's 3000 HU would leave one histogram bin for all tissue
 GRID_MM = 4.0  # both scans are averaged to voxels of about this size: a PET holds no finer detail
 LEVELS = ((4, 12.0), (2, 6.0), (1, 0.0))  # shrink factor, and sigma of smoothing in mm
@@ -60,7 +60,7 @@ def register_rigid(moving: Volume, fixed: Volume) -> np.ndarray:
     pet, ct = _image(fixed, _pet_contrast(fixed)), _image(moving, np.clip(moving.data, *HU_RANGE))
     pose = sitk.Euler3DTransform()
     centre_mm = fixed.to_mm((np.array(fixed.shape) - 1) / 2)
-    pose.SetCenter((RAS_TO_LPS[:3, :3] @ centre_mm).tolist())
+    pose.SetCenter((LPS_TO_RAS[:3, :3] @ centre_mm).tolist())
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     # The order of sums, and with it their last bits, depends on the number of threads; the metric asks the global one.
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -77,7 +77,7 @@ def register_rigid(moving: Volume, fixed: Volume) -> np.ndarray:
     lps = np.eye(4)
     lps[:3, :3] = np.array(pose.GetMatrix()).reshape(3, 3)
     lps[:3, 3] = pose.TransformPoint((0.0, 0.0, 0.0))
-    return RAS_TO_LPS @ lps @ RAS_TO_LPS
+    return LPS_TO_RAS @ lps @ LPS_TO_RAS
 
 
 def apply_transform(volume: Volume, transform: np.ndarray) -> Volume:
@@ -168,7 +168,7 @@ def _image(volume: Volume, data: np.ndarray) -> "SimpleITK.Image":
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.T, np.float32))  # (i, j, k) -> (k, j, i)
-    lps = RAS_TO_LPS @ volume.affine
+    lps = LPS_TO_RAS @ volume.affine
     image.SetSpacing(volume.spacing)
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetDirection((lps[:3, :3] / volume.spacing).ravel().tolist())

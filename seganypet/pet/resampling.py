@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from seganypet.pet.volume import Volume
-
-AIR_HU = -1024.0
+from seganypet.pet.volume import AIR_HU, Volume
 
 
 def resample_to(volume: Volume, like: Volume) -> Volume:

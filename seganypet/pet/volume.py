@@ -1,4 +1,4 @@
-"""A 3D scan and its position in the patient: NIfTI in and out, voxels and millimetres.
+"""A 3D scan and its position in the patient: files in and out, voxels and millimetres.
 
 Frames. A voxel has indices (i, j, k) in the order of the array, the order in which nibabel reads a file. `affine` maps
 them to (x, y, z) in millimetres, RAS+: x grows towards the patient's right, y towards the front, z towards the head.
@@ -6,45 +6,46 @@ Nothing else is assumed: grids may be oblique, anisotropic or left-handed.
 """
 
 import hashlib
-import math
 import os
-import zlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from seganypet._files import replace_atomically
 from seganypet.errors import ClickError, GeometryError, UnitError, VolumeError
+from seganypet.pet.grids import (
+    Grid,
+    GridLike,
+    check_affine,
+    check_on_grid,
+    check_shape,
+    match_grids,
+    nearest_labels,
+    part_of_grid,
+    turn_onto,
+)
+from seganypet.pet.image_file import ImageFile, check_type, fill_outside
+from seganypet.pet.itk_files import SUFFIXES, open_itk
+from seganypet.pet.nifti import open_nifti, write_nifti
+from seganypet.pet.plausibility import warn_if_implausible
+from seganypet.pet.sidecar import described_beside
+from seganypet.regions import bounding_box
 
 UNITS = ("SUVbw", "Bq/mL", "HU")
+AIR_HU = -1024.0
+_OTHER_FORMATS = {
+    (".hdr", ".img"): " Save a pair of files, NIfTI or Analyze, as one NIfTI file; Analyze does not say where left is.",
+    (".mgz", ".mgh"): " Convert a FreeSurfer volume: mri_convert scan.mgz scan.nii.gz.",
+    (".dcm", ".ima"): " For DICOM use load_dicom on the folder.",
+    (".bz2", ".zst", ".xz", ".zip", ".nrrd.gz"): " Unpack it first.",
+    (".v", ".ecat"): " Convert an ECAT file to NIfTI.",
+}
 
 Point = tuple[float, float, float]
-
-# Raised by nibabel on damaged files.
-_UNREADABLE = (
-    nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, OSError,
-    EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error,
-)  # fmt: skip
-
-
-class Grid(NamedTuple):
-    """A grid of voxels without intensities. A `Volume` has these attributes too and can be used in its place."""
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    source: str
-
-    @classmethod
-    def of(cls, image: nib.Nifti1Pair, path: str | os.PathLike) -> "Grid":
-        """The grid of an open NIfTI file."""
-        i, j, k = image.shape
-        return cls((i, j, k), image.affine, str(path))
-
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -74,8 +75,8 @@ class Volume:
     def __post_init__(self) -> None:
         check_unit(self.unit, self.source)
         data = np.asarray(self.data)
-        _check_shape(data.shape, self.source)
-        _check_type(data.dtype, self.source)
+        check_shape(data.shape, self.source)
+        check_type(data.dtype, self.source)
         object.__setattr__(self, "data", np.ascontiguousarray(data, np.float32))
         object.__setattr__(self, "affine", check_affine(self.affine, self.source))
         finite = np.isfinite(self.data)
@@ -183,107 +184,153 @@ def check_unit(unit: str | None, source: str) -> None:
         raise UnitError(f"{source}: unknown unit {unit!r}; expected one of {', '.join(UNITS)}.")
 
 
-def check_affine(affine: Any, source: str) -> np.ndarray:
-    """The affine as float64; GeometryError if it is not finite, affine, and invertible."""
-    affine = np.array(affine, float)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
-        raise GeometryError(
-            f"{source}: affine must be a finite 4 x 4 matrix with last row (0, 0, 0, 1); got {affine.tolist()}."
-        )
-    sizes = nib.affines.voxel_sizes(affine)
-    # Relative to the voxel sizes, so that the unit of length does not matter.
-    if not sizes.all() or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-6:
-        raise GeometryError(
-            f"{source}: singular affine {affine[:3, :3].tolist()}: two voxel axes are parallel, or one has no length, "
-            "so clicks have no position. Repair the file's sform or qform."
-        )
-    return affine
-
-
-def _check_shape(shape: tuple[int, ...], source: str) -> None:
-    if len(shape) != 3:
-        raise VolumeError(
-            f"{source}: {len(shape)}D array of shape {shape}; expected a 3D volume (I, J, K). "
-            "For a dynamic scan, choose one frame first, e.g. data[..., 0]."
-        )
-    if 0 in shape:
-        raise VolumeError(f"{source}: empty volume of shape {shape}; every axis needs at least one voxel.")
-
-
-def _check_type(dtype: np.dtype, source: str) -> None:
-    if dtype.kind not in "buif":
-        raise VolumeError(f"{source}: voxels of type {dtype}; expected integers or real numbers.")
-
-
-def check_on_grid(labels: Grid, like: "Grid | Volume") -> None:
-    """Raise GeometryError unless shape and affine are the same, to a hundredth of a voxel."""
-    same_shape = labels.shape == like.shape
-    apart_mm = float(np.abs(corner_shifts_mm(labels.affine, like.affine, like.shape)).max())
-    # A hundredth of a voxel is far below anything visible, and above the float32 rounding of an affine.
-    if not same_shape or apart_mm > 0.01 * min(nib.affines.voxel_sizes(like.affine)):
-        distance = f" (corners up to {apart_mm:.3g} mm apart)" if same_shape else ""
-        raise GeometryError(
-            f"{labels.source}: labels of shape {labels.shape} do not lie on the grid of {like.source}, shape "
-            f"{like.shape}{distance}. Resample the labels onto that grid with nearest-neighbour interpolation."
-        )
-
-
-def corner_shifts_mm(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """From where one affine places the eight corner voxels of a grid to where another does, RAS+ mm, shape (8, 3)."""
-    corners = list(product(*((0, size - 1) for size in shape)))
-    return nib.affines.apply_affine(one, corners) - nib.affines.apply_affine(other, corners)
-
-
-def check_labels(data: np.ndarray, source: str) -> np.ndarray:
-    """The label map as int16; VolumeError unless it holds integers from 0 to 32767."""
-    if data.dtype.kind == "f" and not np.array_equal(data, np.rint(data)) or (
-        data.dtype != bool and (data.min() < 0 or data.max() > np.iinfo(np.int16).max)
-    ):
-        raise VolumeError(
-            f"{source}: values from {data.min()} to {data.max()}, perhaps with fractions; expected a label map with "
-            "integers from 0 to 32767. Is it an image, or was it interpolated?"
-        )
-    return data.astype(np.int16)
-
-
-def load_volume(path: str | os.PathLike, unit: str | None = None) -> Volume:
-    """Read a 3D NIfTI file.
+def open_image(
+    path: str | os.PathLike, *, geometry: str | None = None, length_unit: str | None = None
+) -> ImageFile:
+    """Open an image file and leave its voxels on disk: NIfTI, NRRD or MetaImage, plain or packed.
 
     Args:
-        path: Path of a `.nii` or `.nii.gz` file, of any integer or float type, with or without slope.
-        unit: Unit of the intensities: "SUVbw", "Bq/mL" or "HU". Required, because it is never guessed.
-
-    Returns:
-        The volume on the file's own grid and affine.
+        path: Path of a `.nii`, `.nii.gz`, `.nrrd`, `.nhdr`, `.mha` or `.mhd` file; capitals do not matter.
+        geometry: Field of a NIfTI header that gives the grid: "sform", "qform", or "pixdim" (directions and origin of
+            the form that counts, voxel sizes of pixdim). Default: the sform if it is coded, else the qform; see
+            `ImageFile.contradiction`.
+        length_unit: Unit of the header's lengths: "mm", "cm", "m" or "um"; default: what the header says, else mm.
 
     Raises:
-        VolumeError: The file is missing, unreadable, truncated or not 3D, or holds NaN or infinity.
-        GeometryError: The affine is singular.
-        UnitError: The unit is missing or unknown.
+        VolumeError: The file is missing, has another suffix or an unreadable header, is not 3D, or claims more voxels
+            than it or this package can hold. Trailing axes of 1 do not count.
+        GeometryError: The affine is singular, or `geometry` or `length_unit` does not fit the file.
     """
-    check_unit(unit, str(path))
-    image = open_nifti(path)
-    data = read_voxels(image, path).astype(np.float32)
-    return Volume(data, image.affine, unit, source=str(path), header=image.header)
+    path = Path(path)
+    if not os.path.isfile(path):  # unlike Path.is_file, also False where permission is denied
+        what = "is a folder (for DICOM use load_dicom)" if os.path.isdir(path) else "does not exist"
+        raise VolumeError(f"{path} {what}; expected a NIfTI, NRRD or MetaImage file.")
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        return open_nifti(path, geometry, length_unit)
+    if name.endswith(SUFFIXES):
+        if geometry is not None:
+            raise GeometryError(f"{path}: geometry={geometry!r}, but only NIfTI files state their grid twice.")
+        return open_itk(path, length_unit)
+    advice = next((advice for endings, advice in _OTHER_FORMATS.items() if name.endswith(endings)), "")
+    raise VolumeError(f"{path}: expected a file ending in .nii, .nii.gz, {', '.join(SUFFIXES)}.{advice}")
 
 
-def load_labels(path: str | os.PathLike, like: Volume) -> np.ndarray:
-    """Read a label map that lies on the grid of `like`.
+def load_volume(
+    path: str | os.PathLike, unit: str | None = None, *, geometry: str | None = None, length_unit: str | None = None
+) -> Volume:
+    """Read a 3D scan from a NIfTI, NRRD or MetaImage file.
+
+    NaN around the scan, with which some programs mark what the scanner did not see, become 0 (or air, in HU).
 
     Args:
-        path: Path of a `.nii` or `.nii.gz` file.
+        path: Path of the file, see `open_image`; of any integer or float type, with or without slope.
+        unit: Unit of the intensities: "SUVbw", "Bq/mL" or "HU". Required, because it is never guessed.
+        geometry, length_unit: Which field of a contradictory header holds, see `open_image`; noted in
+            `metadata["given_by_hand"]`.
+
+    Returns:
+        The volume on the file's own grid and affine, in mm. `metadata` holds what the JSON file beside a PET says of
+        weight, height, sex, dose, half-life and decay, with which `to_suvbw` converts Bq/mL.
+
+    Raises:
+        VolumeError: As `open_image`; or the file is truncated or damaged, or holds NaN or infinity.
+        GeometryError: As `open_image`; or the header contradicts itself: sform and pixdim have different voxel sizes,
+            or these are impossible in the header's unit of length.
+        UnitError: The unit is missing or unknown, or the JSON file beside the PET says another, such as kBq/mL.
+
+    Warns:
+        DoubtfulValuesWarning: The values cannot be what the unit says, or the JSON file says another unit.
+        UserWarning: The header leaves something open that was assumed, names another unit, or NaN were replaced.
+    """
+    check_unit(unit, str(path))
+    image = open_image(path, geometry=geometry, length_unit=length_unit)
+    image.check_geometry()
+    _warn(image, image.assumptions)
+    stored_unit = "" if image.header is None else image.header["intent_name"].item().decode("latin-1")
+    if stored_unit in UNITS and stored_unit != unit:
+        _warn(image, [f"its header says that it is in {stored_unit}, but it was opened as unit={unit!r}."])
+    fill = AIR_HU if unit == "HU" else 0.0
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which `Volume` refuses
+        data, replaced = fill_outside(image.voxels().astype(np.float32, copy=False), fill)
+    if replaced:
+        _warn(image, [f"{replaced} of {data.size} voxels, all around the scan, are NaN; they were read as {fill:g}."])
+    given = {name: value for name, value in (("geometry", geometry), ("length_unit", length_unit)) if value is not None}
+    metadata = described_beside(path, str(unit)) | ({"given_by_hand": given} if given else {})
+    volume = Volume(data, image.affine, str(unit), source=str(path), metadata=metadata, header=image.header)
+    warn_if_implausible(volume)
+    return volume
+
+
+def load_labels(path: str | os.PathLike, like: Volume, resample: bool = False) -> np.ndarray:
+    """Read a label map on the grid of `like`.
+
+    The map's axes may be in another order or run the other way, and its voxels may lie up to a tenth of a voxel aside,
+    where another program rounded the grid. Labels are integers up to `image_file.LABEL_TOLERANCE`, which is more than
+    what saving them as floats or with a slope adds.
+
+    Args:
+        path: Path of the file, see `open_image`.
         like: Volume whose grid the labels must have.
+        resample: Whether labels on another grid, such as the CT's, are resampled: each voxel gets the label at its
+            centre. Organs from TotalSegmentator are better read by `read_totalsegmentator`, which looks at the whole
+            voxel.
 
     Returns:
         Integer labels, shape of `like`, int16.
 
     Raises:
         VolumeError: As `load_volume`; or the values are not integers from 0 to 32767.
-        GeometryError: Shape or affine differ from those of `like`.
+        GeometryError: The grid is another than that of `like`; with `resample`, no label lies within `like`, or the
+            map's header contradicts itself.
+
+    Warns:
+        UserWarning: Voxels lie more than a hundredth of a voxel aside, or labels were resampled.
     """
-    image = open_nifti(path)
-    check_on_grid(Grid.of(image, path), like)
-    return check_labels(read_voxels(image, path), str(path))
+    image = open_image(path)
+    grid: GridLike = image
+    if image.contradiction is not None:  # a form that is the grid of `like` shows which of them holds
+        forms = [Grid(image.shape, form, str(path)) for form in image.forms.values()]
+        grid = next((form for form in forms if match_grids(form, like) is not None), image)
+    if resample and match_grids(grid, like) is None:
+        image.check_geometry()
+        _warn(image, image.assumptions)
+        return _resampled(image.labels(), image, like)
+    match = check_on_grid(grid, like, turned=True)
+    if match.shift_voxels > 0.01:
+        _warn(image, [
+            f"its voxels lie up to {match.shift_mm:.2g} mm ({match.shift_voxels:.1%} of a voxel) off those of "
+            f"{like.source}; they were taken for the same."
+        ])  # fmt: skip
+    return np.ascontiguousarray(turn_onto(image.labels(), match))
+
+
+def _resampled(labels: np.ndarray, image: ImageFile, like: Volume) -> np.ndarray:
+    """Labels at the voxel centres of `like`, with a warning that says what became of them."""
+    box = bounding_box(labels != 0)
+    if box is None:
+        return np.zeros(like.shape, np.int16)
+    labels = labels[box]
+    found = nearest_labels(labels, part_of_grid(image, box), like)
+    before, after = np.bincount(labels.ravel()), np.bincount(found.ravel())
+    if not after[1:].any():
+        raise GeometryError(
+            f"{image.source}: no label lies at a voxel centre of {like.source}. Is it from the same patient and scan?"
+        )
+    here, there = np.flatnonzero(before[1:]) + 1, np.flatnonzero(after[1:]) + 1
+    lost = sorted(set(here.tolist()) - set(there.tolist()))
+    voxel_ml = abs(np.linalg.det(image.affine[:3, :3])) / 1000
+    _warn(image, [
+        f"labels of shape {image.shape} were resampled to the grid of {like.source}, shape {like.shape}, each voxel by "
+        f"the label at its centre: {before[1:].sum() * voxel_ml:.4g} mL became "
+        f"{after[1:].sum() * like.voxel_volume_ml:.4g} mL" + (f"; labels {lost} have no voxel left." if lost else ".")
+    ])  # fmt: skip
+    return found
+
+
+def _warn(image: ImageFile, sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        warnings.warn(f"{image.source}: {sentence}", stacklevel=3)
 
 
 def save_mask(path: str | os.PathLike, mask: np.ndarray, like: Volume) -> None:
@@ -308,79 +355,9 @@ def save_mask(path: str | os.PathLike, mask: np.ndarray, like: Volume) -> None:
             f"mask of {mask.dtype} from {mask.min()} to {mask.max()}; expected bool or integers from 0 to 255. "
             "Threshold logits first: logits > 0."
         )
-    _write_nifti(path, mask.astype(np.uint8), like)
+    write_nifti(path, mask.astype(np.uint8), like.affine, like.header, "mask")
 
 
 def save_volume(path: str | os.PathLike, volume: Volume) -> None:
     """Write intensities as float32 NIfTI; the unit goes into the header's `intent_name`."""
-    _write_nifti(path, volume.data, volume)
-
-
-def open_nifti(path: str | os.PathLike) -> nib.Nifti1Pair:
-    """Open a NIfTI file and leave its voxels on disk, see `read_voxels`.
-
-    Raises:
-        VolumeError: The file is missing, has another suffix or an unreadable header, is not 3D, or has no voxels.
-        GeometryError: The affine is singular.
-    """
-    path = Path(path)
-    if not os.path.isfile(path):  # unlike Path.is_file, also False where permission is denied
-        what = "is a folder (for DICOM use load_dicom)" if os.path.isdir(path) else "does not exist"
-        raise VolumeError(f"{path} {what}; expected a NIfTI file.")
-    _check_suffix(path)
-    try:
-        image = nib.load(path)
-    except PermissionError as error:
-        raise VolumeError(f"{path}: permission denied; change the permissions of the file.") from error
-    except _UNREADABLE as error:
-        raise VolumeError(f"{path}: not a readable NIfTI file, or cut short ({error}). Copy it again.") from error
-    if not isinstance(image, nib.Nifti1Pair):
-        raise VolumeError(f"{path}: a {type(image).__name__}; expected a plain NIfTI volume.")
-    shape = image.shape
-    # A damaged header may claim more than fits into memory. gzip compresses by at most a factor of 1032.
-    claimed = math.prod(map(int, shape)) * image.get_data_dtype().itemsize
-    possible = path.stat().st_size * (1100 if path.name.endswith(".gz") else 1)
-    if claimed > possible:
-        raise VolumeError(
-            f"{path}: its header claims {shape}, {claimed / 1e6:.3g} MB, more than a file of {path.stat().st_size} "
-            "bytes can hold: cut short, or the header is damaged. Copy it again."
-        )
-    _check_shape(shape, str(path))
-    check_affine(image.affine, str(path))
-    return image
-
-
-def read_voxels(image: nib.Nifti1Pair, path: str | os.PathLike) -> np.ndarray:
-    """Voxels of an open NIfTI file, scaled by its slope, as integers or floats.
-
-    Raises:
-        VolumeError: The file is truncated or damaged, or its voxels are complex numbers or colours.
-    """
-    try:
-        data = np.asanyarray(image.dataobj)
-    except _UNREADABLE as error:
-        raise VolumeError(f"{path}: not a readable NIfTI file, or cut short ({error}). Copy it again.") from error
-    _check_type(data.dtype, str(path))
-    return data
-
-
-def _check_suffix(path: Path) -> None:
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise VolumeError(f"{path}: expected a file ending in .nii or .nii.gz.")
-
-
-def _write_nifti(path: str | os.PathLike, data: np.ndarray, like: Volume) -> None:
-    path = Path(path)
-    _check_suffix(path)
-    # A header of the same kind keeps the file's sform, qform and their codes bit for bit.
-    is_nifti2 = isinstance(like.header, nib.Nifti2Header) or max(data.shape) >= 2**15
-    image_class = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
-    image = image_class(data, like.affine, header=like.header)
-    if like.header is None:
-        image.header.set_xyzt_units("mm")
-    image.header.set_data_dtype(data.dtype)
-    image.header.set_slope_inter(1, 0)
-    image.header["cal_min"] = image.header["cal_max"] = 0
-    image.header["intent_name"] = like.unit.encode() if data.dtype.kind == "f" else b"mask"
-    with replace_atomically(path) as temporary:
-        image.to_filename(temporary)
+    write_nifti(path, volume.data, volume.affine, volume.header, volume.unit)

@@ -27,7 +27,7 @@ from seganypet.model.checkpoints import load_model, save_model
 from seganypet.model.config import ModelConfig
 from seganypet.pet.quantification import quantify, threshold_mask
 from seganypet.pet.volume import Volume, load_labels, load_volume, save_mask, save_volume
-from seganypet.prompting.prompts import Journal
+from seganypet.prompting.journal import Journal
 from seganypet.prompting.session import Session
 from seganypet.training.loop import TrainConfig
 
@@ -196,12 +196,12 @@ CAUSES = {
     # Volumes
     "no such file": (call(load_volume, "no/such.nii.gz", unit="HU"), VolumeError, "such.nii.gz does not exist"),
     "a folder": (lambda folder: lambda: load_volume(folder, unit="HU"), VolumeError, "is a folder .*load_dicom"),
-    "another suffix": (content(b"", "scan.mha"), VolumeError, r"scan\.mha: expected a file ending in \.nii or"),
+    "another suffix": (content(b"", "scan.png"), VolumeError, r"scan\.png: expected a file ending in \.nii, \.nii\.gz"),
     "zero bytes": (content(b""), VolumeError, "not a readable NIfTI file"),
     "text called NIfTI": (content(b"dear colleague, " * 50, "scan.nii"), VolumeError, "not a readable NIfTI file"),
     "not gzip inside .gz": (content(b"\0" * 5000), VolumeError, "not a readable NIfTI file"),
     "header cut": (cut("scan.nii", 200), VolumeError, "or cut short"),
-    "voxels cut": (cut("scan.nii", -50), VolumeError, "or cut short"),
+    "voxels cut": (cut("scan.nii", -50), VolumeError, "or it was cut short"),
     "gzip stream cut": (cut("scan.nii.gz", -20), VolumeError, "or cut short"),
     "dynamic scan": (nifti(np.zeros((4, 4, 4, 3), np.float32)), VolumeError, r"4D array .*choose one frame"),
     "a single slice": (nifti(np.zeros((4, 4), np.float32)), VolumeError, "2D array of shape"),
@@ -222,7 +222,7 @@ CAUSES = {
     # Labels and masks
     "labels of another shape": (labels(np.zeros((7, 8, 8), np.uint8)), GeometryError, r"shape \(7, 8, 8\) do not lie"),
     "labels elsewhere": (labels(MASK.astype(np.uint8), np.diag([4.0, 4.0, 3.0, 1])), GeometryError, "mm apart.*near"),
-    "labels with fractions": (labels(DATA), VolumeError, "perhaps with fractions; expected a label map"),
+    "labels with fractions": (labels(DATA), VolumeError, "with fractions; expected a label map"),
     "negative labels": (labels(np.full(DATA.shape, -1, np.int16)), VolumeError, "values from -1 to -1"),
     "labels too large": (labels(np.full(DATA.shape, 40000, np.int32)), VolumeError, "values from 40000 .*0 to 32767"),
     "mask of another shape": (saved_over(MASK[:-1]), GeometryError, r"shape \(6, 8, 9\) does not fit case7"),
@@ -316,7 +316,8 @@ CAUSES = {
         journal(lambda c: {**c, "volume": {**c["volume"], "fingerprint": "0"}}), JournalError, "fingerprints differ",
     ),
     "journal of other weights": (journal(lambda c: {**c, "model": {"name": "net"}}), JournalError, "net and other"),
-    "journal with a strange setting": (journal(lambda c: {**c, "settings": {"x": 1}}), JournalError, "repeated.*'x'"),
+    "journal with a strange setting": (journal(lambda c: {**c, "settings": {"x": 1, "clicks": "bind"}}),
+                                       JournalError, "repeated.*'x'"),
     "journal with a damaged click": (journal(lambda c: {**c, "clicks": [3]}), JournalError, "click 1: 3 is no prompt"),
     "journal with half a voxel": (click_changed(ijk=[3, 4.5, 5]), JournalError, "click 1: .*three integers"),
     "journal with an edited click": (click_changed(ijk=[3, 4, 6]), JournalError, r"click 1: ijk=\[3, 4, 6\] and mm="),

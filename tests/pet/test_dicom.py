@@ -19,7 +19,7 @@ from seganypet.pet.volume import Volume
 STORED = np.random.default_rng(5).integers(0, 9000, (7, 5, 6))  # columns, rows, slices
 
 
-def _same_in_patient(volume, values, affine):
+def same_in_patient(volume, values, affine):
     """Every voxel of `values` is found at its place in millimetres."""
     ijk = np.argwhere(np.ones(values.shape, bool))
     found = volume.to_ijk(ijk @ affine[:3, :3].T + affine[:3, 3])
@@ -38,7 +38,7 @@ def test_oblique_pet_lands_where_its_header_says_with_a_slope_per_slice(tmp_path
     assert volume.unit == "SUVbw"
     assert volume.shape == (7, 5, 6)
     assert volume.spacing == pytest.approx((4.07, 2.5, 3.0), abs=1e-5)
-    _same_in_patient(volume, STORED * slopes * FACTOR, affine)
+    same_in_patient(volume, STORED * slopes * FACTOR, affine)
 
 
 def test_ct_is_in_hounsfield_units_with_its_intercept(tmp_path):
@@ -46,7 +46,7 @@ def test_ct_is_in_hounsfield_units_with_its_intercept(tmp_path):
     write_series(tmp_path, STORED, affine, modality="CT", slopes=np.full(6, 0.5), intercept=-1024)
     volume = load_dicom(tmp_path)
     assert volume.unit == "HU"
-    _same_in_patient(volume, STORED * 0.5 - 1024, affine)
+    same_in_patient(volume, STORED * 0.5 - 1024, affine)
 
 
 def test_tilted_gantry_gives_a_sheared_grid_with_exact_voxel_volume(tmp_path):
@@ -54,7 +54,7 @@ def test_tilted_gantry_gives_a_sheared_grid_with_exact_voxel_volume(tmp_path):
     affine[:3, 2] += 1.5 * affine[:3, 1]  # every slice shifted by 1.5 mm along the rows
     write_series(tmp_path, STORED, affine, modality="CT")
     volume = load_dicom(tmp_path)
-    _same_in_patient(volume, STORED, affine)
+    same_in_patient(volume, STORED, affine)
     assert volume.voxel_volume_ml == pytest.approx(4.0 / 1000, rel=1e-6)
 
 
@@ -88,6 +88,22 @@ def test_compressed_slices_give_the_same_values_as_plain_ones(tmp_path, syntax, 
     assert packed.data.min() < 0
 
 
+@pytest.mark.parametrize("signed", [0, 1])
+def test_bits_that_are_not_stored_hold_no_values(tmp_path, signed):
+    """Twelve bits are used; the upper four hold an overlay, as old CTs wrote it."""
+    low = -2048 if signed else 0
+    stored = np.random.default_rng(8).integers(low, low + 4096, (7, 5, 6))
+
+    def twelve_bits(header, k):
+        header.BitsStored, header.HighBit, header.PixelRepresentation = 12, 11, signed
+        overlay = np.random.default_rng(k).integers(0, 16, (5, 7)) << 12
+        header.PixelData = ((stored[:, :, k].T & 0xFFF) | overlay).astype("<u2").tobytes()
+
+    affine = oblique((0.9, 0.8, 5.0))
+    write_series(tmp_path, STORED, affine, modality="CT", intercept=-1024, change=twelve_bits)
+    same_in_patient(load_dicom(tmp_path), stored - 1024.0, affine)
+
+
 def test_files_without_preamble_or_suffix_in_subfolders_are_read(tmp_path):
     affine = oblique((2.0, 3.0, 4.0))
     paths = write_series(tmp_path, STORED, affine, modality="CT")
@@ -102,7 +118,7 @@ def test_files_without_preamble_or_suffix_in_subfolders_are_read(tmp_path):
         assert b"DICM" not in path.read_bytes()[:200]
     (tmp_path / "readme.txt").write_text("not a scan")
     (tmp_path / "._image-000.dcm").write_bytes(b"resource fork")
-    _same_in_patient(load_dicom(tmp_path), STORED, affine)
+    same_in_patient(load_dicom(tmp_path), STORED, affine)
 
 
 def test_jitter_of_a_bed_seam_is_tolerated(tmp_path):

@@ -226,7 +226,7 @@ REFUSED = {
     "weight zero": (_set(PatientWeight="0"), r"PatientWeight \(0010,1030\) is 0"),
     "dose absent": (_set(RadionuclideTotalDose=None), r"RadionuclideTotalDose \(0018,1074\) is missing"),
     "dose zero": (_set(RadionuclideTotalDose="0"), r"RadionuclideTotalDose \(0018,1074\) is 0"),
-    "dose in MBq": (_set(RadionuclideTotalDose="350"), r"RadionuclideTotalDose \(0018,1074\) is 350.*MBq"),
+    "dose in mCi": (_set(RadionuclideTotalDose="9.5"), r"RadionuclideTotalDose \(0018,1074\) is 9.5.*MBq or mCi"),
     "half-life absent": (_set(RadionuclideHalfLife=None), r"RadionuclideHalfLife \(0018,1075\) is missing"),
     "half-life zero": (_set(RadionuclideHalfLife="0"), r"RadionuclideHalfLife \(0018,1075\) is 0"),
     "no injection": (

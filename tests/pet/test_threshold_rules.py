@@ -6,7 +6,7 @@ from seganypet.errors import JournalError, VolumeError
 from seganypet.pet.quantification import quantify, threshold_mask
 from seganypet.pet.threshold_rules import ThresholdRule
 from seganypet.pet.volume import Volume
-from seganypet.prompting.prompts import Journal
+from seganypet.prompting.journal import Journal
 from seganypet.prompting.thresholds import RULES, ThresholdSession
 
 

@@ -87,8 +87,10 @@ def test_a_big_endian_file_is_read(tmp_path):
 @pytest.mark.parametrize("codes", [(1, 1), (2, 1), (4, 0), (0, 1), (1, 3)])
 def test_a_mask_lies_on_the_very_grid_of_the_input_file(tmp_path, affine, codes, kind, suffix):
     # A qform of its own, as registration leaves it behind: it must come back too.
-    shifted = oblique((4.07, 4.07, 3.0))
-    shifted[:3, 3] += (5.0, -3.0, 11.0)
+    turn = np.eye(4)
+    turn[:3, :3] = oblique((1.0, 1.0, 1.0))[:3, :3]
+    turn[:3, 3] = 5.0, -3.0, 11.0
+    shifted = turn @ affine
     data = np.random.default_rng(0).integers(0, 900, (5, 6, 7)).astype(np.int16)
     path = write_nifti(tmp_path / f"pet{suffix}", data, affine, qform=shifted, codes=codes, kind=kind, slope=(0.5, 3))
     volume = load_volume(path, unit="SUVbw")
@@ -179,14 +181,14 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch):
 def test_labels_on_another_grid_are_refused_and_rounding_is_not(tmp_path, affine):
     volume = random_volume(affine)
     labels = np.arange(210, dtype=np.int16).reshape(5, 6, 7) * 100
-    nudged, shifted, turned = affine.copy(), affine.copy(), affine.copy()
+    nudged, shifted, mirrored = affine.copy(), affine.copy(), affine.copy()
     nudged[:3, 3] += 1e-3  # of 2 mm voxels at least: a two-thousandth
-    shifted[:3, 3] += 0.1
-    turned[:3, 0] *= -1
+    shifted[:3, 3] += 0.4
+    mirrored[:3, 0] *= -1  # about the first voxel, not about the middle of the grid
     read = load_labels(write_nifti(tmp_path / "near.nii", labels, nudged), like=volume)
     assert read.dtype == np.int16
     np.testing.assert_array_equal(read, labels)
-    for name, other in (("shifted", shifted), ("turned", turned)):
+    for name, other in (("shifted", shifted), ("mirrored", mirrored)):
         with pytest.raises(GeometryError, match=rf"{name}\.nii: labels .* do not lie on the grid of array"):
             load_labels(write_nifti(tmp_path / f"{name}.nii", labels, other), like=volume)
 
