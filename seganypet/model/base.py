@@ -1,7 +1,8 @@
 """What a network must offer so that an existing session can drive it.
 
-`accepts` names the kinds of prompts that a network takes ("click"; "mask" is the low-resolution mask of the step
-before). A network that offers something else needs a session of its own, see `seganypet.prompting.network_session`.
+`accepts` names the kinds of prompts that a network takes itself: "click", "box", and "mask", the low-resolution mask of
+the step before. Sessions translate further kinds into these. A network that offers something else needs a session of
+its own, see `seganypet.prompting.network_session`.
 """
 
 from __future__ import annotations
@@ -80,13 +81,19 @@ class SliceNetwork(ClickableNetwork, Protocol):
     def points(self, positions: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float]) -> Tensor:
         """Clicks (x, y) in pixels of a slice as points of the network."""
 
+    def boxes(self, boxes: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float]) -> Tensor:
+        """Boxes (x0, y0, x1, y1) in pixels of a slice as boxes of the network; asked of one that accepts "box"."""
+
+    def mask_logits(self, masks: Tensor, pixel_mm: tuple[float, float]) -> Tensor:
+        """Masks of slices, (N, rows, columns), as the low-resolution logits that `decode` takes, (N, m, m)."""
+
     def embed(self, pixels: Tensor) -> Tensor:
         """Input to embeddings, (N, C, g, g)."""
 
     def decode(
-        self, embedding: Tensor, points: Tensor, labels: Tensor, logits: Tensor | None
+        self, embedding: Tensor, points: Tensor, labels: Tensor, logits: Tensor | None, boxes: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Embeddings and prompts to the logits of three masks, (N, 3, m, m), and their predicted IoU, (N, 3)."""
+        """Embeddings and prompts to the logits of M masks, (N, M, m, m), and their predicted IoU, (N, M)."""
 
     def upscale(self, logits: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float]) -> Tensor:
         """Low-resolution logits on the pixels of the slice."""

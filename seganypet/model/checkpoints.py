@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from seganypet._files import replace_atomically
 from seganypet.errors import CheckpointError
 from seganypet.model.config import RELEASED, ModelConfig
 from seganypet.model.hub import NETWORKS, SAM_FILES, locate
-from seganypet.model.sam2d import Sam2D, transformers
+from seganypet.model.sam2d import CLICK_PROMPTS, SAM_PROMPTS, Sam2D, transformers
 from seganypet.model.sam3d import Sam3D
 
 FORMAT, FORMAT_2D = "seganypet-weights-1", "seganypet-weights-2d-1"
@@ -78,7 +79,10 @@ def save_model(path: str | os.PathLike, model: Sam3D, name: str, metadata: dict[
 
 def save_sam(path: str | os.PathLike, model: Sam2D, metadata: dict[str, Any] | None = None) -> None:
     """As `save_model`, for a 2D network, whose shape is written as transformers' configuration."""
-    header = {"format": FORMAT_2D, "name": model.name, "config": model.sam.config.to_dict(), METADATA: metadata or {}}
+    header = {
+        "format": FORMAT_2D, "name": model.name, "config": model.sam.config.to_dict(), "accepts": sorted(model.accepts),
+        METADATA: metadata or {},
+    }  # fmt: skip
     _write_safetensors(path, model.sam, header)
 
 
@@ -143,7 +147,7 @@ def _open_file(path: Path) -> Sam3D | Sam2D:
     else:
         raise CheckpointError(f"{path}: expected a .safetensors, .pth or .pt file, or a folder with a 2D SAM.")
     if isinstance(config, dict):
-        model = _sam(config, weights, path)
+        model = _sam(config, weights, path, config.pop("accepts"))
     else:
         model = Sam3D(config)
         _check_weights(weights, model.state_dict(), str(path))
@@ -169,16 +173,16 @@ def _open_folder(path: Path) -> Sam2D:
             f"{path}: its config.json is of model type {kind!r}; expected 'sam', a 2D SAM or MedSAM."
         )
     weights, _ = _read_safetensors(path / "model.safetensors")
-    return _sam(config, weights, path)
+    return _sam(config, weights, path, SAM_PROMPTS)
 
 
-def _sam(config: dict[str, Any], weights: dict[str, torch.Tensor], source: Path) -> Sam2D:
+def _sam(config: dict[str, Any], weights: dict[str, torch.Tensor], source: Path, accepts: Iterable[str]) -> Sam2D:
     """A 2D network of transformers' configuration with these weights, all of them and no others."""
     hf = transformers()
     try:
         with torch.device("meta"):  # numbers that are replaced at once need not be drawn
             sam = hf.SamModel(hf.SamConfig.from_dict(config))
-        model = Sam2D(sam)
+        model = Sam2D(sam, accepts=accepts)
     except Exception as error:  # whatever a library raises that was told to build something impossible
         raise CheckpointError(f"{source}: its configuration describes no 2D SAM ({first_line(error)}).") from error
     # One matrix under two names, of which files may hold one.
@@ -219,7 +223,9 @@ def _read_header(path: Path, header: str) -> tuple[ModelConfig | dict[str, Any],
                 f"format {content['format']!r}, this version reads {FORMAT!r} and {FORMAT_2D!r}; update seganypet"
             )
         config = dict(content["config"])
-        return config if content["format"] == FORMAT_2D else ModelConfig(**config), content[METADATA]
+        if content["format"] == FORMAT_2D:  # files from before there were boxes do not say: they learned from clicks
+            return config | {"accepts": frozenset(content.get("accepts", CLICK_PROMPTS))}, content[METADATA]
+        return ModelConfig(**config), content[METADATA]
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{path}: its header does not describe a network that this version knows ({error}); "

@@ -1,15 +1,17 @@
 """SAM and its relatives for slices: transformers' `SamModel` behind the few calls that a slicewise session makes.
 
-    slices (8 bit) -> pixels -> embeddings          once for each slice
-    clicks, previous logits -> logits, mask         once for each click
+    slices (8 bit) -> pixels -> embeddings              once for each slice
+    points, box, previous logits -> logits, mask        once for each prompt
 
 Frames. A slice is (rows, columns); a click in it is (x, y) = (column, row), SAM's order, in pixels of the slice. The
 network sees a square of `image_size` pixels: the slice, scaled so that its pixels are square and its longer side fills
-the square, at the top left, zeros beyond. A pixel's centre has whole numbers in either.
+the square, at the top left, zeros beyond. A pixel's centre has whole numbers in either. A box names its first and its
+last pixel, both inside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +28,12 @@ EIGHT_BIT = {"SUVbw": (0.0, 7.0), "HU": (-160.0, 240.0)}
 # Of ImageNet, times 255; what SAM, MedSAM and the embedded tiny-2d subtract and divide by.
 MEAN = (123.675, 116.28, 103.53)
 SD = (58.395, 57.12, 57.375)
+# What SAM and its descendants were trained with, and what a network does that learned from clicks alone: its two
+# embeddings of a box's corners are then as random as they began.
+SAM_PROMPTS = frozenset({"click", "mask", "box"})
+CLICK_PROMPTS = frozenset({"click", "mask"})
+# Logits of a mask that a user gives, inside and, negative, outside: as certain as SAM is of an object's middle.
+CERTAIN = 8.0
 
 
 class Sam2D(nn.Module):
@@ -34,21 +42,21 @@ class Sam2D(nn.Module):
     Args:
         sam: A `transformers.SamModel`.
         name: Name in journals and tables.
+        accepts: Kinds of prompts that it was trained with: "click", "mask" (the low-resolution mask of the step before)
+            and, as SAM and MedSAM were, "box".
 
     Attributes:
         metadata: How it was trained, as its file tells.
-        accepts: Kinds of prompts that it takes: clicks, and the low-resolution mask of the step before.
         image_size: Side of the square that the network sees, in pixels.
         logits_size: Side of its low-resolution logits.
     """
 
-    accepts = frozenset({"click", "mask"})
     mean: Tensor
     sd: Tensor
 
-    def __init__(self, sam: SamModel, name: str = "sam"):
+    def __init__(self, sam: SamModel, name: str = "sam", accepts: Iterable[str] = SAM_PROMPTS):
         super().__init__()
-        self.sam, self.name = sam, name
+        self.sam, self.name, self.accepts = sam, name, frozenset(accepts)
         self.metadata: dict[str, Any] = {}
         vision: Any = sam.config.vision_config  # transformers declares what its constructor takes, also dict and list
         self.image_size: int = vision.image_size
@@ -94,29 +102,56 @@ class Sam2D(nn.Module):
         scale = torch.tensor([columns / shape[1], rows / shape[0]], device=positions.device)
         return (positions + 0.5) * scale - 0.5
 
+    def boxes(self, boxes: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+        """Boxes in pixels of a slice as the network takes them; (..., 4) in and out, as (x0, y0, x1, y1).
+
+        In both, the box is the tightest one, its first and last pixel inside: a pixel that is drawn as eight network
+        pixels is a box of eight. One that is drawn as less than a network pixel has both corners at its centre.
+        """
+        low = self.points(boxes[..., :2] - 0.5, shape, pixel_mm)
+        high = self.points(boxes[..., 2:] + 0.5, shape, pixel_mm)
+        centre, half = (low + high) / 2, ((high - low - 1) / 2).clamp(min=0)
+        return torch.cat([centre - half, centre + half], -1)
+
+    def mask_logits(self, masks: Tensor, pixel_mm: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+        """Masks on a slice's own pixels, (N, rows, columns), as low-resolution logits, (N, m, m).
+
+        As `decode` takes them for a mask to start from, and the way back of `upscale`.
+        """
+        rows, columns = self.frame((masks.shape[1], masks.shape[2]), pixel_mm)
+        part = F.interpolate(
+            masks[:, None].float(), (rows, columns), mode="bilinear", align_corners=False, antialias=True
+        )
+        whole = F.pad(part, (0, self.image_size - columns, 0, self.image_size - rows))
+        return CERTAIN * (2 * F.adaptive_avg_pool2d(whole, self.logits_size)[:, 0] - 1)
+
     def embed(self, pixels: Tensor) -> Tensor:
         """(N, 3, image_size, image_size) -> (N, C, g, g)."""
         # Its get_image_embeddings does the same under no_grad, so that an encoder would never learn.
         return self.sam.vision_encoder(pixels).last_hidden_state
 
     def decode(
-        self, embedding: Tensor, points: Tensor, labels: Tensor, logits: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The three masks that the network proposes for each slice.
+        self, embedding: Tensor, points: Tensor, labels: Tensor, logits: Tensor | None = None,
+        boxes: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """The masks that the network proposes for each slice: three, or with a box, which is hardly ambiguous, one.
+
+        MedSAM learned from boxes and that one mask alone.
 
         Args:
             embedding: What `embed` returned, (N, C, g, g).
-            points: All clicks so far, (x, y) in network pixels, (N, P, 2).
+            points: All clicks so far, (x, y) in network pixels, (N, P, 2); P may be 0 if there is a box.
             labels: 1 foreground, 0 background, (N, P).
-            logits: Logits of the mask that was chosen after the click before, (N, 1, m, m); None at the first click.
+            logits: Logits of the mask that was chosen after the prompt before, (N, 1, m, m); None at the first one.
+            boxes: One box for each slice, (x0, y0, x1, y1) in network pixels, (N, 4); None: without boxes.
 
         Returns:
-            Logits (N, 3, m, m) and their predicted IoU (N, 3).
+            Logits (N, M, m, m) and their predicted IoU (N, M), M being 3 or 1.
         """
-        output = self.sam(
-            image_embeddings=embedding, input_points=points[:, None], input_labels=labels[:, None].long(),
-            input_masks=logits, multimask_output=True,
-        )  # fmt: skip
+        prompts = {"input_points": points[:, None], "input_labels": labels[:, None].long()} if points.shape[1] else {}
+        if boxes is not None:
+            prompts["input_boxes"] = boxes[:, None]
+        output = self.sam(image_embeddings=embedding, input_masks=logits, multimask_output=boxes is None, **prompts)
         return output.pred_masks[:, 0], output.iou_scores[:, 0]
 
     def upscale(self, logits: Tensor, shape: tuple[int, int], pixel_mm: tuple[float, float] = (1.0, 1.0)) -> Tensor:
@@ -128,7 +163,7 @@ class Sam2D(nn.Module):
 
 
 def best_of(logits: Tensor, iou: Tensor) -> Tensor:
-    """Of three proposed masks, the one with the highest predicted IoU: (N, 3, m, m), (N, 3) -> (N, m, m)."""
+    """Of the proposed masks, the one with the highest predicted IoU: (N, M, m, m), (N, M) -> (N, m, m)."""
     return logits[torch.arange(len(logits), device=logits.device), iou.argmax(1)]
 
 

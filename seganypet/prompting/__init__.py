@@ -1,14 +1,18 @@
 """From prompts to masks.
 
-    prompts      a prompt is a type; the journal that repeats prompts
-    base         what every session shares: click, add, objects, undo, redo, saving
+    prompts      a prompt is a type: click (prompt), scribble, box, lasso (shapes), a mask to start from (initial_mask)
+    journal      the journal that repeats prompts
+    base         what every session shares: click, add, objects, undo, redo, saving; its state at one moment (state)
     network_session   what sessions of networks share; open_session
     session      Session: a 3D network; how a click becomes a mask
     window       the cube that a 3D network sees, sampled from a volume; logits carried back
     slicewise    SliceSession: a 2D network, slice by slice
-    thresholds, random_walker   sessions without a network
+    slices, slice_prompts, slice_decoding, slice_binding, propagation   the stack of slices; what prompts tell of a
+                 slice; predictions; what a point settles; from one slice to the next
+    binding_session   what sessions share in which prompts bind
+    thresholds, random_walker   sessions without a network; what they share (classical)
 
-    simulate     the prompts that a user would give, knowing the truth
+    simulate, simulate_shapes   the clicks and other prompts that a user would give, knowing the truth
     suggest      where to look next, not knowing it
     autopet_clicks   autoPET's click files
     stopwatch    how long somebody worked, without the pauses

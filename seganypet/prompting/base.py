@@ -3,34 +3,22 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from seganypet.errors import ClickError, JournalError
-from seganypet.pet.volume import Volume, save_mask
-from seganypet.prompting.prompts import Click, Journal, Prompt, click_at, describe_volume
+from seganypet.pet.mask_files import save_masks
+from seganypet.pet.volume import Volume
+from seganypet.prompting.journal import Journal, check_fits, describe_volume
+from seganypet.prompting.prompt import voxels_on
+from seganypet.prompting.prompts import Click, InitialMask, Lasso, Prompt, Scribble, click_at, since_start
+from seganypet.prompting.shapes import box_on
+from seganypet.prompting.state import State, checked_name
 
 MAX_OBJECTS = 255  # labels of a uint8 map
-
-
-@dataclass(frozen=True)
-class State:
-    """Everything that undo must bring back. Never changed, only replaced.
-
-    Attributes:
-        prompts: Pairs (object name, prompt), oldest first.
-        predictions: For every object, what the method made of its prompts; its mask follows from it.
-        active: Name of the object that the next prompt belongs to.
-        changed: Name of the object that the step to this state changed.
-    """
-
-    prompts: tuple[tuple[str, Prompt], ...] = ()
-    predictions: Mapping[str, Any] = field(default_factory=dict)
-    active: str = "object 1"
-    changed: str = "object 1"
 
 
 class PromptSession(ABC):
@@ -53,15 +41,20 @@ class PromptSession(ABC):
         self._state = State()
         self._past: list[State] = []
         self._future: list[State] = []
+        self._told: list[str] = []  # what the prompt at hand makes a method tell
 
     @abstractmethod
     def _predict(self, prompts: tuple[Prompt, ...], previous: Any) -> Any:
         """What the method makes of the active object's prompts.
 
         Args:
-            prompts: All prompts on the object, the newest last.
-            previous: The prediction before the newest prompt; None if that is the first.
+            prompts: All prompts on the object that count, the newest last; see `prompts.since_start`.
+            previous: The prediction before the newest prompt; None if that is the first, or starts the object anew.
         """
+
+    def _tell(self, sentence: str) -> None:
+        """Called while predicting: something that the user must know, which becomes part of `notice`."""
+        self._told.append(sentence)
 
     @abstractmethod
     def _mask_on_grid(self, prediction: Any) -> np.ndarray:
@@ -84,6 +77,11 @@ class PromptSession(ABC):
     def prompts(self) -> tuple[Prompt, ...]:
         """Prompts on the active object, oldest first."""
         return self.prompts_of(self.active)
+
+    @property
+    def notice(self) -> str:
+        """What a user must know of the last step, such as "nothing found at this click: ..."; "" if nothing."""
+        return self._state.notice
 
     @property
     def clicks(self) -> tuple[Click, ...]:
@@ -148,7 +146,7 @@ class PromptSession(ABC):
         Raises:
             ClickError: The name is blank.
         """
-        self._state = replace(self._state, active=_checked_name(name))
+        self._state = replace(self._state, active=checked_name(name))
         self._changed()
 
     def rename(self, old: str, new: str) -> None:
@@ -157,13 +155,13 @@ class PromptSession(ABC):
         Raises:
             ClickError: There is no such object, the new name is blank, or another object has it.
         """
-        new = _checked_name(new)
+        new = checked_name(new)
         states = (self._state, *self._past, *self._future)
         if old not in self.objects and old != self.active:
             raise ClickError(f"no object {old!r} to rename; there are {', '.join(self.objects) or 'none yet'}.")
         if new != old and (new in self.objects or any(new in state.predictions for state in states)):
             raise ClickError(f"cannot rename {old!r}: another object is, or before an undo was, named {new!r}.")
-        self._state, *others = [_renamed(state, old, new) for state in states]
+        self._state, *others = [state.renamed(old, new) for state in states]
         self._past, self._future = others[: len(self._past)], others[len(self._past) :]
         self._changed()
 
@@ -185,6 +183,64 @@ class PromptSession(ABC):
                 then as it was before.
         """
         return self.add(click_at(self.volume, ijk, mm, foreground))
+
+    def scribble(
+        self, points_ijk: Sequence[Sequence[int]] | None = None, foreground: bool = True, *,
+        points_mm: Sequence[Sequence[float]] | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Draw a line; every voxel on it counts as if it were clicked. Returns and errors as `click`.
+
+        Args:
+            points_ijk: Voxels, (n, 3), joined by straight lines; or
+            points_mm: Positions in RAS+ millimetres, moved to the nearest voxels.
+            foreground: False: "these voxels do not belong to the object".
+        """
+        return self.add(Scribble(voxels_on(self.volume, "scribble", points_ijk, points_mm), foreground))
+
+    def box(
+        self, low_ijk: Sequence[int] | None = None, high_ijk: Sequence[int] | None = None, foreground: bool = True, *,
+        corners_mm: Sequence[Sequence[float]] | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Draw a box, in a slice if it is one voxel thick, else in space. Returns and errors as `click`.
+
+        Args:
+            low_ijk, high_ijk: Corners with the lowest and the highest indices, both inside; or
+            corners_mm: Two opposite corners in RAS+ millimetres, (2, 3), moved to the nearest voxels. The box runs
+                along the axes of the grid, also of an oblique one.
+            foreground: True: nothing of the object lies outside, in the slice or in space. False: nothing of it lies
+                inside.
+        """
+        return self.add(box_on(self.volume, low_ijk, high_ijk, corners_mm, foreground))
+
+    def lasso(
+        self, path_ijk: Sequence[Sequence[int]] | None = None, foreground: bool = True, *,
+        path_mm: Sequence[Sequence[float]] | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Draw a closed contour in one slice. Returns and errors as `click`.
+
+        Args:
+            path_ijk: Voxels of one slice, (n, 3), joined by straight lines, the last to the first; or
+            path_mm: Positions in RAS+ millimetres, moved to the nearest voxels.
+            foreground: True: in this slice nothing of the object lies outside. False: nothing of it lies inside.
+        """
+        return self.add(Lasso(voxels_on(self.volume, "lasso", path_ijk, path_mm), foreground))
+
+    def start_from(self, mask: np.ndarray | str | os.PathLike) -> np.ndarray:
+        """Start the active object anew from an existing mask; prompts on it before no longer count.
+
+        Args:
+            mask: Bool, or integers with one label besides 0, shape of the volume; or the path of a NIfTI file with
+                such a mask on the volume's grid.
+
+        Returns:
+            Mask of the active object, bool, shape (I, J, K): what the method makes of that start.
+
+        Raises:
+            ClickError: Another shape, nothing in it, or several labels; or this session starts from no mask.
+            VolumeError: The file cannot be read, or lies on another grid.
+        """
+        self._check_kind(InitialMask.kind)
+        return self.add(InitialMask.of(mask, self.volume))
 
     def add(self, prompt: Prompt) -> np.ndarray:
         """Give a prompt of any kind in `accepts`, and get the new mask of the active object; as `click`."""
@@ -238,16 +294,25 @@ class PromptSession(ABC):
         self._reset()
         self._changed()
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the mask, or with several objects their label map, as uint8 NIfTI on the volume's grid and affine.
+    def save(self, path: str | os.PathLike, reference: str | os.PathLike | None = None) -> None:
+        """Write all objects as the name's ending says, on the volume's grid and affine; see `save_masks`.
+
+        Args:
+            path: `.nii` and `.nii.gz` are a uint8 label map; `.seg.nrrd`, `.dcm` (DICOM SEG; RTSTRUCT if the name
+                begins so), `.stl` and an existing folder (a `.nii.gz` for each) keep objects that overlap.
+            reference: Folder of the volume's DICOM series, for `.dcm`; default: the folder it was loaded from.
 
         Raises:
             ClickError: Nothing was clicked yet.
-            VolumeError: The path ends neither in .nii nor in .nii.gz.
+            VolumeError: The path has another ending, or the file cannot hold an object's name.
+            DicomError: A `.dcm` has no DICOM series to refer to.
+
+        Warns:
+            UserWarning: Objects overlap in a label map: how many voxels of which went to which; or one is empty.
         """
         if not self.objects:
             raise ClickError(f"nothing to save to {path}: no object was clicked yet.")
-        save_mask(path, self.labels, self.volume)
+        save_masks(path, self.masks, self.volume, reference)
 
     def journal(self) -> Journal:
         """All prompts so far, with what is needed to repeat them."""
@@ -262,33 +327,15 @@ class PromptSession(ABC):
         """Replace all prompts so far by those of a journal; undo goes back through both.
 
         Raises:
-            JournalError: Damaged, of another volume, or made by another method or with other settings. The session
-                is then as it was before.
+            JournalError: Damaged, of another volume, method or settings. The session is then as it was before.
         """
         journal = Journal.load(path)
-        volume, model = self._described
-        if journal.volume.get("fingerprint") != volume["fingerprint"]:
-            raise JournalError(
-                f"{path}: made on {journal.volume.get('source')} of shape {journal.volume.get('shape')}, which is not "
-                f"{self.volume.source} of shape {self.volume.shape}: their fingerprints differ. Load the volume it was "
-                "made on."
-            )
-        if any(journal.model.get(key) != value for key, value in model.items() if key != "name"):
-            raise JournalError(
-                f"{path}: made with {journal.model.get('name')} and other weights or rules than those of "
-                f"{model['name']}; with these the masks would differ. Load what it was made with."
-            )
-        settings = self._settings_of(journal)
-        if settings != dict(self._settings()):
-            raise JournalError(
-                f"{path}: made with settings {settings}, this session has {dict(self._settings())}; the masks would "
-                "differ. Open a session with those settings."
-            )
+        check_fits(journal, str(path), self.journal(), self._settings_of(journal))
         before = self._state, list(self._past), list(self._future)
         try:
             self._reset()
             for name, prompt in journal.prompts:
-                self._state = replace(self._state, active=_checked_name(name))
+                self._state = replace(self._state, active=checked_name(name))
                 self._add(prompt)
         except BaseException as error:  # also a full memory, or an impatient user: no half of a journal stays
             self._state, self._past, self._future = before
@@ -299,35 +346,37 @@ class PromptSession(ABC):
 
     @cached_property
     def _described(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        # Hashing a volume takes longer than a click.
-        return describe_volume(self.volume), self._provenance()
+        return describe_volume(self.volume), self._provenance()  # hashing a volume takes longer than a click
 
     def _checked(self, prompt: Prompt) -> Prompt:
-        if not isinstance(prompt, Prompt) or prompt.kind not in self.accepts:
-            kind = repr(prompt.kind) if isinstance(prompt, Prompt) else type(prompt).__name__
-            known = ", ".join(sorted(self.accepts))
-            raise ClickError(f"a session of {self._provenance()['name']} takes prompts of kind {known}; got {kind}.")
+        self._told.clear()
+        self._check_kind(prompt.kind if isinstance(prompt, Prompt) else type(prompt))
         return prompt.checked(self.volume)
+
+    def _check_kind(self, kind: str | type) -> None:
+        if kind not in self.accepts:
+            name, known = self._provenance()["name"], ", ".join(sorted(self.accepts))
+            got = kind.__name__ if isinstance(kind, type) else repr(kind)
+            raise ClickError(f"a session of {name} takes prompts of kind {known}; got {got}.")
 
     def _add(self, prompt: Prompt) -> None:
         prompt, name = self._checked(prompt), self.active
-        previous = self._state.predictions.get(name)
+        previous = None if prompt.starts_anew else self._state.predictions.get(name)
         self._check_room()
         if previous is None and not prompt.foreground:
             raise ClickError(f"{name}: the first {prompt.kind} on an object must be foreground.")
-        self._accept((prompt,), self._predict((*self.prompts, prompt), previous))
+        self._accept((prompt,), self._predict(since_start((*self.prompts, prompt)), previous))
 
     def _check_room(self) -> None:
         if self.active not in self.objects and len(self.objects) == MAX_OBJECTS:
-            raise ClickError(
-                f"{self.active}: a session holds {MAX_OBJECTS} objects, no more; save, then open a new one."
-            )
+            raise ClickError(f"{self.active}: a session holds {MAX_OBJECTS} objects, no more; save, and open another.")
 
     def _accept(self, new: Sequence[Prompt], prediction: Any) -> None:
         """Step to the state in which the active object has these prompts, too, and this prediction."""
         name, state = self.active, self._state
         prompts = (*state.prompts, *((name, prompt) for prompt in new))
-        self._step(State(prompts, {**state.predictions, name: prediction}, name, changed=name))
+        predictions = {**state.predictions, name: prediction}
+        self._step(State(prompts, predictions, name, changed=name, notice=" ".join(self._told)))
 
     def _reset(self) -> None:
         if self._state.prompts:
@@ -348,22 +397,3 @@ class PromptSession(ABC):
                 errors.append(error)
         if errors:
             raise errors[0]
-
-
-def _checked_name(name: str) -> str:
-    if not isinstance(name, str) or not name.strip():
-        raise ClickError(f"object name {name!r}; expected some text.")
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise ClickError(f"object name {name!r} contains an unpaired surrogate, which no file can hold.") from error
-    return name
-
-
-def _renamed(state: State, old: str, new: str) -> State:
-    return State(
-        tuple((new if owner == old else owner, prompt) for owner, prompt in state.prompts),
-        {new if owner == old else owner: prediction for owner, prediction in state.predictions.items()},
-        new if state.active == old else state.active,
-        new if state.changed == old else state.changed,
-    )

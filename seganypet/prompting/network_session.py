@@ -14,7 +14,12 @@ from seganypet.errors import ClickError, JournalError, SegAnyPETError
 from seganypet.model.base import missing_members
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
-from seganypet.prompting.prompts import Journal
+from seganypet.prompting.binding_session import BINDING
+from seganypet.prompting.journal import Journal
+
+# What a session can translate a kind of prompt into, for a network that does not take the kind itself. A mask to start
+# from needs a network that takes one.
+STANDS_FOR = {"scribble": "click", "box": "click", "lasso": "click", "propagation": "click"}
 
 
 class NetworkSession(PromptSession):
@@ -23,7 +28,7 @@ class NetworkSession(PromptSession):
     Attributes:
         model: The network.
         device: Device that it computes on.
-        accepts: Kinds of prompts that both the network and the session take.
+        accepts: Kinds of prompts of the session that the network takes, or something that stands for them.
         network: The protocol of `seganypet.model.base` that a network must meet.
         renamed_settings: Former names of settings, which old journals hold, and those of today.
     """
@@ -43,7 +48,9 @@ class NetworkSession(PromptSession):
         super().__init__(volume)
         self.model = model
         self.device = next(model.parameters()).device
-        self.accepts = type(self).accepts & model.accepts
+        self.accepts = frozenset(
+            kind for kind in type(self).accepts if kind in model.accepts or STANDS_FOR.get(kind) in model.accepts
+        )
 
     @classmethod
     def serves(cls, model: Any) -> bool:
@@ -58,7 +65,8 @@ class NetworkSession(PromptSession):
             JournalError: Damaged, or of another volume, another network or another kind of session.
         """
         try:
-            session = cls(model, volume, **cls._settings_of(Journal.load(path)))
+            settings = cls._settings_of(Journal.load(path))
+            session = cls(model, volume, **{name: value for name, value in settings.items() if name not in BINDING})
         except (ClickError, TypeError) as error:
             raise JournalError(f"{path}: cannot be repeated by {cls.__name__} ({error}); was it edited?") from error
         session.load_journal(path)

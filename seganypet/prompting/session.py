@@ -1,68 +1,81 @@
-"""Clicking on a 3D network: a window is embedded once, then a click is a quick pass through prompt encoder and mask
-decoder.
+"""Clicking on a 3D network: a session looks where the object is, embeds that window once, and then a click is a quick
+pass through prompt encoder and mask decoder.
 
-    click -> PromptSession.add (base.py)      checks, objects, undo, journal
-          -> Session._predict                 which windows; embed, decode, grow or zoom
-          -> window.mask_on_grid              logits of all windows on the volume's grid, then the threshold
+    click -> PromptSession.add (base.py)        checks, objects, undo, journal
+          -> Session._predict                   air? which windows? then what the click settles
+               look.first_look, look.follow     the window that fits what was clicked
+               window_decoder.decode            the network's logits in a window, given all its points
+               growth.grow                      further windows for what is larger than one
+               binding                          the clicked voxel obeys, and what looks like it; leaks go
+          -> mask                               logits of all windows on the volume's grid, then the threshold
 """
 
 import os
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import numpy as np
-import torch
-from scipy import ndimage
-from torch import Tensor
 
-from seganypet.errors import ClickError, UnitError, renamed_keywords
+from seganypet.errors import ClickError, JournalError, UnitError, renamed_keywords
 from seganypet.model.base import PromptableNetwork
-from seganypet.pet.volume import Point, Volume
+from seganypet.pet.volume import Volume
+from seganypet.prompting.binding import (
+    Edit,
+    PackedMask,
+    connected_to,
+    corrected,
+    leak_behind_neck,
+    neighbourhood,
+    within_half_contrast,
+)
+from seganypet.prompting.binding_session import BINDING
+from seganypet.prompting.body import Body
+from seganypet.prompting.growth import MAX_WINDOWS, drop_orphan_windows, grow
+from seganypet.prompting.initial_mask import InitialMask
+from seganypet.prompting.journal import Journal
+from seganypet.prompting.look import cover, first_look, follow, look_at_region, spacings_mm
 from seganypet.prompting.network_session import NetworkSession
-from seganypet.prompting.prompts import Journal, Prompt, signed_voxels
-from seganypet.prompting.window import Window, logits_on_grid, mask_on_grid, resample, sample_window, window_around
+from seganypet.prompting.prompts import Box, Click, Lasso, Prompt, Scribble, Voxel, constrain, signed_voxels
+from seganypet.prompting.window import logits_on_grid, mask_on_grid
+from seganypet.prompting.window_decoder import PRECISIONS, WindowDecoder, best_precision
+from seganypet.prompting.window_logits import PointMM, WindowLogits, mask_extent_mm, resample_logits
 
-MAX_WINDOWS = 12  # of one object; an aorta needs three
-FACE_VOXELS = 4  # low-resolution voxels of mask on a window's face that make it grow
-MAX_EMBEDDINGS = 64
-SMALL_FRACTION = 0.2  # of a window's side; a mask that spans less of it is decoded again in a finer window
-PRECISIONS = ("float32", "bfloat16")
-
-PointMM = tuple[np.ndarray, bool]  # RAS+ millimetres, (3,), and whether it is foreground
+GROWTH = 1.5  # of an object's size, its positive clicks included, that one click may bring
 
 
 @dataclass(frozen=True, eq=False)
-class WindowLogits:
-    """Prediction of the network for one window of an object.
+class Prediction:
+    """What a session makes of the prompts on one object.
 
     Attributes:
-        window: Cube that the network saw.
-        logits: Low-resolution logits, (1, 1, m, m, m).
-        seeds_mm: Foreground points that growth set here, in RAS+ millimetres: where the neighbour's mask was deepest.
+        windows: The network's logits, window by window; none if nothing was found.
+        mask: The object, on the volume's grid.
+        edits: What prompts settled against the network, oldest first.
     """
 
-    window: Window
-    logits: Tensor
-    seeds_mm: tuple[Point, ...] = ()
+    windows: tuple[WindowLogits, ...]
+    mask: PackedMask
+    edits: tuple[Edit, ...] = ()
 
 
 class Session(NetworkSession):
     """One volume, one 3D network, and the prompts so far.
 
-    The window is centred on an object's first prompt. When the mask meets a face of its window, further windows that
-    overlap by half are opened there, so that an organ larger than the window is not cut. With `min_spacing_mm` the
-    session zooms in on what turns out to be small: it is decoded again in a finer window around it. Logits have two
-    voxels a side in each of the window's, and a window of 4 mm cannot draw 1 mL.
+    The first prompt on an object is answered from more than one scale, and the window then follows what was found:
+    centred on it, finer for what is small. When the mask meets a face of its window, further windows that overlap by
+    half are opened there, so that an organ larger than the window is not cut. A click binds: its voxel, and what looks
+    like it around it, end on the side that the user said. A click outside the body finds nothing, and `notice` says so.
 
     Args:
         model: Network that meets `PromptableNetwork`, such as `load_model` returns, on any device.
         volume: Volume to segment.
-        spacing_mm: Voxel size of the window, in mm; None: the network's own.
-        min_spacing_mm: Smallest voxel size that the session zooms in to, in mm; None: no zoom.
+        spacing_mm: Voxel size of the window, in mm, if it is to be fixed; None: the session looks for one among those
+            that suit the network. A released network keeps the one that it was trained with.
+        min_spacing_mm: Smallest voxel size that the session zooms in to, in mm; None: what suits the network, or with
+            a fixed `spacing_mm` no zoom.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the processor has matrix units for it.
 
     Raises:
@@ -70,11 +83,12 @@ class Session(NetworkSession):
         UnitError: The network was trained on SUV and the volume is in another unit.
         ClickError: `spacing_mm`, `min_spacing_mm` or `precision` is out of range or of the wrong type.
 
-    Source: supplement Fig. 4 (b); the growth by half-overlapping windows follows the successor's description.
+    Source: supplement Fig. 4 (b) for one window; look.py, growth.py and binding.py say what is ours.
     """
 
     network = PromptableNetwork
     renamed_settings = {"finest_mm": "min_spacing_mm"}
+    accepts = frozenset(one.kind for one in (Click, Scribble, Box, Lasso, InitialMask))
 
     @renamed_keywords(**renamed_settings)
     def __init__(
@@ -82,32 +96,43 @@ class Session(NetworkSession):
         min_spacing_mm: float | None = None, precision: str = "auto",
     ):  # fmt: skip
         super().__init__(model, volume)
-        if model.config.intensity == "log_suv" and volume.unit == "HU":
-            raise UnitError(
-                f"{volume.source} is a CT in HU, but {model.name} was trained on PET in SUVbw. "
-                "Load the PET of the same patient."
-            )
-        if model.config.intensity == "log_suv" and volume.unit != "SUVbw":
-            raise UnitError(
-                f"{volume.source} is in {volume.unit}, but {model.name} was trained on SUVbw. Load DICOM with "
-                "load_dicom, which converts, or convert: Volume(data * suv_per_bq_ml, affine, 'SUVbw')."
-            )
+        _check_unit(model, volume)
         if precision not in ("auto", *PRECISIONS):
             raise ClickError(f"precision={precision!r}; expected 'auto', 'float32' or 'bfloat16'.")
         for name, size in (("spacing_mm", spacing_mm), ("min_spacing_mm", min_spacing_mm)):
             if size is not None and not (isinstance(size, Real) and 0.2 <= size <= 20):
                 raise ClickError(f"{name}={size!r}; expected a voxel size from 0.2 to 20 mm, or None.")
-        self.spacing_mm = float(spacing_mm or model.config.spacing_mm)
-        self.min_spacing_mm = None if min_spacing_mm is None else float(min_spacing_mm)
-        self.precision = _best_precision(self.device) if precision == "auto" else precision
-        self._embeddings: dict[Window, Any] = {}
+        self._fixed = {
+            name: None if size is None else float(size)
+            for name, size in (("spacing_mm", spacing_mm), ("min_spacing_mm", min_spacing_mm))
+        }
+        self._scales = spacings_mm(model, **self._fixed)
+        self._decoder = WindowDecoder(model, volume, best_precision(self.device) if precision == "auto" else precision)
+        self._body = Body(volume)
+
+    @property
+    def spacing_mm(self) -> float:
+        """Voxel size of a window whose object is not small, in mm: the network's own, unless another was given."""
+        return self._scales.own
+
+    @property
+    def min_spacing_mm(self) -> float:
+        """Smallest voxel size of a window, in mm."""
+        return self._scales.finest
+
+    @property
+    def precision(self) -> str:
+        """Precision that the network computes in."""
+        return self._decoder.precision
 
     def logits_of(self, name: str) -> np.ndarray:
         """Logits of one object, float32, shape of the volume; 0 outside its windows.
 
-        Where several windows overlap, they are weighted towards their centres.
+        They are the network's alone: what clicks settled against it is in the mask. Where several windows overlap,
+        they are weighted towards their centres.
         """
-        parts = self._state.predictions.get(name, ())
+        prediction = self._state.predictions.get(name)
+        parts = prediction.windows if prediction else ()
         return logits_on_grid(self.volume, [(part.window, part.logits) for part in parts])
 
     def load_journal(self, path: str | os.PathLike) -> None:
@@ -117,216 +142,167 @@ class Session(NetworkSession):
         """
         before, recorded = self.precision, Journal.load(path).settings.get("precision")
         if recorded in PRECISIONS and not (self.can_undo or self.can_redo):
-            self._compute_in(recorded)
+            self._decoder.compute_in(recorded)
         try:
             super().load_journal(path)
         except BaseException:
-            self._compute_in(before)
+            self._decoder.compute_in(before)
             raise
 
-    def _predict(
-        self, prompts: tuple[Prompt, ...], previous: tuple[WindowLogits, ...] | None
-    ) -> tuple[WindowLogits, ...]:
-        newest, windows = prompts[-1], previous or ()
-        points = self._points_mm(prompts)
+    def _predict(self, prompts: tuple[Prompt, ...], previous: Prediction | None) -> Prediction:
+        before = previous or Prediction((), PackedMask.of(np.zeros(self.volume.shape, bool)))
+        newest = prompts[-1]
+        if self._points_at_nothing(newest):
+            self._tell(f"Nothing found at this {newest.kind}: it lies outside the body.")
+            return before
+        if not newest.foreground and not (before.windows or before.mask.bits.any()):
+            self._tell("Nothing was found yet that could be taken away: click what belongs to the object first.")
+            return before
+        prompts = tuple(prompt for prompt in prompts if not self._points_at_nothing(prompt))
+        with self._decoder.computing():
+            windows = self._look(prompts, before.windows)
+            return self._settle(windows, prompts, before)
+
+    def _look(self, prompts: tuple[Prompt, ...], windows: tuple[WindowLogits, ...]) -> tuple[WindowLogits, ...]:
+        """The network's logits in the windows of an object after its newest prompt."""
+        newest, points = prompts[-1], self._points_mm(prompts)
+        if isinstance(newest, InitialMask):
+            return cover(self._decoder, newest, self._scales)
         new_mm = [mm for mm, _ in self._points_mm([newest])]
-        if newest.foreground and not any(_holds_any(part, new_mm) for part in windows):
-            window = self._window(self.volume.to_mm(newest.centre_ijk), self.spacing_mm)
-            windows = (*windows, WindowLogits(window, self.model.no_logits()))
-        windows = tuple(self._decode(part, points) if _holds_any(part, new_mm) else part for part in windows)
-        windows = tuple(self._zoomed(part, points) for part in windows)
-        return self._grow(drop_orphan_windows(windows), points)
+        if not windows:
+            if isinstance(newest, Box | Lasso):
+                windows = (look_at_region(self._decoder, newest, points, self._scales),)
+            else:
+                windows = (first_look(self._decoder, points, self._scales),)
+        else:
+            if newest.foreground and not any(part.holds_any(new_mm) for part in windows):
+                nearest = min(windows, key=lambda part: np.linalg.norm(part.window.centre_mm - new_mm[0]))
+                window = self._decoder.window(new_mm[0], nearest.window.spacing_mm)
+                windows = (*windows, WindowLogits(window, resample_logits(nearest, window)))
+            clicked_mm = [mm for mm, foreground in points if foreground]
+            size_mm = float(np.ptp(mask_extent_mm(windows[0], clicked_mm), axis=0).max())
+            windows = tuple(self._corrected(part, points, new_mm, newest.foreground) for part in windows)
+            if newest.foreground and len(windows) == 1:
+                windows = (follow(self._decoder, windows[0], points, self._scales, GROWTH * size_mm),)
+        windows = drop_orphan_windows(windows)
+        if not newest.foreground or isinstance(prompts[0], InitialMask):
+            return windows
+        grown = grow(self._decoder, windows, points)
+        if grown.is_cut:
+            problem = (
+                f"the mask of {self.active} still meets the border of its {MAX_WINDOWS} windows: it may have leaked "
+                "(undo, then click elsewhere), or be cut there (use a coarser spacing_mm)."
+            )
+            self._tell(problem)
+            warnings.warn(problem, stacklevel=6)  # whoever clicks
+        return grown.windows
+
+    def _corrected(
+        self, part: WindowLogits, points: list[PointMM], new_mm: list[np.ndarray], foreground: bool
+    ) -> WindowLogits:
+        """The network's new prediction for a window that the newest prompt lies in."""
+        new_mm = [mm for mm in new_mm if part.window.contains_mm(mm)]
+        if not new_mm:
+            return part
+        part = self._decoder.decode(part, points)
+        if any(part.holds_mm(mm) != foreground for mm in new_mm):
+            part = self._decoder.decode(part, points)  # asked again, with its own answer before it, it often gives in
+        return part
+
+    def _settle(
+        self, windows: tuple[WindowLogits, ...], prompts: tuple[Prompt, ...], before: Prediction
+    ) -> Prediction:
+        """The mask of some windows after all that prompts settle."""
+        newest = prompts[-1]
+        if isinstance(newest, InitialMask):
+            return Prediction(windows, PackedMask.of(newest.mask))
+        mask = mask_on_grid(self.volume, [(part.window, part.logits) for part in windows])
+        if not mask.any():
+            self._tell(f"{self.model.name} sees nothing here: only what looks like your prompts is marked.")
+        if isinstance(prompts[0], InitialMask):
+            mask = corrected(before.mask.unpack(), mask, newest, self.volume)
+        elif all(part.window.spacing_mm < self._scales.own for part in windows):
+            mask = within_half_contrast(self.volume, mask)
+        edits = before.edits
+        for edit in edits:
+            edit.apply(mask)
+        for edit in self._new_edits(mask, prompts, before):
+            edit.apply(mask)
+            edits = (*edits, edit)
+        constrain(mask, prompts)
+        anchors = np.concatenate([_anchors(prompt, mask) for prompt in prompts if prompt.foreground])
+        reach_mm = 2 * max((part.window.spacing_mm for part in windows), default=0.0)
+        mask = connected_to(mask, anchors, self.volume, reach_mm)
+        return Prediction(windows, PackedMask.of(mask), edits)
+
+    def _new_edits(self, mask: np.ndarray, prompts: tuple[Prompt, ...], before: Prediction) -> list[Edit]:
+        newest, edits = prompts[-1], list[Edit]()
+        if not newest.binds_voxels:
+            return edits
+        voxels = [voxel for voxel, _ in newest.points]
+        positives = _voxels_of(prompts, True)
+        if not newest.foreground and isinstance(newest, Click):
+            leak = leak_behind_neck(before.mask.unpack(), self.volume, positives, newest.ijk)
+            if leak is not None:
+                edits.append(leak)
+                leak.apply(mask)
+        wrong = [voxel for voxel in voxels if mask[voxel] != newest.foreground]
+        if wrong:
+            others = _voxels_of(prompts, not newest.foreground)
+            edits.append(neighbourhood(self.volume, wrong, newest.foreground, others))
+        return edits
+
+    def _points_at_nothing(self, prompt: Prompt) -> bool:
+        """Whether a prompt says that the object is where there is no body."""
+        if not prompt.foreground or isinstance(prompt, InitialMask):
+            return False
+        return not any(self._body.holds(voxel) for voxel, _ in prompt.points)
 
     def _points_mm(self, prompts: Sequence[Prompt]) -> list[PointMM]:
         return [(self.volume.to_mm(voxel), foreground) for voxel, foreground in signed_voxels(prompts)]
 
-    def _mask_on_grid(self, prediction: tuple[WindowLogits, ...]) -> np.ndarray:
-        return mask_on_grid(self.volume, [(part.window, part.logits) for part in prediction])
+    def _mask_on_grid(self, prediction: Prediction) -> np.ndarray:
+        return prediction.mask.unpack()
 
-    def _compute_in(self, precision: str) -> None:
-        if precision != self.precision:
-            self.precision = precision
-            self._embeddings.clear()
+    def _provenance(self) -> dict[str, Any]:
+        # The same weights in other windows draw other masks.
+        config = self.model.config
+        return super()._provenance() | {"window_voxels": config.window_size, "window_spacing_mm": config.spacing_mm}
 
-    def _settings(self) -> dict[str, float | str]:
-        settings: dict[str, float | str] = {"spacing_mm": self.spacing_mm, "precision": self.precision}
-        # Only where it counts: journals from before there was a zoom still fit.
-        return settings if self.min_spacing_mm is None else settings | {"min_spacing_mm": self.min_spacing_mm}
+    def _settings(self) -> dict[str, Any]:
+        return {**self._fixed, "precision": self.precision, **BINDING}
 
-    def _window(self, centre_mm: np.ndarray, spacing_mm: float) -> Window:
-        return window_around(self.volume, centre_mm, self.model.config.window_size, spacing_mm)
-
-    @torch.inference_mode()
-    def _embed(self, window: Window) -> Any:
-        if window not in self._embeddings:
-            if len(self._embeddings) >= MAX_EMBEDDINGS:
-                del self._embeddings[next(iter(self._embeddings))]
-            voxels = self.model.normalise(sample_window(self.volume, window).to(self.device))
-            with self._autocast():
-                self._embeddings[window] = self.model.embed(voxels)
-        return self._embeddings[window]
-
-    @torch.inference_mode()
-    def _decode(self, part: WindowLogits, points: list[PointMM]) -> WindowLogits:
-        """The network's new prediction for one window, given all points that lie in it."""
-        given = [*points, *((np.array(seed), True) for seed in part.seeds_mm)]
-        inside = [(part.window.to_window(mm), foreground) for mm, foreground in given if part.window.contains_mm(mm)]
-        ijk = torch.tensor(np.array([voxel for voxel, _ in inside]), dtype=torch.float32, device=self.device)
-        labels = torch.tensor([int(foreground) for _, foreground in inside], device=self.device)
-        embedding = self._embed(part.window)
-        with self._autocast():
-            logits, _ = self.model.decode(embedding, ijk[None], labels[None], part.logits)
-        part = replace(part, logits=logits.float())
-        # A window that nobody clicked continues the object that led there, and begins no other one.
-        return self._clicked_part(part, points) if part.seeds_mm else part
-
-    def _clicked_part(self, part: WindowLogits, points: list[PointMM]) -> WindowLogits:
-        """The window with those pieces of its mask alone that hold a foreground point or a seed."""
-        seeds_mm = [np.array(mm) for mm in part.seeds_mm if part.window.contains_mm(mm)]
-        return replace(part, logits=keep_clicked_components(part, [*_foreground_in(part, points), *seeds_mm]))
-
-    def _zoomed(self, part: WindowLogits, points: list[PointMM]) -> WindowLogits:
-        """The prediction for a finer window where what was clicked is small; else the window as it is."""
-        if self.min_spacing_mm is None or part.seeds_mm:
-            return part
-        clicked_mm = _foreground_in(part, points)
-        if not clicked_mm:
-            return part
-        low, high = mask_extent_mm(keep_clicked_components(part, clicked_mm), part.window, clicked_mm)
-        spacing_mm = max(self.min_spacing_mm, float((high - low).max()) / (SMALL_FRACTION * part.window.size))
-        if spacing_mm > 0.75 * part.window.spacing_mm:
-            return part  # hardly finer
-        window = self._window((low + high) / 2, spacing_mm)
-        return self._decode(WindowLogits(window, resample_logits(part, window)), points)
-
-    def _grow(self, windows: tuple[WindowLogits, ...], points: list[PointMM]) -> tuple[WindowLogits, ...]:
-        """Open half-overlapping windows wherever what was clicked meets a face inside the volume, until none does."""
-        grown, waiting = list(windows), list(windows)
-        while waiting:
-            part = self._clicked_part(waiting.pop(0), points)
-            for axis, side in touched_faces(part.logits):
-                neighbour = self._neighbour(part, axis, side)
-                if neighbour is None or any(_same_position(neighbour.window, other.window) for other in grown):
-                    continue
-                if len(grown) >= MAX_WINDOWS:
-                    warnings.warn(
-                        f"the mask of {self.active} still meets the border of its {MAX_WINDOWS} windows: it may have "
-                        "leaked (undo, then click elsewhere), or be cut there (use a coarser spacing_mm).",
-                        stacklevel=6,  # whoever clicks
-                    )
-                    return tuple(grown)
-                added = self._decode(neighbour, points)
-                grown.append(added)
-                waiting.append(added)
-        return tuple(grown)
-
-    def _neighbour(self, part: WindowLogits, axis: int, side: int) -> WindowLogits | None:
-        """The window half a window further, prompted where this mask is deepest in the overlap."""
-        window, size = part.window, part.logits.shape[-1]
-        centre = np.array(window.corner_mm) + (window.size - 1) / 2 * window.spacing_mm
-        centre[axis] += side * window.size / 2 * window.spacing_mm
-        neighbour = self._window(centre, window.spacing_mm)
-        if _same_position(neighbour, window):
-            return None  # the volume ends here
-        mask = part.logits[0, 0].cpu().numpy() > 0
-        half = [slice(None)] * 3
-        half[axis] = slice(0, size // 2) if side > 0 else slice(size // 2, None)
-        mask[tuple(half)] = False  # only what lies in the overlap
-        deepest = np.unravel_index(ndimage.distance_transform_edt(mask).argmax(), mask.shape)
-        seed_mm = window.grid_affine(size)[:3, :3] @ deepest + window.grid_affine(size)[:3, 3]
-        x, y, z = seed_mm.tolist()
-        return WindowLogits(neighbour, resample_logits(part, neighbour), ((x, y, z),))
-
-    def _autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+    @classmethod
+    def _settings_of(cls, journal: Journal) -> dict[str, Any]:
+        settings = super()._settings_of(journal)
+        if not BINDING.items() <= settings.items():
+            raise JournalError(
+                "the journal was made by a version in which windows stayed where they were opened and clicks did not "
+                "bind, so its masks cannot be drawn again. Its prompts can be given anew: "
+                "for name, prompt in Journal.load(path).prompts: session.select(name); session.add(prompt)."
+            )
+        return settings
 
 
-def drop_orphan_windows(windows: tuple[WindowLogits, ...]) -> tuple[WindowLogits, ...]:
-    """Without the windows that grew out of mask that is gone.
-
-    A background click may take back the leak that opened other windows. A window stays if a click opened it, or if
-    the position it was seeded from is still inside the mask of a window that stays.
-    """
-    staying = [part for part in windows if not part.seeds_mm]
-    grown = [part for part in windows if part.seeds_mm]
-    found = grown
-    while found:
-        found = [part for part in grown if any(_in_mask(other, seed) for other in staying for seed in part.seeds_mm)]
-        staying += found
-        grown = [part for part in grown if part not in found]
-    return tuple(part for part in windows if part in staying)
+def _anchors(prompt: Prompt, mask: np.ndarray) -> np.ndarray:
+    """The voxels that hold a piece of a mask to a prompt, (n, 3); of a region those of the mask."""
+    if isinstance(prompt, Box):
+        return np.argwhere(mask[prompt.slices]) + prompt.low_ijk
+    return prompt.voxels
 
 
-def _in_mask(part: WindowLogits, mm: Point) -> bool:
-    size = part.logits.shape[-1]
-    voxel = np.rint(np.linalg.solve(part.window.grid_affine(size), [*mm, 1])[:3]).astype(int)
-    return bool((voxel >= 0).all() and (voxel < size).all() and part.logits[0, 0][tuple(voxel)] > 0)
+def _voxels_of(prompts: Sequence[Prompt], foreground: bool) -> list[Voxel]:
+    return [voxel for voxel, sign in signed_voxels(prompts) if sign == foreground]
 
 
-def _holds_any(part: WindowLogits, positions_mm: list[np.ndarray]) -> bool:
-    return any(part.window.contains_mm(mm) for mm in positions_mm)
-
-
-def _foreground_in(part: WindowLogits, points: list[PointMM]) -> list[np.ndarray]:
-    """Positions of the foreground points in a window, in RAS+ millimetres."""
-    return [mm for mm, foreground in points if foreground and part.window.contains_mm(mm)]
-
-
-def keep_clicked_components(part: WindowLogits, positions_mm: list[np.ndarray]) -> Tensor:
-    """Logits of a window in which only those components of the mask stay positive that hold one of the positions.
-
-    Components are 26-connected. A position holds on to what lies within one low-resolution voxel of it: a click on an
-    edge is a click on the organ.
-    """
-    mask = (part.logits[0, 0] > 0).cpu().numpy()
-    components, _ = ndimage.label(mask, np.ones((3, 3, 3)))
-    to_voxels = np.linalg.inv(part.window.grid_affine(len(mask)))
-    kept = set()
-    for mm in positions_mm:
-        i, j, k = np.rint(to_voxels[:3, :3] @ mm + to_voxels[:3, 3]).astype(int)
-        around = components[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2, max(k - 1, 0) : k + 2]
-        kept |= set(np.unique(around).tolist())
-    loose = torch.from_numpy(mask & ~np.isin(components, list(kept - {0}))).to(part.logits.device)
-    return torch.where(loose, -part.logits, part.logits)
-
-
-def resample_logits(part: WindowLogits, window: Window) -> Tensor:
-    """The logits of one window on the grid of another, (1, 1, m, m, m): what is known there before it is decoded."""
-    size = part.logits.shape[-1]
-    return resample(part.logits, part.window.grid_affine(size), window.grid_affine(size), [size] * 3)
-
-
-def mask_extent_mm(logits: Tensor, window: Window, positions_mm: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Corners, in RAS+ millimetres, of the smallest box around the mask of a window and some positions in it."""
-    to_mm = window.grid_affine(logits.shape[-1])
-    voxels = (logits[0, 0] > 0).nonzero().cpu().numpy()  # (n, 3)
-    ends = [voxels.min(0), voxels.max(0)] if len(voxels) else []
-    corners = np.array([*(to_mm[:3, :3] @ end + to_mm[:3, 3] for end in ends), *positions_mm])
-    return corners.min(0), corners.max(0)
-
-
-def touched_faces(logits: Tensor) -> list[tuple[int, int]]:
-    """Faces of a window that its mask meets, as pairs (axis, side), side -1 or +1.
-
-    >>> logits = torch.full((1, 1, 8, 8, 8), -1.0)
-    >>> logits[..., 2:5, 2:5, 7] = 1.0
-    >>> touched_faces(logits)
-    [(2, 1)]
-    """
-    mask = logits[0, 0] > 0
-    return [
-        (axis, side)
-        for axis in range(3)
-        for side in (-1, 1)
-        if mask.select(axis, 0 if side < 0 else -1).sum() >= FACE_VOXELS
-    ]
-
-
-def _same_position(one: Window, other: Window) -> bool:
-    return bool(np.abs(np.subtract(one.corner_mm, other.corner_mm)).max() < one.spacing_mm)
-
-
-def _best_precision(device: torch.device) -> str:
-    # Without matrix units bfloat16 is no faster than float32 on a CPU, only less exact.
-    has_units = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if has_units else "float32"
+def _check_unit(model: PromptableNetwork, volume: Volume) -> None:
+    if model.config.intensity == "log_suv" and volume.unit == "HU":
+        raise UnitError(
+            f"{volume.source} is a CT in HU, but {model.name} was trained on PET in SUVbw. "
+            "Load the PET of the same patient."
+        )
+    if model.config.intensity == "log_suv" and volume.unit != "SUVbw":
+        raise UnitError(
+            f"{volume.source} is in {volume.unit}, but {model.name} was trained on SUVbw. Load DICOM with "
+            "load_dicom, which converts, or convert with to_suvbw(volume, ...)."
+        )

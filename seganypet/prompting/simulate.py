@@ -45,8 +45,8 @@ def first_click(
         ClickError: Empty truth, unknown strategy, or "random" without `rng`.
         GeometryError: Truth that is not a 3D bool array; spacing that is not three positive numbers.
     """
-    _check_mask(truth, "truth")
-    spacing = _check_spacing(spacing)
+    check_mask(truth, "truth")
+    spacing = check_spacing(spacing)
     _check_strategy(strategy, FIRST, rng)
     box = bounding_box(truth)
     if box is None:
@@ -83,8 +83,8 @@ def next_click(
         ClickError: Unknown strategy, or "random_error" without `rng`.
         GeometryError: Arrays that are not 3D, not bool or differ in shape; bad spacing.
     """
-    _check_pair(truth, mask)
-    spacing = _check_spacing(spacing)
+    check_pair(truth, mask)
+    spacing = check_spacing(spacing)
     _check_strategy(strategy, THEN, rng)
     error = truth ^ mask
     box = bounding_box(error)
@@ -116,8 +116,8 @@ def first_clicks_by_slice(
         ClickError: Empty truth, unknown strategy or axis, or "random" without `rng`.
         GeometryError: As `first_click`.
     """
-    _check_mask(truth, "truth")
-    in_plane = _in_plane(_check_spacing(spacing), axis_of_array)
+    check_mask(truth, "truth")
+    in_plane = _in_plane(check_spacing(spacing), axis_of_array)
     _check_strategy(strategy, FIRST, rng)
     box = bounding_box(truth)
     if box is None:
@@ -145,8 +145,8 @@ def next_clicks_by_slice(
     A slice whose mask is right gets no click, as `next_click` makes none; nor does a slice without target, whatever
     its mask. So the list may be empty. Arguments and errors as for `first_clicks_by_slice` and `next_click`.
     """
-    _check_pair(truth, mask)
-    in_plane = _in_plane(_check_spacing(spacing), axis_of_array)
+    check_pair(truth, mask)
+    in_plane = _in_plane(check_spacing(spacing), axis_of_array)
     _check_strategy(strategy, THEN, rng)
     box = bounding_box(truth | mask)
     clicks = []
@@ -173,24 +173,24 @@ def _in_the_error(
     """Where to click in an array of errors, not empty, of a volume or a slice."""
     if strategy == "random_error":
         return _random_voxel(error, rng)
-    region, box = _largest_region(error & truth, error & ~truth)
+    region, box = largest_region(error & truth, error & ~truth)
     return shifted(deepest_voxel(region, spacing), box)
 
 
-def _largest_region(misses: np.ndarray, alarms: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
+def largest_region(misses: np.ndarray, alarms: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
     """The largest component of either, a miss if two are equal; cropped to its box, and that box."""
     missed, alarmed = np.count_nonzero(misses), np.count_nonzero(alarms)
     # Most often one kind has a region larger than all of the other together, which then needs no labelling.
     if missed >= alarmed:
-        largest = _largest_component(misses)
+        largest = largest_component(misses)
         if alarmed <= np.count_nonzero(largest[0]):
             return largest
-        other = _largest_component(alarms)
+        other = largest_component(alarms)
     else:
-        other = _largest_component(alarms)
+        other = largest_component(alarms)
         if missed < np.count_nonzero(other[0]):
             return other
-        largest = _largest_component(misses)
+        largest = largest_component(misses)
     return max(largest, other, key=lambda found: np.count_nonzero(found[0]))
 
 
@@ -213,7 +213,7 @@ def _in_plane(spacing: Sequence[float], axis: int) -> tuple[float, float]:
     return height, width
 
 
-def _largest_component(region: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
+def largest_component(region: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
     """The largest component of a region that is not empty, cropped to its box, and that box. Corners connect."""
     labels, _ = ndimage.label(region, np.ones((3,) * region.ndim, bool))
     largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
@@ -238,7 +238,7 @@ def _check_strategy(strategy: str, known: Sequence[str], rng: np.random.Generato
         raise ClickError(f"strategy {strategy!r} needs a random generator: rng=numpy.random.default_rng(seed).")
 
 
-def _check_mask(mask: np.ndarray, name: str) -> None:
+def check_mask(mask: np.ndarray, name: str) -> None:
     if not isinstance(mask, np.ndarray) or mask.ndim != 3 or mask.dtype != bool:
         what = f"{mask.dtype} array of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
         raise GeometryError(
@@ -247,14 +247,14 @@ def _check_mask(mask: np.ndarray, name: str) -> None:
         )
 
 
-def _check_pair(truth: np.ndarray, mask: np.ndarray) -> None:
-    _check_mask(truth, "truth")
-    _check_mask(mask, "mask")
+def check_pair(truth: np.ndarray, mask: np.ndarray) -> None:
+    check_mask(truth, "truth")
+    check_mask(mask, "mask")
     if mask.shape != truth.shape:
         raise GeometryError(f"mask of shape {mask.shape} and truth of shape {truth.shape} must lie on the same grid.")
 
 
-def _check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
+def check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
     sizes = np.asarray(spacing, float)
     if sizes.shape != (3,) or not np.isfinite(sizes).all() or (sizes <= 0).any():
         raise GeometryError(f"spacing={spacing!r}: expected three positive voxel sizes along (i, j, k), in mm.")

@@ -8,15 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from seganypet.errors import UnitError
 from seganypet.pet.threshold_rules import ThresholdRule
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
-from seganypet.prompting.prompts import Prompt, signed_voxels
+from seganypet.prompting.classical import ClassicalSession, growing
+from seganypet.prompting.initial_mask import InitialMask
+from seganypet.prompting.prompt import as_voxels
+from seganypet.prompting.prompts import Prompt, Voxel, signed_voxels
 from seganypet.prompting.random_walker import RANDOM_WALKER, RandomWalkerSession, box_around, distance_mm, within
+from seganypet.prompting.shapes import Box as BoxPrompt
 from seganypet.prompting.simulate import shifted
-from seganypet.regions import CONNECTED_26, bounding_box
+from seganypet.regions import CONNECTED_26, Box, bounding_box
 
 # The rules that tables show by default.
 RULES: tuple[str, ...] = ("41% SUVmax", "SUV>=2.5", "SUV>=4", "41% SUVmax, from hottest", "band")
@@ -26,14 +31,22 @@ BAND_SIGMA_MM = 4.0
 
 
 class Region(NamedTuple):
-    """The region grown from one positive click: its starting voxel, and the mask inside a box of the volume."""
+    """What is found from one prompt.
 
-    start: tuple[int, int, int]
-    box: tuple[slice, slice, slice]
+    Attributes:
+        anchors: Voxels that a negative click is weighed against.
+        roots: Voxels whose piece of the mask stays when others are cut off, (m, 3).
+        box: Box of the volume that holds what was found.
+        mask: What was found, within that box.
+    """
+
+    anchors: tuple[Voxel, ...]
+    roots: np.ndarray
+    box: Box
     mask: np.ndarray
 
 
-class ThresholdSession(PromptSession):
+class ThresholdSession(ClassicalSession):
     """Region growing by a threshold, behind the calls of a model's session.
 
     Rules, by name (see `ThresholdRule`; any percentage or SUV may be given):
@@ -46,9 +59,16 @@ class ThresholdSession(PromptSession):
         "band": for organs, which are not hotter than everything around them. In the volume smoothed by a Gaussian of
             sigma 4 mm, voxels from 0.8 to 1 / 0.8 times the intensity at the click, 26-connected to it.
 
-    Several positive clicks give the union of the regions grown from each. A negative click removes what lies nearer (in
-    mm) to it than to every positive click; of the rest, only pieces that contain a positive click or its starting voxel
-    remain.
+    A positive scribble is grown from all of its voxels, with one threshold: that of the hottest voxel within 15 mm of
+    it ("band": from 0.8 times the lowest to 1 / 0.8 times the highest intensity on it). A box or lasso bounds or
+    empties its region, see `prompting.shapes`; as the first prompt on an object, it is grown from the hottest voxel
+    inside ("band": its centre). A mask to start from stays as it is; what is grown after it reaches no farther from its
+    prompt than the mask's core is.
+
+    All of these together give the union of what is grown from each. A negative click or scribble removes what lies
+    nearer (in mm) to it than to every positive one (of a scribble, to 8 voxels on it) and to the core of a mask to
+    start from; of the rest, only pieces that contain a positive prompt or its starting voxel remain. Clicked voxels are
+    on the side that the user said, unless nothing is found at all: then the mask is empty, and `notice` says so.
 
     Args:
         volume: The scan, a PET.
@@ -74,62 +94,107 @@ class ThresholdSession(PromptSession):
         if self._rule.is_band:
             self._data = ndimage.gaussian_filter(volume.data, BAND_SIGMA_MM / np.array(volume.spacing))
         self._flood = FloodFill(self._data)
-        self._regions: dict[tuple[int, int, int], Region] = {}
+        self._regions: dict[Prompt, Region] = {}
 
     def _predict(self, prompts: tuple[Prompt, ...], previous: tuple[Prompt, ...] | None) -> tuple[Prompt, ...]:
-        for ijk, foreground in signed_voxels(prompts[-1:]):
-            if foreground:
-                self._region(ijk)  # a failure must come before the prompt counts
+        newest, others = prompts[-1], growing(prompts[:-1])
+        if newest in growing(prompts) and not self._region(newest).mask.any():  # a failure comes before it counts
+            hottest = max(float(self._data[tuple(voxel)]) for voxel in self._region(newest).roots)
+            alone = " Only its own voxels are added." if any(self._region(one).mask.any() for one in others) else ""
+            self._tell(
+                f"Nothing found at this {newest.kind}: {hottest:.3g} {self.volume.unit} is below the threshold "
+                f"({self.rule}).{alone}"
+            )
         return prompts  # a mask follows from prompts alone
 
     def _mask_on_grid(self, prediction: tuple[Prompt, ...]) -> np.ndarray:
         mask = np.zeros(self.volume.shape, bool)
-        positives = [ijk for ijk, foreground in signed_voxels(prediction) if foreground]
-        negatives = [ijk for ijk, foreground in signed_voxels(prediction) if not foreground]
-        regions = [self._region(ijk) for ijk in positives]
+        regions = [self._region(prompt) for prompt in growing(prediction)]
+        start = prediction[0] if isinstance(prediction[0], InitialMask) else None
         for region in regions:
-            mask[region.box] |= region.mask
-        if negatives:
-            self._cut(mask, positives, negatives, [region.start for region in regions])
+            mask[region.box] |= region.mask if start is None else self._within_reach(region, start)
+        if not any(region.mask.any() for region in regions):
+            return mask
+        self._constrain(mask, prediction)
+        negatives = [prompt for prompt in prediction if prompt.binds_voxels and not prompt.foreground]
+        anchors = [voxel for region in regions for voxel in region.anchors]
+        self._cut(mask, [voxel for voxel, _ in signed_voxels(negatives)], anchors, start)
+        if len(regions) < len(prediction):  # something was taken away
+            _keep_pieces(mask, np.concatenate([region.roots for region in regions]))
         return mask
 
     def _provenance(self) -> dict[str, str]:
         return {"name": f"threshold {self.rule}", "rule": self.rule}
 
-    def _region(self, ijk: tuple[int, int, int]) -> Region:
-        """The region grown from a positive click; cached, so that each click grows once."""
-        if ijk not in self._regions:
-            start, lower, upper = self._limits(ijk)
-            grown = self._flood.grow(start, lower, upper)
-            box = bounding_box(grown) or (slice(0, 0),) * 3
-            self._regions[ijk] = Region(start, box, grown[box].copy())
-        return self._regions[ijk]
+    def _region(self, prompt: Prompt) -> Region:
+        """What is found from a prompt; cached, so that each grows once."""
+        if prompt not in self._regions:
+            self._regions[prompt] = self._found(prompt)
+        return self._regions[prompt]
 
-    def _limits(self, ijk: tuple[int, int, int]) -> tuple[tuple[int, int, int], float, float]:
-        """Where to start growing, and between which intensities."""
+    def _found(self, prompt: Prompt) -> Region:
+        if isinstance(prompt, InitialMask):
+            return Region((), prompt.voxels, prompt.box, prompt.inside)
+        if prompt.binds_voxels:
+            anchors, voxels = [voxel for voxel, _ in prompt.points], prompt.voxels
+        else:
+            anchors = [prompt.centre_ijk if self._rule.is_band else _hottest_inside(self._data, prompt)]
+            voxels = np.array(anchors)
+        start, lower, upper = self._limits(voxels)
+        grown = self._flood.grow(start, lower, upper)
+        box = bounding_box(grown) or (slice(0, 0),) * 3
+        return Region(tuple(anchors), np.concatenate([voxels, start]), box, grown[box].copy())
+
+    def _limits(self, voxels: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """Where to start growing, (n, 3), and between which intensities."""
         if self._rule.is_band:
-            value = float(self._data[ijk])
-            lower, upper = sorted((BAND * value, value / BAND))
-            return ijk, lower, upper
-        peak_ijk, peak = hottest_voxel(self.volume, ijk)
-        return peak_ijk if self._rule.from_hottest else ijk, self._rule.lowest(peak), np.inf
+            values = self._data[tuple(voxels.T)].astype(float)
+            candidates = np.concatenate([BAND * values, values / BAND])
+            return voxels, float(candidates.min()), float(candidates.max())
+        start, peak = max((hottest_voxel(self.volume, voxel) for voxel in voxels), key=lambda found: found[1])
+        return np.array([start]) if self._rule.from_hottest else voxels, self._rule.lowest(peak), np.inf
 
-    def _cut(self, mask: np.ndarray, positives: list, negatives: list, starts: list) -> None:
-        """Remove from a mask, in place, what is nearer to a negative click, and pieces that lose their connection."""
+    def _cut(
+        self, mask: np.ndarray, negatives: Sequence[Voxel], positives: Sequence[Voxel], start: InitialMask | None
+    ) -> None:
+        """Remove from a mask, in place, what is nearer to a negative voxel than to all positive ones and the start."""
         box = bounding_box(mask)
         if box is None:
             return
-        corner = np.array([part.start for part in box])
-        inside = mask[box].copy()
         for negative in negatives:
-            nearer = np.ones(inside.shape, bool)
+            nearer = np.ones(mask[box].shape, bool)
             for positive in positives:
-                nearer &= self._nearer(np.array(negative) - corner, np.array(positive) - corner, inside.shape)
-            inside &= ~nearer
-        labels, _ = ndimage.label(inside, CONNECTED_26)
-        roots = [ijk for ijk in (*positives, *starts) if mask[ijk]]
-        kept = [labels[tuple(np.array(ijk) - corner)] for ijk in roots]
-        mask[box] = np.isin(labels, kept) & inside
+                nearer &= self._nearer(within(negative, box), within(positive, box), nearer.shape)
+            if start is not None:
+                voxels = np.argwhere(nearer & mask[box])
+                nearer[tuple(voxels.T)] = self._nearer_than_core(voxels + [side.start for side in box], negative, start)
+            mask[box] &= ~nearer
+
+    def _within_reach(self, region: Region, start: InitialMask) -> np.ndarray:
+        """What is found from a prompt, no farther from it than it is from the core of the mask to start from."""
+        if not region.anchors:
+            return region.mask  # the start itself
+        axes, core = self.volume.affine[:3, :3], start.core(self.volume.spacing)
+        voxels = np.argwhere(region.mask)
+        near = np.zeros(len(voxels), bool)
+        for anchor in region.anchors:
+            reach_mm = np.linalg.norm((core - anchor) @ axes.T, axis=1).min()
+            near |= np.linalg.norm((voxels - within(anchor, region.box)) @ axes.T, axis=1) <= reach_mm
+        kept = np.zeros_like(region.mask)
+        kept[tuple(voxels[near].T)] = True
+        return kept
+
+    def _nearer_than_core(self, voxels: np.ndarray, negative: Voxel, start: InitialMask) -> np.ndarray:
+        """Whether voxels, (n, 3), are nearer to a negative one than to the core of the mask to start from.
+
+        The core within twice the depth of the negative voxel is what it denies, and does not count.
+        """
+        axes, spacing = self.volume.affine[:3, :3], self.volume.spacing
+        core_mm, voxels_mm = ((points - negative) @ axes.T for points in (start.core(spacing), voxels))
+        core_mm = core_mm[np.linalg.norm(core_mm, axis=1) > 2 * start.depth_at(negative, spacing)]
+        if not len(core_mm):
+            return np.ones(len(voxels), bool)
+        return np.linalg.norm(voxels_mm, axis=1) < KDTree(core_mm).query(voxels_mm)[0]
 
     def _nearer(self, a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """Voxels nearer to a than to b: one side of a plane, |v-a|^2 < |v-b|^2 in the metric of the affine."""
@@ -137,6 +202,24 @@ class ThresholdSession(PromptSession):
         slope = 2 * metric @ (a - b)
         i, j, k = (slope[axis] * np.arange(size) for axis, size in enumerate(shape))
         return i[:, None, None] + j[:, None] + k > a @ metric @ a - b @ metric @ b
+
+
+def _hottest_inside(data: np.ndarray, prompt: Prompt) -> Voxel:
+    """The hottest voxel inside a box or lasso."""
+    if isinstance(prompt, BoxPrompt):  # may be as large as the volume
+        inside = data[prompt.slices]
+        return shifted(np.unravel_index(inside.argmax(), inside.shape), prompt.slices)
+    voxels = prompt.voxels
+    return as_voxels(voxels[[data[tuple(voxels.T)].argmax()]])[0]
+
+
+def _keep_pieces(mask: np.ndarray, roots: np.ndarray) -> None:
+    """Remove from a mask, in place, the 26-connected pieces that hold none of some voxels."""
+    box = bounding_box(mask)
+    if box is not None:
+        labels, _ = ndimage.label(mask[box], CONNECTED_26)
+        kept = labels[tuple((roots[mask[tuple(roots.T)]] - [part.start for part in box]).T)]
+        mask[box] = np.isin(labels, kept[kept > 0])
 
 
 def baseline_name(rule: str | ThresholdRule) -> str:
@@ -177,11 +260,11 @@ class FloodFill:
         # SimpleITK counts axes from the fastest one: index (k, j, i) there is (i, j, k) here.
         self._image = sitk.GetImageFromArray(data)
 
-    def grow(self, ijk: Sequence[int], lower: float, upper: float = np.inf) -> np.ndarray:
-        """Voxels from `lower` to `upper` connected to `ijk`; bool; empty if `ijk` itself is outside these."""
+    def grow(self, ijk: Sequence[int] | np.ndarray, lower: float, upper: float = np.inf) -> np.ndarray:
+        """Voxels from `lower` to `upper` connected to a voxel, or to any of several, (n, 3), that are within these."""
         filled = self._sitk.ConnectedThreshold(
             self._image,
-            seedList=[tuple(int(index) for index in ijk)[::-1]],
+            seedList=np.atleast_2d(ijk)[:, ::-1].tolist(),
             lower=float(lower),
             upper=min(float(upper), float(np.finfo(np.float32).max)),
             connectivity=self._sitk.ConnectedThresholdImageFilter.FullConnectivity,

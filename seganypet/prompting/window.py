@@ -54,6 +54,16 @@ class Window:
         ijk = self.to_window(mm)
         return bool(np.all(ijk >= -0.5) and np.all(ijk <= self.size - 0.5))
 
+    @property
+    def side_mm(self) -> float:
+        """Length of each edge."""
+        return self.size * self.spacing_mm
+
+    @property
+    def centre_mm(self) -> np.ndarray:
+        """RAS+ millimetres of its middle, (3,)."""
+        return np.array(self.corner_mm) + (self.size - 1) / 2 * self.spacing_mm
+
     def corners_mm(self) -> np.ndarray:
         """The eight corners of the cube, (8, 3)."""
         return nib.affines.apply_affine(self.affine, list(product((-0.5, self.size - 0.5), repeat=3)))
@@ -90,8 +100,7 @@ def sample_window(volume: Volume, window: Window) -> Tensor:
     block, block_affine = _crop_to(volume, affine, window.size * oversampling)
     air = AIR.get(volume.unit, 0.0)
     data = torch.from_numpy(block)[None, None] - air
-    fine = resample(data, block_affine, affine, [window.size * oversampling] * 3)
-    return F.avg_pool3d(fine, oversampling) + air
+    return resample(data, block_affine, affine, [window.size * oversampling] * 3, oversampling) + air
 
 
 def mask_on_grid(volume: Volume, parts: list[tuple[Window, Tensor]]) -> np.ndarray:
@@ -173,7 +182,9 @@ def _taper(logits: Tensor) -> Tensor:
     return ramp[:, None, None] * ramp[:, None] * ramp
 
 
-def resample(source: Tensor, source_affine: np.ndarray, target_affine: np.ndarray, target_shape: list[int]) -> Tensor:
+def resample(
+    source: Tensor, source_affine: np.ndarray, target_affine: np.ndarray, target_shape: list[int], pool: int = 1
+) -> Tensor:
     """Trilinear samples of one grid at the voxels of another; 0 outside.
 
     Args:
@@ -181,16 +192,44 @@ def resample(source: Tensor, source_affine: np.ndarray, target_affine: np.ndarra
         source_affine: Affine from voxels of the source to millimetres.
         target_affine: Affine from voxels of the target to millimetres.
         target_shape: Number of voxels of the target along its axes.
+        pool: Number of target voxels along each axis that are averaged to one.
 
     Returns:
-        (1, C, *target_shape).
+        (1, C, *target_shape), each side divided by `pool`.
     """
     to_source = np.linalg.inv(source_affine) @ target_affine
+    # The axis of the source along which each axis of the target runs, if they run along any.
+    axes = np.abs(to_source[:3, :3]).argmax(0)
+    aligned = np.zeros((3, 3))
+    aligned[axes, range(3)] = to_source[axes, range(3)]
+    reach = np.array(target_shape)
+    if len(set(axes)) == 3 and (np.abs(to_source[:3, :3] - aligned) @ reach).max() < 1e-3:
+        return _resample_along_axes(source, to_source, axes.tolist(), target_shape, pool)
     # grid_sample counts from -1 to 1 across a grid, faces included, and wants the last axis first.
     to_unit = _unit_from_voxels(source.shape[2:]) @ to_source @ np.linalg.inv(_unit_from_voxels(target_shape))
     theta = torch.from_numpy(to_unit[:3][::-1][:, [2, 1, 0, 3]].copy()).to(source)
     grid = F.affine_grid(theta[None], [1, 1, *target_shape], align_corners=False)
-    return F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.avg_pool3d(
+        F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False), pool
+    )
+
+
+def _resample_along_axes(
+    source: Tensor, to_source: np.ndarray, axes: list[int], target_shape: list[int], pool: int
+) -> Tensor:
+    """As `resample`, for grids whose axes are parallel: one product with a matrix of weights along each axis.
+
+    The same numbers, up to rounding, in a tenth of the time: a trilinear sample is a product of three linear ones.
+    """
+    values = source
+    for axis, (along, count) in enumerate(zip(axes, target_shape, strict=True)):
+        position = to_source[along, axis] * np.arange(count) + to_source[along, 3]
+        size = source.shape[2 + along]
+        weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(size)))  # (count, size)
+        weights = weights.reshape(count // pool, pool, size).mean(1)
+        values = torch.movedim(values, 2 + along, -1) @ torch.from_numpy(weights).to(source).T
+        values = torch.movedim(values, -1, 2 + along)
+    return values.permute(0, 1, *(2 + along for along in axes)).contiguous()
 
 
 def _unit_from_voxels(shape: tuple[int, ...] | list[int]) -> np.ndarray:

@@ -271,9 +271,13 @@ def _load(path: Path, unit: str, name: str) -> Volume:
 def _check_voxels(path: Path) -> None:
     """VolumeError if the file holds too much; only its first 540 bytes are read, whatever they say of the rest."""
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"  # whatever its name ends in
+        with gzip.open(path) if packed else path.open("rb") as file:
             block = file.read(nib.Nifti2Header.sizeof_hdr)
         kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(block) else nib.Nifti1Header
+        if not kind.may_contain_header(block):
+            return
         header = kind(block[: kind.sizeof_hdr], check=False)
         shape, begins = header.get_data_shape(), header.get_data_offset()
     except Exception:

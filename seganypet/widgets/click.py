@@ -21,12 +21,13 @@ import traitlets
 
 from seganypet._files import make_folder
 from seganypet.errors import ClickError, SegAnyPETError, renamed_keywords
+from seganypet.pet.plausibility import doubt
 from seganypet.pet.plots import usual_intensity_range
 from seganypet.pet.quantification import quantify
 from seganypet.pet.views import COLOURS, ijk_to_ras, ras_axes, ras_spacing, ras_to_ijk, to_ras
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
-from seganypet.prompting.prompts import Prompt, read_prompt
+from seganypet.prompting.prompts import Prompt, read_prompt, since_start
 from seganypet.prompting.stopwatch import Stopwatch
 from seganypet.widgets.encoding import coded, ct_on_grid, drawn_marks, entropy_map, packed
 from seganypet.widgets.export import JOURNAL_FILE, MASK_FILE, TABLE_FILE, picture, write
@@ -124,6 +125,8 @@ class ClickWidget(anywidget.AnyWidget):
         if session.prompts:
             self.look_at(session.prompts[-1].centre_ijk)
         self.refresh()
+        if message := doubt(volume):
+            self.error = f"Note: {message}"
 
     @traitlets.validate("intensity_range")
     def _check_intensity_range(self, proposal: Any) -> list[float]:
@@ -269,7 +272,7 @@ class ClickWidget(anywidget.AnyWidget):
             self.active = session.active
             self.objects = [{"name": name, **self._look(name), **self._mask(name)} for name in names]
             shown = [name for name in names if not self._look(name)["hidden"]]
-            prompts = [prompt for name in shown for prompt in session.prompts_of(name)]
+            prompts = [prompt for name in shown for prompt in since_start(session.prompts_of(name))]
             self.marks = drawn_marks(prompts, session.volume)
             self.effort = {
                 "clicks": len(session.prompts),
@@ -297,7 +300,8 @@ class ClickWidget(anywidget.AnyWidget):
             self.look_at(prompt.centre_ijk)
         name, sign = self.session.active, "+" if prompt.foreground else "\u2212"
         empty = "" if any(drawn["name"] == name and drawn["ml"] for drawn in self.objects) else ": an empty mask"
-        self.status = f"{sign} {name} at voxel {prompt.centre_ijk}{empty}"
+        notice = f". {self.session.notice}" * bool(self.session.notice)
+        self.status = f"{sign} {name} at voxel {prompt.centre_ijk}{empty}{notice}"
 
     def _keep_looks(self, names: list[str]) -> None:
         """An object that was renamed, here or in code, keeps its colour."""

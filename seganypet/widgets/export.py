@@ -9,6 +9,7 @@ from seganypet.errors import ClickError
 from seganypet.pet.plots import show_slices
 from seganypet.pet.quantification import quantify
 from seganypet.prompting.base import PromptSession
+from seganypet.prompting.prompts import since_start
 
 MASK_FILE, JOURNAL_FILE, TABLE_FILE = "mask.nii.gz", "clicks.json", "table.csv"
 
@@ -38,7 +39,7 @@ def picture(session: PromptSession, shown: Sequence[str], at_ijk: tuple[int, int
     import matplotlib.pyplot as plt
 
     masks = {name: session.mask_of(name) for name in shown}
-    prompts = [prompt for name in shown for prompt in session.prompts_of(name)]
+    prompts = [prompt for name in shown for prompt in since_start(session.prompts_of(name))]
     axes = show_slices(session.volume, masks or None, at_ijk=at_ijk, clicks=prompts, vmax=vmax)
     content = BytesIO()
     axes[0].figure.savefig(content, format="png", dpi=80)

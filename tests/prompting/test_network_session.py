@@ -36,6 +36,15 @@ def test_networks_of_the_package_offer_what_their_sessions_ask_for():
     assert missing_members(sap.load_model("tiny-2d"), SliceNetwork) == []
 
 
+def test_a_session_takes_what_it_can_translate_for_its_network(volume):
+    drawn = {"click", "scribble", "box", "lasso", "propagation"}
+    network = sap.load_model("tiny-2d")
+    for takes, expected in (({"click", "mask", "text"}, {*drawn, "mask"}), ({"click"}, drawn), ({"box"}, {"box"})):
+        network.accepts = frozenset(takes)
+        assert SliceSession(network, volume).accepts == expected
+    assert Ball(9.0).accepts == BallSession(Ball(9.0), volume).accepts == {"click"}, "no more than the session knows"
+
+
 def test_a_module_that_merely_has_a_config_is_told_what_it_lacks(volume):
     module = torch.nn.Linear(2, 2)
     module.config = type("Config", (), {"window_size": 8})

@@ -66,11 +66,13 @@ def test_fixed_suv_is_grown_from_the_clicked_voxel(volume):
 
 def test_click_into_a_cold_core_grows_nothing_unless_it_snaps_to_the_hottest_voxel(volume):
     core = (5, 6, 7)
-    shell = region(volume, HOT)
-    shell[core] = False
     for rule in ("41% SUVmax", "SUV>=2.5", "SUV>=4"):
-        assert not ThresholdSession(volume, rule).click(ijk=core).any()
-        assert np.array_equal(ThresholdSession(volume, f"{rule}, from hottest").click(ijk=core), shell)
+        session = ThresholdSession(volume, rule)
+        assert not session.click(ijk=core).any()
+        assert session.notice == f"Nothing found at this click: 2 SUVbw is below the threshold ({rule})."
+        snapping = ThresholdSession(volume, f"{rule}, from hottest")
+        # The rule leaves the core out; that it was clicked puts it in.
+        assert np.array_equal(snapping.click(ijk=core), region(volume, HOT)) and snapping.notice == ""
 
 
 def test_regions_that_touch_by_a_corner_are_connected(volume):

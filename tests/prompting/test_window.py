@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import oblique
+from nibabel.affines import apply_affine
+from scipy import ndimage
 
 from seganypet.pet.volume import Volume
-from seganypet.prompting.window import Window, extent_mm, logits_on_grid, mask_on_grid, sample_window, window_around
+from seganypet.prompting import window as window_module
+from seganypet.prompting.window import (
+    Window,
+    extent_mm,
+    logits_on_grid,
+    mask_on_grid,
+    resample,
+    sample_window,
+    window_around,
+)
 
 GRIDS = {
     "oblique": oblique((4.07, 4.07, 3.0)),
@@ -209,3 +220,65 @@ def test_a_mask_is_where_the_logits_are_positive_however_few_there_are(affine, c
         clear = np.abs(logits) > 1e-5
         np.testing.assert_array_equal(mask[clear], logits[clear] > 0)
         assert not mask[logits == 0].any()
+
+
+def placed(values, source_affine, target_affine, shape, pool):
+    """An independent trilinear `resample`, with zeros outside, then means over blocks."""
+    ijk = apply_affine(np.linalg.inv(source_affine) @ target_affine, np.argwhere(np.ones(shape, bool)))
+    sampled = ndimage.map_coordinates(values, ijk.T, order=1, mode="grid-constant").reshape(shape)
+    (i, j, k) = np.array(shape) // pool
+    return sampled.reshape(i, pool, j, pool, k, pool).mean((1, 3, 5))
+
+
+def turned(spacing, order=(0, 1, 2), flips=(1, 1, 1), start=(0.0, 0.0, 0.0), turn=None):
+    affine = np.eye(4)
+    affine[:3, :3] = (np.diag(np.multiply(spacing, flips)) if turn is None else turn @ np.diag(spacing))[:, list(order)]
+    affine[:3, 3] = start
+    return affine
+
+
+SOURCE = np.random.default_rng(5).normal(0, 1, (11, 14, 9))
+
+
+def both_ways(target_affine, shape, pool, source_affine, monkeypatch):
+    """What `resample` gives, whether the quick way, along axes, was taken, and what is expected."""
+    taken, quick = [], window_module._resample_along_axes
+    monkeypatch.setattr(window_module, "_resample_along_axes", lambda *given: taken.append(1) or quick(*given))
+    values = torch.from_numpy(np.stack([SOURCE, 3 - SOURCE])).float()[None]
+    found = resample(values, source_affine, target_affine, list(shape), pool)
+    assert found.shape == (1, 2, *np.array(shape) // pool)
+    for channel, source in enumerate((SOURCE, 3 - SOURCE)):
+        expected = placed(source, source_affine, target_affine, shape, pool)
+        np.testing.assert_allclose(found[0, channel], expected, rtol=0, atol=1e-4)
+    return bool(taken)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 3])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, -1)])
+def test_between_parallel_grids_samples_are_trilinear_whatever_way_axes_run(pool, order, flips, monkeypatch):
+    source = turned((4.07, 3.0, 5.5), flips=flips, start=(10, -20, 30))
+    for spacing in ((2.0, 2.0, 2.0), (1.3, 7.0, 4.0)):
+        start = apply_affine(source, (5, 7, 4)) - 12 * np.array(spacing)[list(order)]
+        target = turned(spacing, order=order, start=start)
+        assert both_ways(target, (24, 18, 30), pool, source, monkeypatch)
+    # Also where both grids are turned alike, though oblique to the patient.
+    alike = oblique((1.0, 1.0, 1.0), left_handed=flips[0] < 0)
+    assert both_ways(alike @ target, (24, 18, 30), pool, alike @ source, monkeypatch)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 3])
+@pytest.mark.parametrize("degrees", [0.01, 1.0, 20.0, 45.0])
+def test_between_grids_that_are_turned_samples_are_trilinear_too(pool, degrees, monkeypatch):
+    a = np.deg2rad(degrees)
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    source = turned((4.07, 3.0, 5.5), start=(10, -20, 30))
+    target = turned((2.0, 2.0, 2.5), start=apply_affine(source, (3, 4, 2)), turn=turn)
+    assert not both_ways(target, (24, 18, 12), pool, source, monkeypatch)
+
+
+def test_far_outside_there_is_nothing_by_either_way(monkeypatch):
+    source = turned((4.0, 4.0, 4.0))
+    for start in ((500.0, 0, 0), (0, -500.0, 0)):
+        both_ways(turned((2.0, 2.0, 2.0), start=start), (4, 4, 4), 1, source, monkeypatch)
+        assert not resample(torch.ones(1, 1, 5, 5, 5), source, turned((2.0,) * 3, start=start), [4, 4, 4]).any()

@@ -233,7 +233,7 @@ def test_the_button_shows_errors_and_the_method_raises_them(page, tmp_path):
     missing = replace(page.cohort[CASE], name="missing", pet=tmp_path / "missing.nii.gz")
     page = App(Cohort([missing]))
     page.button.click()
-    assert page.upload.error == f"{missing.pet} does not exist; expected a NIfTI file."
+    assert page.upload.error == f"{missing.pet} does not exist; expected a NIfTI, NRRD or MetaImage file."
     assert page.button.disabled is False and page.view is None
 
 

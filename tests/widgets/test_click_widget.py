@@ -15,7 +15,8 @@ from threshold_network import ThresholdNetwork
 
 from seganypet.errors import ClickError, GeometryError, JournalError, SegAnyPETError, UnitError
 from seganypet.pet.volume import Volume, load_labels
-from seganypet.prompting.session import Session
+from seganypet.prompting.binding import PackedMask
+from seganypet.prompting.session import Prediction, Session
 from seganypet.prompting.thresholds import ThresholdSession
 from seganypet.widgets.click import ClickWidget
 from seganypet.widgets.encoding import coded, packed
@@ -240,7 +241,7 @@ def test_a_click_on_a_hidden_object_shows_it_and_an_empty_mask_is_said(widget, s
     assert not widget.objects[0]["hidden"] and "voxel (9, 9, 6)" in widget.status
     widget.add()
     widget.click(ijk=(0, 0, 0))
-    assert "object 2 at voxel (0, 0, 0): an empty mask" in widget.status
+    assert "object 2 at voxel (0, 0, 0)" in widget.status and "sees nothing here" in widget.status
 
 
 def test_a_pet_in_bq_per_ml_is_saved_without_numbers(volume, tmp_path):
@@ -275,7 +276,8 @@ def test_warnings_of_the_session_are_shown(widget, session, monkeypatch):
         import warnings
 
         warnings.warn("the mask meets the border", stacklevel=2)
-        return session._state.predictions.get("object 1") or ()
+        nothing = np.zeros(session.volume.shape, bool)
+        return session._state.predictions.get("object 1") or Prediction((), PackedMask.of(nothing))
 
     monkeypatch.setattr(session, "_predict", leak)
     click(widget, BALL_IJK, foreground=True)

@@ -1,0 +1,260 @@
+"""Clicks that bind: what a click settles around itself, and the leak that it takes away with it.
+
+Two rules, both on the volume's own grid and both kept for good (a later decoding does not take them back):
+
+Neighbourhood. If the network leaves a clicked voxel on the wrong side, that voxel changes sides and takes with it what
+looks like it: the voxels that are connected to it, whose uptake (mean over 3 x 3 x 3 voxels) differs from its own by no
+more than 30 %, and that lie within a quarter of the way to the nearest click of the other sign (2 to 20 mm; 5 mm where
+there is none). So a click beside a sharp edge does not cross the edge.
+
+Leak. If a negative click falls into a part of the mask that hangs on the rest by a neck, that part goes whole. A neck
+is a place that is at most 0.6 times as thick as the thinner of the two parts that it joins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from seganypet.pet.volume import Volume
+from seganypet.prompting.prompts import Prompt
+from seganypet.prompting.random_walker import box_around, distance_mm, within
+from seganypet.regions import CONNECTED_26, Box, bounding_box, widen_box
+
+REACH_MM = (2.0, 20.0)
+REACH = 0.25  # of the way to the nearest click of the other sign
+LONE_REACH_MM = 5.0  # where there is none
+SIMILAR = 0.3  # difference of uptake, as a fraction of the click's
+SIMILAR_HU = 50.0
+NECK = 0.6
+CORRECTION_MM = 15.0  # of a mask to start from
+SHELL_MM = (4.0, 12.0)
+EDGE = 0.45
+NECK_GRID_MM = 4.0  # thickness is measured on voxels of about this size
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Voxels that a prompt put on one side, whatever the network says.
+
+    Attributes:
+        box: Part of the volume.
+        voxels: Bool, shape of the box.
+        foreground: The side.
+    """
+
+    box: Box
+    voxels: np.ndarray
+    foreground: bool
+
+    def apply(self, mask: np.ndarray) -> None:
+        """Write it into a mask, bool, shape of the volume, in place."""
+        mask[self.box][self.voxels] = self.foreground
+
+
+class PackedMask(NamedTuple):
+    """A mask of which only the box around it is kept, eight voxels a byte, so that every undo step can hold one."""
+
+    shape: tuple[int, int, int]
+    box: Box
+    bits: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "PackedMask":
+        """Pack a mask, bool, 3D."""
+        box = bounding_box(mask) or (slice(0, 0),) * 3
+        i, j, k = mask.shape
+        return cls((i, j, k), box, np.packbits(mask[box]))
+
+    def unpack(self) -> np.ndarray:
+        """The mask, bool, the caller's own."""
+        mask = np.zeros(self.shape, bool)
+        size = tuple(part.stop - part.start for part in self.box)
+        mask[self.box] = np.unpackbits(self.bits, count=int(np.prod(size))).reshape(size).astype(bool)
+        return mask
+
+
+def neighbourhood(
+    volume: Volume, voxels: Sequence[Sequence[int]], foreground: bool, others: Sequence[Sequence[int]]
+) -> Edit:
+    """What looks like the voxels of a prompt around them, see the rule above.
+
+    Args:
+        volume: The scan.
+        voxels: Voxels of the prompt.
+        foreground: Its side.
+        others: Voxels of prompts of the other side.
+    """
+    axes = volume.affine[:3, :3]
+    apart_mm = [np.linalg.norm(axes @ np.subtract(one, other)) for one in voxels for other in others]
+    reach_mm = float(np.clip(REACH * min(apart_mm), *REACH_MM)) if apart_mm else LONE_REACH_MM
+    box = box_around(volume, voxels, reach_mm)
+    wider = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
+    inner = tuple(
+        slice(a.start - b.start, a.start - b.start + a.stop - a.start) for a, b in zip(box, wider, strict=True)
+    )
+    smooth = ndimage.uniform_filter(volume.data[wider], 3, mode="nearest")[inner]
+    rivals = [within(ijk, box) for ijk in others]
+    inside = np.zeros(smooth.shape, bool)
+    for ijk in voxels:
+        at = within(ijk, box)
+        value = smooth[tuple(at)]
+        tolerance = SIMILAR_HU if volume.unit == "HU" else SIMILAR * abs(value)
+        distance = distance_mm(smooth.shape, at, axes)
+        near = (distance <= reach_mm) & (np.abs(smooth - value) <= tolerance)
+        for rival in rivals:
+            if np.linalg.norm(axes @ (rival - at)) < 2 * reach_mm:
+                near &= distance < distance_mm(smooth.shape, rival, axes)
+        near[tuple(at)] = True
+        labels, _ = ndimage.label(near, CONNECTED_26)
+        inside |= labels == labels[tuple(at)]
+    return Edit(box, inside, foreground)
+
+
+def leak_behind_neck(
+    mask: np.ndarray, volume: Volume, positives: Sequence[Sequence[int]], negative: Sequence[int]
+) -> Edit | None:
+    """The part of a mask that a negative click takes away whole, see the rule above; None without a neck.
+
+    Args:
+        mask: Mask that was clicked, bool, shape of the volume.
+        volume: The scan.
+        positives: Voxels of all positive prompts.
+        negative: The voxel that was clicked, in the mask.
+    """
+    from skimage.segmentation import watershed  # slow to import
+
+    box = bounding_box(mask)
+    if box is None or not mask[tuple(negative)]:
+        return None
+    step = np.maximum(np.floor(NECK_GRID_MM / np.array(volume.spacing) + 0.5), 1).astype(int)
+    offset = [part.start for part in box]
+    coarse = mask[box][tuple(slice(None, None, int(size)) for size in step)]
+    thickness = ndimage.distance_transform_edt(np.pad(coarse, 1), sampling=step * volume.spacing)[1:-1, 1:-1, 1:-1]
+    top = np.array(coarse.shape) - 1
+
+    def uphill(ijk: Sequence[int]) -> list[tuple[int, ...]]:
+        """The way from a voxel to where the mask is locally thickest."""
+        at = np.minimum(np.rint((np.array(ijk) - offset) / step), top).astype(int)
+        path = [tuple(at)]
+        while True:
+            low = np.maximum(at - 1, 0)
+            around = thickness[tuple(slice(a, b + 2) for a, b in zip(low, at, strict=True))]
+            best = low + np.unravel_index(around.argmax(), around.shape)
+            if thickness[tuple(best)] <= thickness[tuple(at)]:
+                return path
+            at = best
+            path.append(tuple(at))
+
+    starts = [ijk for ijk in positives if mask[tuple(ijk)]]
+    ways = [uphill(ijk) for ijk in starts]
+    leak_way = uphill(negative)
+    if not ways or any(leak_way[-1] == way[-1] for way in ways):
+        return None  # in the thick of the object itself
+    markers = np.zeros(coarse.shape, np.int32)
+    for voxel in leak_way:
+        markers[voxel] = 2
+    for way in ways:
+        for voxel in way:
+            markers[voxel] = 1
+    parts = watershed(-thickness, markers, mask=coarse, connectivity=CONNECTED_26)
+    leak, rest = parts == 2, parts == 1
+    interface = ndimage.binary_dilation(rest, CONNECTED_26) & leak
+    if not interface.any():
+        return None
+    neck, thinner = thickness[interface].max(), min(thickness[leak].max(), thickness[rest].max())
+    if neck > NECK * thinner:
+        return None
+    # What falls between the coarse voxels goes with the nearest of them.
+    nearest = ndimage.distance_transform_edt(
+        parts == 0, sampling=step * volume.spacing, return_distances=False, return_indices=True
+    )
+    leak = parts[tuple(nearest)] == 2
+    fine = leak.repeat(step[0], 0).repeat(step[1], 1).repeat(step[2], 2)
+    i, j, k = mask[box].shape
+    return Edit(box, fine[:i, :j, :k] & mask[box], foreground=False)
+
+
+def within_half_contrast(volume: Volume, mask: np.ndarray) -> np.ndarray:
+    """The mask of a small object without the voxels that the scanner's blur added to it.
+
+    A blurred edge lies where uptake is half-way between the object and what surrounds it. The object is the 95th
+    percentile within the mask, its surroundings the median from 4 to 12 mm outside. `EDGE` is below a half, because a
+    small object's peak is blurred away, too.
+
+    Args:
+        volume: The scan, in a unit of uptake; a CT comes back as it is.
+        mask: Bool, shape of the volume.
+    """
+    box = bounding_box(mask)
+    if box is None or volume.unit == "HU":
+        return mask
+    margin = np.ceil(SHELL_MM[1] / np.array(volume.spacing)).astype(int)
+    box = widen_box(box, margin, mask.shape)
+    inside, data = mask[box], volume.data[box]
+    away_mm = ndimage.distance_transform_edt(~inside, sampling=volume.spacing)
+    shell = (away_mm > SHELL_MM[0]) & (away_mm <= SHELL_MM[1])
+    if not shell.any():
+        return mask
+    around, peak = float(np.median(data[shell])), float(np.percentile(data[inside], 95))
+    if peak <= around:
+        return mask  # a cold object
+    kept = np.zeros_like(mask)
+    kept[box] = inside & (data >= around + EDGE * (peak - around))
+    return kept
+
+
+def corrected(before: np.ndarray, after: np.ndarray, prompt: Prompt, volume: Volume) -> np.ndarray:
+    """A mask that was given, after a prompt: what the network would redraw elsewhere was somebody's decision.
+
+    A positive prompt only adds and a negative one only takes away, both within 15 mm of it.
+
+    Args:
+        before: The mask so far, bool, shape of the volume.
+        after: What the network makes of it.
+        prompt: The newest prompt.
+        volume: The scan.
+
+    Returns:
+        Bool, a new array.
+    """
+    mask = before.copy()
+    voxels = [voxel for voxel, _ in prompt.points]
+    box = box_around(volume, voxels, CORRECTION_MM)
+    near = np.zeros(mask[box].shape, bool)
+    for ijk in voxels:
+        near |= distance_mm(near.shape, within(ijk, box), volume.affine[:3, :3]) <= CORRECTION_MM
+    changed = near & (after[box] != before[box]) & (after[box] == prompt.foreground)
+    mask[box][changed] = prompt.foreground
+    return mask
+
+
+def connected_to(mask: np.ndarray, anchors: np.ndarray, volume: Volume, reach_mm: float) -> np.ndarray:
+    """Those pieces of a mask (26-connected) that hold one of some voxels, or come as near to it as `reach_mm`.
+
+    Args:
+        mask: Bool, shape of the volume.
+        anchors: Voxels, (n, 3).
+        volume: The scan.
+        reach_mm: The network's logits are no finer than this, so a click as near to its mask is a click on it.
+
+    Returns:
+        Bool, a new array.
+    """
+    kept = np.zeros_like(mask)
+    box = bounding_box(mask)
+    if box is None:
+        return kept
+    labels, count = ndimage.label(mask[box], CONNECTED_26)
+    if count == 1 and mask[tuple(anchors.T)].any():
+        return mask.copy()
+    low = np.array([part.start for part in box])
+    reach = np.ceil(reach_mm / np.array(volume.spacing)).astype(int)
+    found = set(np.unique(labels[tuple((anchors[mask[tuple(anchors.T)]] - low).T)]).tolist())
+    for at in anchors[~mask[tuple(anchors.T)]] - low if len(anchors) < 1000 else ():
+        near = tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(at - reach, at + reach + 1, strict=True))
+        found |= set(np.unique(labels[near]).tolist())
+    kept[box] = np.isin(labels, list(found - {0}))
+    return kept

@@ -1,0 +1,342 @@
+"""A click binds: its voxel and what looks like it go to the side that was said, leaks go whole, all else stays."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from ball_scene import BALLS_IJK, COLD, HOT, away_mm, dice, with_balls
+from conftest import oblique
+from scipy import ndimage
+from threshold_network import ThresholdNetwork
+
+from seganypet.model.checkpoints import load_model
+from seganypet.pet.volume import Volume
+from seganypet.phantom import make_phantom
+from seganypet.prompting.binding import (
+    CORRECTION_MM,
+    LONE_REACH_MM,
+    PackedMask,
+    connected_to,
+    corrected,
+    leak_behind_neck,
+    neighbourhood,
+    within_half_contrast,
+)
+from seganypet.prompting.prompts import Click, Scribble
+from seganypet.prompting.session import Session
+
+GRIDS = {
+    "oblique, left-handed": oblique((4.07, 4.07, 3.0), left_handed=True),
+    "thick slices, axes swapped": oblique((8.0, 3.0, 4.0))[:, [1, 2, 0, 3]],
+    "2 mm": oblique((2.0, 2.0, 2.0)),
+    "5 mm": np.diag([-5.0, 5.0, 5.0, 1.0]),
+}
+
+
+@pytest.fixture(params=GRIDS)
+def affine(request):
+    return GRIDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_model("tiny")
+
+
+def as_mask(edit, shape):
+    mask = np.zeros(shape, bool)
+    mask[edit.box] = edit.voxels
+    return mask
+
+
+# ---- the neighbourhood
+
+
+def stepped(affine, shape=(40, 36, 44), unit="SUVbw", high=6.0, low=1.0):
+    """Two halves that meet at a sharp edge between index 19 and 20 of the first axis."""
+    data = np.full(shape, low)
+    data[20:] = high
+    return Volume(data, affine, unit)
+
+
+@pytest.mark.parametrize("foreground", [True, False])
+def test_a_neighbourhood_does_not_cross_a_sharp_edge(affine, foreground):
+    volume = stepped(affine)
+    for at, side in (((19, 18, 22), np.s_[:20]), ((20, 18, 22), np.s_[20:]), ((24, 18, 22), np.s_[20:])):
+        edit = neighbourhood(volume, [at], foreground, [])
+        inside = as_mask(edit, volume.shape)
+        assert edit.foreground == foreground and inside[at]
+        assert inside.sum() == inside[side].sum()
+
+
+def test_a_neighbourhood_is_round_in_millimetres_and_of_what_is_even_all(affine):
+    volume = Volume(np.full((40, 36, 44), 3.0), affine, "SUVbw")
+    at = (20, 18, 22)
+    np.testing.assert_array_equal(
+        as_mask(neighbourhood(volume, [at], True, []), volume.shape), away_mm(volume, at) <= LONE_REACH_MM
+    )
+
+
+def test_a_neighbourhood_stays_away_from_clicks_of_the_other_side(affine):
+    volume = Volume(np.full((40, 36, 44), 3.0), affine, "SUVbw")
+    at = np.array((20, 18, 22))
+    for step in ((1, 0, 0), (0, 0, 3), (3, 4, 0), (0, -9, 0)):
+        other = tuple((at + step).tolist())
+        inside = as_mask(neighbourhood(volume, [tuple(at)], True, [other]), volume.shape)
+        assert inside[tuple(at)] and not inside[other]
+        nearer = away_mm(volume, tuple(at)) < away_mm(volume, other)
+        assert (nearer | ~inside | (away_mm(volume, tuple(at)) == 0)).all()
+
+
+def test_a_neighbourhood_of_an_island_takes_no_other_island():
+    data = np.full((40, 40, 40), 3.0)
+    data[20:23] = 9.0  # a wall between two rooms
+    volume = Volume(data, np.diag([2.0, 2.0, 2.0, 1.0]), "SUVbw")
+    inside = as_mask(neighbourhood(volume, [(17, 20, 20)], True, [(17, 20, 0)]), volume.shape)
+    assert inside[17, 20, 20] and not inside[20:].any()
+
+
+def test_the_similarity_of_a_ct_is_in_hounsfield_units():
+    volume = stepped(oblique((2.0, 2.0, 2.0)), unit="HU", high=60.0, low=-10.0)
+    assert not as_mask(neighbourhood(volume, [(21, 18, 22)], True, []), volume.shape)[:19].any()
+    near = stepped(oblique((2.0, 2.0, 2.0)), unit="HU", high=10.0, low=-5.0)  # a zero between, no fraction of it
+    assert as_mask(neighbourhood(near, [(20, 18, 22)], True, []), near.shape)[19].any()
+
+
+# ---- leaks behind a neck
+
+
+def dumbbell(affine, neck_mm, apart_mm=70.0, shape_mm=170.0):
+    """Two balls of 22 mm that a cylinder joins; the volume, the masks of both, and their centres."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    shape = tuple(np.ceil(shape_mm / spacing).astype(int).tolist())
+    volume = Volume(np.full(shape, COLD), affine, "SUVbw")
+    middle = volume.to_mm((np.array(shape) - 1) / 2)
+    mm = volume.to_mm(np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)) - middle
+    along = np.array((1.0, 1.0, 1.0)) / 3**0.5
+    ends = [volume.to_ijk(middle + side * apart_mm / 2 * along).round().astype(int) for side in (-1, 1)]
+    balls = [np.linalg.norm(mm - side * apart_mm / 2 * along, axis=-1) <= 22 for side in (-1, 1)]
+    across = np.linalg.norm(mm - (mm @ along)[..., None] * along, axis=-1)
+    neck = (across <= neck_mm) & (np.abs(mm @ along) <= apart_mm / 2)
+    return volume, balls[0], balls[1], balls[0] | balls[1] | neck, [tuple(end.tolist()) for end in ends]
+
+
+def test_a_leak_on_a_neck_goes_whole_and_the_object_stays(affine):
+    volume, one, other, mask, ends = dumbbell(affine, neck_mm=8.0)
+    rng = np.random.default_rng(0)
+    for negative in (ends[1], *rng.permutation(np.argwhere(ndimage.binary_erosion(other)))[:4].tolist()):
+        edit = leak_behind_neck(mask, volume, [ends[0]], negative)
+        assert edit is not None and not edit.foreground
+        kept = mask.copy()
+        edit.apply(kept)
+        assert (kept & other).sum() <= 0.03 * other.sum() and (kept & one).sum() >= 0.97 * one.sum()
+
+
+def test_an_object_without_a_neck_is_not_cut_in_half(affine):
+    volume, one, _, _, ends = dumbbell(affine, neck_mm=8.0)
+    spacing = np.array(volume.spacing)
+    for shape in (one, away_mm(volume, ends[0]) <= 40, (np.abs(away_mm(volume, ends[0])) <= 22)):
+        depth = ndimage.distance_transform_edt(np.pad(shape, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+        for negative in np.random.default_rng(1).permutation(np.argwhere(shape))[:6].tolist():
+            positive = np.unravel_index(depth.argmax(), depth.shape)
+            assert leak_behind_neck(shape, volume, [positive], negative) is None
+
+
+def test_a_wide_bridge_is_no_neck():
+    volume, _, _, mask, ends = dumbbell(GRIDS["2 mm"], neck_mm=20.0)
+    assert leak_behind_neck(mask, volume, [ends[0]], ends[1]) is None
+
+
+def test_without_a_positive_click_in_the_rest_there_is_no_leak():
+    volume, _, _, mask, ends = dumbbell(GRIDS["5 mm"], neck_mm=8.0)
+    assert leak_behind_neck(mask, volume, [], ends[1]) is None
+    assert leak_behind_neck(mask, volume, [ends[1]], ends[1]) is None
+    assert leak_behind_neck(np.zeros_like(mask), volume, [ends[0]], ends[1]) is None
+    assert leak_behind_neck(mask, volume, [ends[0]], (0, 0, 0)) is None
+
+
+class Stubborn(ThresholdNetwork):
+    """Marks what is connected to a positive click, whatever negative ones say."""
+
+    def decode(self, embedding, points_ijk, labels, previous_logits):
+        keep = labels[0] == 1
+        return super().decode(embedding, points_ijk[:, keep], labels[:, keep], previous_logits)
+
+
+def test_one_negative_click_takes_a_leak_from_a_network_that_does_not_give_it_up(affine):
+    volume, one, other, mask, ends = dumbbell(affine, neck_mm=9.0)
+    volume = Volume(np.where(mask, HOT, COLD), affine, "SUVbw")
+    session = Session(Stubborn(), volume, spacing_mm=4.0)
+    leaking = session.click(ijk=ends[0])
+    assert leaking[ends[1]], "it leaks"
+    kept = session.click(ijk=ends[1], foreground=False)
+    assert (kept & other).sum() < 0.05 * other.sum() and (kept & one).sum() > 0.9 * (leaking & one).sum()
+    again = session.click(ijk=tuple(np.add(ends[0], 1).tolist()))  # and it does not come back
+    assert (again & other).sum() < 0.05 * other.sum()
+    session.undo()
+    np.testing.assert_array_equal(session.undo(), leaking)
+
+
+# ---- in a session
+
+
+class Contrary(ThresholdNetwork):
+    """Says the opposite of what it is told."""
+
+    def decode(self, embedding, points_ijk, labels, previous_logits):
+        logits, iou = super().decode(embedding, points_ijk, 1 - labels, previous_logits)
+        return logits, iou
+
+
+def disobeyed(session):
+    """Clicks on the active object whose voxel is not on the side said; of clicks on one voxel the last counts."""
+    latest = {click.ijk: click.foreground for click in session.clicks}
+    return [ijk for ijk, foreground in latest.items() if session.mask[ijk] != foreground]
+
+
+@pytest.mark.filterwarnings("ignore:the mask of")
+@pytest.mark.parametrize("network", [ThresholdNetwork, Stubborn, Contrary])
+def test_every_click_is_obeyed_now_and_ever_after(affine, network):
+    rng = np.random.default_rng(3)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    shape = np.ceil(180 / spacing).astype(int)
+    volume, balls = with_balls(radius_mm=25.0, shape=tuple(shape), affine=affine, centres=(shape // 2, shape // 3))
+    session = Session(network(), volume)
+    session.click(ijk=tuple(shape // 2))
+    assert not disobeyed(session)
+    for number in range(12):
+        wrong = session.mask != balls[0] if number % 2 else np.ones(volume.shape, bool)
+        at = rng.permutation(np.argwhere(wrong if wrong.any() else balls[0]))[0]
+        session.click(ijk=at, foreground=bool(balls[0][tuple(at)]))
+        assert not disobeyed(session), f"after click {number}"
+
+
+@pytest.mark.parametrize("seed", [301, 305])
+def test_the_shipped_network_obeys_every_correction_in_a_phantom(tiny, seed):
+    case = make_phantom(seed)
+    label = next(number for number, name in case.organ_names.items() if name == "liver")
+    truth = case.organs == label
+    rng, session = np.random.default_rng(seed), Session(tiny, case.pet)
+    session.click(ijk=rng.permutation(np.argwhere(truth))[0])
+    for _ in range(6):
+        wrong = np.argwhere(session.mask != truth)
+        at = tuple(rng.permutation(wrong)[0].tolist())
+        session.click(ijk=at, foreground=bool(truth[at]))
+        assert not disobeyed(session)
+
+
+def test_a_later_click_takes_no_voxel_of_an_earlier_positive_one():
+    volume, balls = with_balls(centres=BALLS_IJK[:1])
+    session = Session(ThresholdNetwork(), volume)
+    session.click(ijk=BALLS_IJK[0])
+    for step in ((1, 0, 0), (0, -1, 0), (0, 0, 1), (1, 1, 1)):  # all around it
+        mask = session.click(ijk=np.add(BALLS_IJK[0], step), foreground=False)
+        assert mask[BALLS_IJK[0]] and not mask[tuple(np.add(BALLS_IJK[0], step))]
+
+
+def test_the_last_of_two_clicks_on_a_voxel_counts():
+    volume, _ = with_balls(centres=BALLS_IJK[:1])
+    session = Session(ThresholdNetwork(), volume)
+    for foreground in (True, False, True):
+        assert session.click(ijk=BALLS_IJK[0], foreground=foreground)[BALLS_IJK[0]] == foreground
+
+
+# ---- the border of small objects, and pieces
+
+
+@pytest.mark.parametrize("grid", ["oblique, left-handed", "2 mm"])
+def test_the_blur_around_a_small_hot_object_is_taken_off(grid):
+    affine = GRIDS[grid]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    shape = tuple(np.ceil(120 / spacing).astype(int).tolist())
+    centre = tuple(n // 2 for n in shape)
+    sharp, (ball,) = with_balls(radius_mm=10.0, shape=shape, affine=affine, centres=(centre,))
+    blurred = Volume(ndimage.gaussian_filter(sharp.data, 3.0 / spacing), affine, "SUVbw")
+    generous = away_mm(blurred, centre) <= 16
+    mask = within_half_contrast(blurred, generous)
+    assert dice(mask, ball) > 0.9 > dice(generous, ball)
+    np.testing.assert_array_equal(within_half_contrast(blurred, mask & False), mask & False)
+    cold = Volume(10 - blurred.data, affine, "SUVbw")
+    np.testing.assert_array_equal(within_half_contrast(cold, generous), generous)
+    ct = Volume(blurred.data, affine, "HU")
+    np.testing.assert_array_equal(within_half_contrast(ct, generous), generous)
+    full = np.ones(shape, bool)
+    np.testing.assert_array_equal(within_half_contrast(blurred, full), full)
+
+
+def test_only_pieces_that_are_held_stay():
+    volume, (one, other) = with_balls(radius_mm=20.0, centres=BALLS_IJK[:2])
+    mask = one | other
+    np.testing.assert_array_equal(connected_to(mask, np.array(BALLS_IJK[:1]), volume, 8.0), one)
+    np.testing.assert_array_equal(connected_to(mask, np.array(BALLS_IJK[:2]), volume, 8.0), mask)
+    edge = np.argwhere(one).max(0) * (1, 0, 0) + np.array(BALLS_IJK[0]) * (0, 1, 1)
+    np.testing.assert_array_equal(connected_to(mask, edge[None] + (1, 0, 0), volume, 8.0), one)
+    assert not connected_to(mask, np.array([(60, 60, 2)]), volume, 8.0).any()
+    assert not connected_to(mask & False, np.array(BALLS_IJK[:1]), volume, 8.0).any()
+    assert connected_to(mask, np.array(BALLS_IJK), volume, 8.0) is not mask
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_packed_mask_is_what_was_packed(seed):
+    rng = np.random.default_rng(seed)
+    mask = rng.random(tuple(rng.integers(1, 20, 3))) < (0.0, 0.02, 0.5, 1.0)[seed]
+    packed = PackedMask.of(mask)
+    np.testing.assert_array_equal(packed.unpack(), mask)
+    first = packed.unpack()
+    first[:] = True
+    np.testing.assert_array_equal(packed.unpack(), mask)
+    assert packed.bits.nbytes <= -(-mask.size // 8)
+
+
+# ---- a mask to start from
+
+
+def test_a_start_is_shown_as_it_is_and_a_correction_changes_it_near_itself_alone(affine):
+    volume, balls = with_balls(
+        radius_mm=30.0, shape=tuple(np.ceil(280 / np.linalg.norm(affine[:3, :3], axis=0)).astype(int)), affine=affine,
+        centres=(np.ceil(140 / np.linalg.norm(affine[:3, :3], axis=0)).astype(int),),
+    )  # fmt: skip
+    rough = np.random.default_rng(0).random(volume.shape) < 0.7  # 26-connected, full of holes
+    rough &= ndimage.binary_dilation(balls[0])
+    session = Session(ThresholdNetwork(), volume)
+    np.testing.assert_array_equal(session.start_from(rough), rough)
+    at = tuple(np.argwhere(rough)[0].tolist())
+    kept = session.click(ijk=at, foreground=False)
+    assert not kept[at]
+    assert not (kept & ~rough).any(), "a negative click adds nothing"
+    assert (rough & ~kept).sum() == (rough & ~kept & (away_mm(volume, at) <= 31)).sum()
+    np.testing.assert_array_equal(session.undo(), rough)
+
+
+@pytest.mark.parametrize("foreground", [True, False])
+def test_a_correction_of_a_given_mask_goes_one_way_and_not_far(affine, foreground):
+    volume = Volume(np.ones((30, 40, 50)), affine, "SUVbw")
+    rng = np.random.default_rng(0)
+    before, after = (rng.random(volume.shape) < 0.5 for _ in range(2))
+    given = before.copy()
+    for prompt in (Click((15, 20, 25), foreground), Scribble(((0, 0, 0), (3, 0, 0)), foreground)):
+        mask = corrected(before, after, prompt, volume)
+        away = np.min([away_mm(volume, voxel) for voxel, _ in prompt.points], axis=0)
+        near, far = away < CORRECTION_MM - 1e-6, away > CORRECTION_MM + 1e-6
+        np.testing.assert_array_equal(mask[far], before[far])
+        joined = (before | after) if foreground else (before & after)
+        np.testing.assert_array_equal(mask[near], joined[near])
+        np.testing.assert_array_equal(before, given)
+
+
+def test_memory_stays_flat_over_300_clicks_with_undo():
+    volume, balls = with_balls(radius_mm=25.0, shape=(40, 40, 50), centres=((20, 20, 25),))
+    session, rng, inside = Session(ThresholdNetwork(), volume), np.random.default_rng(0), np.argwhere(balls[0])
+    session.click(ijk=(20, 20, 25))
+    held = []
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            session.click(ijk=rng.permutation(inside)[0], foreground=number % 3 > 0)
+            session.undo()
+            session.model.previous.clear()  # the stand-in's own notes
+            if number in (50, 299):
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < volume.data.nbytes

@@ -1,0 +1,191 @@
+"""A session looks where the object is: finer for what is small, centred on what was found, and honest about windows."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from ball_scene import BALLS_IJK, away_mm, dice, windows_of, with_balls
+from conftest import oblique
+from threshold_network import ThresholdNetwork
+
+from seganypet.errors import ClickError
+from seganypet.model.checkpoints import load_model
+from seganypet.model.config import ModelConfig
+from seganypet.pet.volume import Volume
+from seganypet.phantom import make_phantom
+from seganypet.prompting.look import FINEST_MM, MAX_COVER, cover, spacings_mm
+from seganypet.prompting.prompts import InitialMask
+from seganypet.prompting.session import Session
+from seganypet.prompting.window_decoder import WindowDecoder
+from seganypet.prompting.window_logits import WindowLogits, mask_extent_mm
+
+SMALL_BALL = {"radius_mm": 9.0, "centres": (BALLS_IJK[1],)}
+
+
+def test_a_small_lesion_is_found_without_options_that_the_networks_own_voxels_average_away():
+    fine = oblique((2.0, 2.0, 2.5))
+    volume, (lesion,) = with_balls(radius_mm=7.0, shape=(40, 40, 40), affine=fine, centres=((20, 20, 20),))
+    assert dice(Session(ThresholdNetwork(), volume, spacing_mm=8).click(ijk=(20, 20, 20)), lesion) < 0.5
+    for options in ({}, {"spacing_mm": 2}):
+        mask = Session(ThresholdNetwork(), volume, **options).click(ijk=(20, 20, 20))
+        assert mask.sum() == pytest.approx(lesion.sum(), rel=0.35) and dice(mask, lesion) > 0.85
+
+
+def test_what_is_small_is_looked_at_in_a_finer_window_around_it():
+    volume, (ball,) = with_balls(**SMALL_BALL)
+    coarse, fine = (Session(ThresholdNetwork(), volume, spacing_mm=size) for size in (8.0, None))
+    for session in (coarse, fine):
+        session.click(ijk=BALLS_IJK[1])
+    assert dice(fine.mask, ball) > 0.95 and dice(fine.mask, ball) >= dice(coarse.mask, ball)
+    (window,) = windows_of(fine)
+    assert FINEST_MM <= window.spacing_mm < 8.0 and window.contains_mm(volume.to_mm(BALLS_IJK[1]))
+
+
+def test_a_click_beside_the_middle_gives_what_the_middle_gives():
+    volume, (ball,) = with_balls(centres=BALLS_IJK[:1])
+    inside = np.argwhere(away_mm(volume, BALLS_IJK[0]) < 16)  # the stand-in averages 16 mm
+    masks = [
+        Session(ThresholdNetwork(), volume).click(ijk=at)
+        for at in (BALLS_IJK[0], *inside[[0, len(inside) // 3, -1]])
+    ]
+    assert all(dice(mask, ball) > 0.9 and dice(mask, masks[0]) > 0.95 for mask in masks)
+
+
+def test_a_window_follows_what_was_found():
+    volume, (ball,) = with_balls(centres=((32, 32, 42),), affine=oblique((5.0, 5.0, 5.0)))
+    session = Session(ThresholdNetwork(), volume)
+    session.click(ijk=(32, 32, 44))
+    (window,) = windows_of(session)
+    assert all(window.contains_mm(mm) for mm in volume.to_mm(np.argwhere(ball)))
+
+
+def test_fixed_voxel_sizes_stay_fixed():
+    volume, _ = with_balls(**SMALL_BALL)
+    for fixed in (4.0, 8.0):
+        session = Session(ThresholdNetwork(), volume, spacing_mm=fixed)
+        session.click(ijk=BALLS_IJK[1])
+        session.click(ijk=(20, 46, 46))
+        assert {window.spacing_mm for window in windows_of(session)} == {fixed}
+    session = Session(ThresholdNetwork(), volume, spacing_mm=8.0, min_spacing_mm=3.0)
+    session.click(ijk=BALLS_IJK[1])
+    assert 3.0 <= windows_of(session)[0].spacing_mm < 8.0
+
+
+def test_a_network_of_z_scores_keeps_the_voxel_size_it_was_trained_with():
+    network = ThresholdNetwork()
+    network.config = ModelConfig(**{**network.config.__dict__, "intensity": "zscore_positive"})
+    assert spacings_mm(network, None, None) == (8.0, 8.0, False)
+    assert spacings_mm(network, None, 2.0) == (8.0, 2.0, False)
+    volume, _ = with_balls(**SMALL_BALL)
+    session = Session(network, volume)
+    session.click(ijk=BALLS_IJK[1])
+    assert [window.spacing_mm for window in windows_of(session)] == [8.0]
+
+
+def test_further_clicks_stay_in_the_finer_window_and_undo_leads_back():
+    volume, _ = with_balls(**SMALL_BALL)
+    network = ThresholdNetwork()
+    session = Session(network, volume, min_spacing_mm=2.0)
+    first = session.click(ijk=BALLS_IJK[1])
+    embedded = network.calls["embed"]
+    assert not session.click(ijk=BALLS_IJK[1], foreground=False).any()
+    assert network.calls["embed"] == embedded
+    np.testing.assert_array_equal(session.undo(), first)
+
+
+def test_a_journal_with_several_looks_replays_to_the_same_masks(tmp_path):
+    volume, _ = with_balls(**SMALL_BALL)
+    session = Session(ThresholdNetwork(), volume, min_spacing_mm=2.0)
+    session.click(ijk=BALLS_IJK[1])
+    session.save_journal(tmp_path / "clicks.json")
+    again = Session.replay(ThresholdNetwork(), volume, tmp_path / "clicks.json")
+    assert again.min_spacing_mm == 2.0
+    np.testing.assert_array_equal(again.mask, session.mask)
+
+
+@pytest.mark.parametrize("name", ["spacing_mm", "min_spacing_mm"])
+@pytest.mark.parametrize("size", [0, -1.0, 21, "fine", float("nan")])
+def test_a_voxel_size_is_a_number_of_millimetres(name, size):
+    volume, _ = with_balls(**SMALL_BALL)
+    with pytest.raises(ClickError, match=f"^{name}=.*0.2 to 20 mm"):
+        Session(ThresholdNetwork(), volume, **{name: size})
+
+
+def test_windows_over_a_mask_hold_all_of_it_and_stay_few():
+    spacing = (4.0, 3.0, 5.0)
+    volume = Volume(np.ones((60, 60, 150)), oblique(spacing, left_handed=True), "SUVbw")
+    mask = np.zeros(volume.shape, bool)
+    mask[10:50, 20:40, 5:145] = True  # 700 mm long
+    decoder = WindowDecoder(ThresholdNetwork(), volume, "float32")
+    for fixed in (None, 8.0, 2.0, 0.2):
+        windows = cover(decoder, InitialMask.pack(mask), spacings_mm(decoder.model, fixed, None))
+        assert 0 < len(windows) <= MAX_COVER
+        for ijk in np.argwhere(mask)[::997]:
+            mm = volume.to_mm(ijk)
+            held = [part for part in windows if part.window.contains_mm(mm)]
+            assert held, f"{fixed} mm: nothing over {ijk}"
+    some = sum(part.holds_mm(volume.to_mm((30, 30, 70))) for part in windows)
+    assert some and not any(part.holds_mm(volume.to_mm((2, 2, 70))) for part in windows)
+
+
+def test_the_extent_of_a_mask_holds_the_positions_too():
+    volume, _ = with_balls(**SMALL_BALL)
+    decoder = WindowDecoder(ThresholdNetwork(), volume, "float32")
+    blank = decoder.blank(decoder.window(volume.to_mm(BALLS_IJK[1]), 8.0))
+    mm = volume.to_mm(BALLS_IJK[1])
+    low, high = mask_extent_mm(WindowLogits(blank.window, blank.logits - 1), [mm, mm + (1.0, -2.0, 3.0)])
+    np.testing.assert_allclose((low, high), (mm + (0, -2, 0), mm + (1, 0, 3)))
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_is_what_it_was_also_after_a_failure(threads):
+    volume, _ = with_balls(**SMALL_BALL)
+    network, before = ThresholdNetwork(), torch.get_num_threads()
+    session = Session(network, volume)
+    try:
+        torch.set_num_threads(threads)
+        session.click(ijk=BALLS_IJK[1])
+        assert torch.get_num_threads() == threads
+        network.fails = True
+        with pytest.raises(RuntimeError, match="out of memory"):
+            session.click(ijk=(20, 46, 46))
+        assert torch.get_num_threads() == threads
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_sessions_side_by_side_leave_the_number_of_threads_as_it_was():
+    volume, (ball,) = with_balls(**SMALL_BALL)
+    before, masks, counts = torch.get_num_threads(), [], []
+
+    def click_and_undo():
+        session = Session(ThresholdNetwork(), volume)
+        for _ in range(5):
+            masks.append(session.click(ijk=BALLS_IJK[1]))
+            session.undo()
+        counts.append(torch.get_num_threads())
+
+    try:
+        torch.set_num_threads(2)
+        at_work = [threading.Thread(target=click_and_undo) for _ in range(4)]
+        for one in at_work:
+            one.start()
+        for one in at_work:
+            one.join()
+        assert torch.get_num_threads() == 2 and counts == [2] * 4
+        assert len(masks) == 20 and all(dice(mask, ball) > 0.85 for mask in masks)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_shipped_network_finds_a_phantoms_liver_from_wherever_it_is_clicked():
+    case = make_phantom(301)
+    truth = case.organs == next(label for label, name in case.organ_names.items() if name == "liver")
+    model, scores = load_model("tiny"), []
+    for at in np.random.default_rng(0).permutation(np.argwhere(truth))[:3]:
+        mask = Session(model, case.pet).click(ijk=at)
+        assert mask[tuple(at)]
+        scores.append(dice(mask, truth))
+    assert np.median(scores) > 0.7
