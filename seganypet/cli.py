@@ -1,7 +1,8 @@
 """The command `seganypet`, with a subcommand for each study, for training, for the pages, and for data.
 
 Each subcommand is a function: its signature is its command line, its docstring its help. It calls the library and
-prints a summary; PyTorch and the like are imported when it runs. The four studies are in `seganypet.study.commands`.
+prints a summary; PyTorch and the like are imported when it runs. `seganypet.study.commands` has the four studies and
+`convert`.
 """
 
 import inspect
@@ -9,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -31,6 +33,7 @@ from seganypet.study.commands import (
     OptionalPath,
     OptionalText,
     Texts,
+    convert,
     evaluate,
     in_folder,
     interactive,
@@ -55,7 +58,7 @@ RENAMED = (
     ("--rule", "evaluate lesions interactive", '--rules, once, followed by all of them: --rules "41% SUVmax" "SUV>=4"'),
     ("--rule", "quantify", '--threshold, as in --threshold "41% SUVmax"'),
     ("--threshold", "lesions", "--thresholds, once, followed by all of them: --thresholds 2.5 4"),
-    ("--prompting", "lesions", "--promptings, once, followed by all; --auto-zoom asks for finer windows"),
+    ("--prompting", "lesions", '--promptings, once, followed by all: --promptings "all at once" "one by one"'),
     ("--least-ml", "lesions", "--min-volume-ml"),
     ("--clicks", "interactive", "--click-files, a folder; --clicks is a number everywhere"),
 )  # fmt: skip
@@ -196,17 +199,31 @@ def report(
         journal: Clicks, as a session or the page saved them.
         output: The page (HTML).
         model: Network that was clicked, by name or path; the one that the journal names unless given.
-        truth: Mask or label map of the true lesions (NIfTI), drawn and scored beside.
+        truth: Mask or label map of the true lesions (NIfTI, .seg.nrrd, DICOM SEG or RTSTRUCT), drawn and scored beside.
         title: Title of the page; the scan's file name unless given.
     """
+    import numpy as np
+
     from seganypet.study.methods import open_session
 
     recorded = sap.Journal.load(journal)
-    volume = sap.load_dicom(scan) if scan.is_dir() else sap.load_volume(scan, unit=recorded.volume.get("unit"))
+    volume = open_as_recorded(scan, recorded)
     network = sap.load_model(model or recorded.model.get("name", "tiny"))
     session = type(open_session(network, volume)).replay(network, volume, journal)
-    lesions = None if truth is None else sap.load_labels(truth, like=volume) > 0
+    lesions = None
+    if truth is not None:
+        lesions = np.logical_or.reduce([np.zeros(volume.shape, bool), *sap.load_masks(truth, like=volume).values()])
     print(f"Page: {sap.write_report(in_folder(output), session, title=title, truth=lesions)}")
+
+
+def open_as_recorded(scan: Path, journal: "sap.Journal") -> "sap.Volume":
+    """The scan in the unit of a journal, and with what was given by hand when it was opened for that."""
+    from seganypet.pet.given import Given
+
+    stated = journal.volume.get("given_by_hand")
+    names = [field.name for field in fields(Given)] if scan.is_dir() else ["geometry", "length_unit"]
+    given = {name: stated[name] for name in names if isinstance(stated, dict) and name in stated}
+    return (sap.load_dicom if scan.is_dir() else sap.load_volume)(scan, unit=journal.volume.get("unit"), **given)
 
 
 def samples(
@@ -265,7 +282,7 @@ def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPat
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     command.__name__: command
-    for command in (evaluate, lesions, interactive, quantify, train, app, annotate, report, samples, check)
+    for command in (evaluate, lesions, interactive, quantify, train, app, annotate, report, samples, check, convert)
 }
 
 
@@ -276,8 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line; those of this process unless given.
 
     Returns:
-        Exit code: 0; 1 if `check` found errors; 2 after an error of this package, which is printed without traceback;
-        130 after Ctrl-C.
+        Exit code: 0; 1 if `check` found errors, or a study failed in `convert`; 2 after an error of this package, which
+        is printed without traceback; 130 after Ctrl-C.
 
     Raises:
         SystemExit: The command line cannot be understood (2), or help was asked for (0).

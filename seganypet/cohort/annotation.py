@@ -247,7 +247,7 @@ class Annotation:
                     session.select(target)
                     try:
                         mask = session.click(ijk=first_click(truth, spacing=pet.spacing).ijk)
-                        problem = "" if mask.any() else "empty mask"
+                        problem = session.notice or ("" if mask.any() else "empty mask")
                     except (SegAnyPETError, RuntimeError, MemoryError) as error:  # torch out of memory: RuntimeError
                         problem = f"{type(error).__name__}: {error}"
                     drawn += [] if problem else [target]
@@ -345,7 +345,10 @@ class Annotation:
         files = [self.folder / case.name / file for file in (MASK, LESIONS)]
         organs, lesions = (file if file.is_file() else None for file in files)
         convention = "seganypet" if organs else None
-        return replace(case, organs=organs, organ_convention=convention, lesions=lesions, quality=self.quality)
+        return replace(
+            case, organs=organs, organ_convention=convention, organ_labels=None, lesions=lesions, lesion_labels=None,
+            label_grid=None, quality=self.quality,
+        )  # fmt: skip
 
     def _read(self, name: str) -> CaseProgress | None:
         """The progress of a case in the folder now; AnnotationError if it belongs to another annotator or quality."""

@@ -11,19 +11,23 @@
 
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from seganypet import __version__
 from seganypet._files import cache_folder, replace_atomically
+from seganypet.cohort.autopet import read_autopet
 from seganypet.cohort.case import Case
+from seganypet.cohort.files import Found, missing_files, tell_missing, visible_files
 from seganypet.cohort.inspection import Inspection, Problem, inspect_case, problem_table
+from seganypet.cohort.nnunet import read_nnunet
 from seganypet.cohort.table import conflicts, read_table, write_table
 from seganypet.errors import CohortError
 from seganypet.phantom import make_phantom
@@ -84,22 +88,31 @@ class Cohort:
 
         Raises:
             CohortError: The table is missing or has no rows, or has missing or unknown columns, a row of wrong length,
-                a blank required cell, a bad value, a file that does not exist, a duplicate case, or a patient in two
-                splits. The message names the first fault; `validate_csv` lists all.
+                a blank required cell, a bad value, a duplicate case, or a patient in two splits; or every case lacks a
+                file. The message names the first fault; `validate_csv` lists all.
+
+        Warns:
+            UserWarning: Cases that lack a file; they stay in the cohort.
         """
         cases, problems = read_table(path)
-        _raise_first_error(problems, "Cohort.validate_csv lists all.")
+        _raise_first_error([one for one in problems if one.problem != "missing"], "Cohort.validate_csv lists all.")
+        if all({*missing_files(case)} - {case.ct} for case in cases):
+            _raise_first_error(problems, "Cohort.validate_csv lists all.")
+        tell_missing(cases, str(path))
         return cls(cases, source=str(path))
 
     @classmethod
     def from_path(cls, path: str | os.PathLike) -> "Cohort":
-        """Read a table (`from_csv`), an nnU-Net folder (it has `imagesTr`), or else an AutoPET tree."""
+        """Read a table (`from_csv`), an nnU-Net folder or its imagesTr or imagesTs, or else an AutoPET tree."""
         path = Path(path)
         if not path.exists():
             raise CohortError(f"{path} does not exist; expected a cohort.csv, an AutoPET tree or an nnU-Net folder.")
         if path.is_file():
             return cls.from_csv(path)
-        return cls.from_nnunet(path) if (path / "imagesTr").is_dir() else cls.from_autopet(path)
+        if path.name in ("imagesTr", "imagesTs"):
+            return cls.from_nnunet(path.parent, part="Tr" if path.name == "imagesTr" else "Ts")
+        is_nnunet = (path / "imagesTr").is_dir() or (path / "imagesTs").is_dir()
+        return cls.from_nnunet(path) if is_nnunet else cls.from_autopet(path)
 
     def to_csv(self, path: str | os.PathLike) -> None:
         """Write the table, with paths relative to its folder; it is complete or absent."""
@@ -107,49 +120,58 @@ class Cohort:
 
     @classmethod
     def from_autopet(cls, folder: str | os.PathLike) -> "Cohort":
-        """Read an FDG-PET-CT-Lesions tree, `<patient>/<study>/{SUV,CTres,SEG}.nii.gz`.
+        """Read a tree as of FDG-PET-CT-Lesions, `<patient>/<study>/{SUV,CTres,SEG}.nii.gz`; see `cohort.autopet`.
 
-        A case is named `<patient>_<study>`. PET is SUVbw; the CT is the one resampled to the PET's grid.
+        A case is named `<patient>_<study>`. PET is SUVbw; the CT is the one resampled to the PET's grid. The tracer is
+        the one that names or a JSON file beside the PET name, else None.
 
         Raises:
-            CohortError: There is no such study, or studies lack SUV or SEG; the message names them.
+            CohortError: There is no such study, or every study lacks its PET; the message names them.
+
+        Warns:
+            UserWarning: Studies that lack a file; they stay in the cohort.
         """
-        folder = Path(folder)
-        cases = []
-        for study in sorted({file.parent for file in _files(folder, "*/*/*.nii.gz")}):
-            pet, lesions, ct = (study / name for name in ("SUV.nii.gz", "SEG.nii.gz", "CTres.nii.gz"))
-            patient, name = study.parent.name, f"{study.parent.name}_{study.name}"
-            ct = ct if ct.is_file() else None
-            cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer="FDG"))
-        if not cases:
-            raise CohortError(f"{folder}: expected <patient>/<study>/SUV.nii.gz in it; for imagesTr use from_nnunet.")
-        _raise_if_missing(cases)
-        return cls(cases, source=str(folder))
+        return cls._found(read_autopet(Path(folder)), str(folder))
 
     @classmethod
-    def from_nnunet(cls, folder: str | os.PathLike) -> "Cohort":
-        """Read an autoPET challenge folder, `imagesTr/<case>_0000.nii.gz` (CT), `_0001` (SUV), `labelsTr/<case>`.
+    def from_nnunet(
+        cls,
+        folder: str | os.PathLike,
+        part: Literal["Tr", "Ts"] | None = None,
+        channels: Mapping[str, int] | None = None,
+    ) -> "Cohort":
+        """Read an nnU-Net data set, `imagesTr/<case>_<channel>.nii.gz` and `labelsTr/<case>.nii.gz`.
 
-        Names such as `fdg_<patient>_<date>` and `psma_<patient>_<date>` give tracer and patient; any other case counts
-        as a separate patient.
+        dataset.json says which channel is the PET and which the CT, what the labels are, and how files end; see
+        `cohort.nnunet`. Names such as `fdg_<patient>_<date>` give tracer and patient; any other case counts as a
+        separate patient.
+
+        Args:
+            folder: Folder of the data set.
+            part: "Tr" for imagesTr, "Ts" for imagesTs; default: imagesTr if there is one.
+            channels: Channels by hand, such as {"PET": 0, "CT": 1} or {"PET": 0}, where dataset.json is missing or
+                does not name them.
 
         Raises:
-            CohortError: There is no such image, or cases lack CT or labels; the message names them.
+            CohortError: There is no image, dataset.json cannot be read, nothing says which channel is the PET, or every
+                case lacks a file.
+
+        Warns:
+            UserWarning: Cases that lack a file; they stay in the cohort. What was concluded without dataset.json.
         """
         folder = Path(folder)
-        cases = []
-        images = _files(folder, "imagesTr/*_000[01].nii.gz")
-        for name in sorted({file.name.removesuffix(".nii.gz")[:-5] for file in images}):
-            ct, pet = (folder / "imagesTr" / f"{name}_{channel}.nii.gz" for channel in ("0000", "0001"))
-            lesions = folder / "labelsTr" / f"{name}.nii.gz"
-            parts = name.split("_")
-            named = len(parts) >= 3 and parts[0].lower() in ("fdg", "psma")
-            patient, tracer = (parts[1], parts[0].upper()) if named else (name, None)
-            cases.append(Case(name, patient, pet, "SUVbw", ct=ct, lesions=lesions, tracer=tracer))
-        if not cases:
-            raise CohortError(f"{folder}: expected imagesTr/<case>_0001.nii.gz in it; for studies use from_autopet.")
-        _raise_if_missing(cases)
-        return cls(cases, source=str(folder))
+        if part is None:
+            part = "Ts" if (folder / "imagesTs").is_dir() and not (folder / "imagesTr").is_dir() else "Tr"
+        elif part not in ("Tr", "Ts"):
+            raise CohortError(f"part={part!r}; expected 'Tr' or 'Ts'.")
+        return cls._found(read_nnunet(folder, part, channels), str(folder))
+
+    @classmethod
+    def _found(cls, found: Found, source: str) -> "Cohort":
+        for note in found.notes:
+            warnings.warn(note, stacklevel=3)
+        tell_missing(found.cases, source)
+        return cls(found.cases, source)
 
     @classmethod
     def from_phantoms(
@@ -225,7 +247,7 @@ class Cohort:
         folder = Path(folder)
         if not folder.is_dir():
             raise CohortError(f"{folder} is not a folder; expected one with <case>.nii.gz.")
-        files = {path: path.name.removesuffix(".nii.gz") for path in _files(folder, "**/*.nii.gz")}
+        files = {path: path.name.removesuffix(".nii.gz") for path in visible_files(folder, "**/*.nii.gz")}
         patients = [case.patient for case in self]
         found: list[Case] = []
         owner: dict[Path, str] = {}
@@ -239,7 +261,7 @@ class Cohort:
             for path in fitting:
                 if (first := owner.setdefault(path, case.name)) != case.name:
                     raise CohortError(f"{path} matches cases {first} and {case.name}; name it exactly as one of them.")
-                found.append(replace(case, organs=path, organ_convention=convention))
+                found.append(replace(case, organs=path, organ_convention=convention, organ_labels=None))
         if not found:
             there = ", ".join(list(files.values())[:3]) or "no .nii.gz"
             raise CohortError(
@@ -247,6 +269,13 @@ class Cohort:
                 f"{next(iter(self)).name}.nii.gz."
             )
         return Cohort(found, self.source)
+
+    def resampling_labels(self) -> "Cohort":
+        """The same cases; labels on another grid than the PET's, such as the CT's, are resampled when they are read.
+
+        Each voxel of the PET gets the label at its centre, see `load_labels`.
+        """
+        return Cohort((replace(case, label_grid="resample") for case in self), self.source)
 
     def report(self, *, voxels: bool = True, workers: int = 2, progress: bool = True) -> CohortReport:
         """Read every case, and report its contents and its problems.
@@ -355,21 +384,6 @@ def _raise_first_error(problems: Iterable[Problem], hint: str = "") -> None:
     if errors:
         more = f" {len(errors) - 1} more fault(s). {hint}".rstrip() if len(errors) > 1 else ""
         raise CohortError(errors[0].message + more)
-
-
-def _raise_if_missing(cases: list[Case]) -> None:
-    files = [(case.name, path) for case in cases for path in (case.ct, case.pet, case.lesions) if path is not None]
-    missing = [f"case {case}: {path}" for case, path in files if not path.is_file()]
-    if missing:
-        listed = "; ".join(missing[:5])
-        more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise CohortError(f"missing: {listed}{more}. Is the download complete, with exactly these file names?")
-
-
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """Files that match, sorted, without hidden ones such as those of macOS."""
-    found = folder.glob(pattern)
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def _plain(name: str) -> str:

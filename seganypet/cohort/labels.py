@@ -1,9 +1,12 @@
-"""The meaning of labels: conventions of organ label maps, and the targets in a label map.
+"""The meaning of labels: conventions of organ label maps, names with numbers, and the targets in a label map.
 
 AutoPET-Organ's files do not say which organ a label is, and two orders are in use; a third is this package's own.
-Therefore a convention is either stated, or detected with a warning, and never assumed.
+Therefore a convention is either stated, or detected with a warning, and never assumed. Where something says what the
+numbers are, such as nnU-Net's dataset.json, a cohort's table keeps it as a text: "tumour=1; nodes=2+3; ignore=4"; what
+is called "ignore" or "other" there does not count.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -29,6 +32,95 @@ ORGAN_CONVENTIONS: dict[str, dict[int, str]] = {
 }
 # Above any usual prostate (95 % are below 50 mL), below an aerated lower lobe (345 mL and more).
 _PROSTATE_OR_LOBE_ML = 150.0
+
+
+_LESION = re.compile(
+    "lesion|tumou?r|cancer|carcinoma|sarcoma|lymphoma|malign|metasta|neoplas|disease|nodul|\\bnodes?\\b|\\bmass\\b|gtv|avid|"
+    "hot ?spot"
+)
+_ANATOMY = re.compile(
+    "\\b(adrenal|aorta|artery|bladder|body|bones?|bowel|brain|breast|bronchi|colon|duodenum|esophagus|eyes?|fat|femur|"
+    "gallbladder|glands?|heart|hip|kidneys?|liver|lobe|lungs?|marrow|muscles?|oesophagus|pancreas|parotid|prostate|ribs?|"
+    "sacrum|skin|skull|spine|spinal|spleen|sternum|stomach|thyroid|tissue|trachea|urine|vein|vena|vertebrae?|healthy|"
+    "normal|physiological)\\b"
+)
+IGNORE = "ignore"  # as in nnU-Net: voxels that nobody annotated
+OTHER = "other"  # numbers of something else, such as of organs among lesions
+LabelNumbers = dict[str, tuple[int, ...]]
+
+
+def is_lesion(name: str) -> bool:
+    """Whether a label's name says that it is diseased.
+
+    >>> is_lesion("GTVp"), is_lesion("liver_tumor"), is_lesion("Liver"), is_lesion("ROI 3")
+    (True, True, False, False)
+    """
+    return bool(_LESION.search(re.sub(r"[\W_]+", " ", name.casefold())))
+
+
+def is_anatomy(name: str) -> bool:
+    """Whether a label's name says that it is an organ or tissue, and not that it is diseased.
+
+    >>> is_anatomy("lung_upper_lobe_left"), is_anatomy("liver tumor"), is_anatomy("ROI 3")
+    (True, False, False)
+    """
+    return not is_lesion(name) and bool(_ANATOMY.search(re.sub(r"[\W_]+", " ", name.casefold())))
+
+
+def label_text(numbers: Mapping[str, Sequence[int]]) -> str:
+    """Names and their numbers as one text, which `label_numbers` reads.
+
+    >>> label_text({"tumour": [1], "nodes": [2, 3]})
+    'tumour=1; nodes=2+3'
+    """
+    plain = {" ".join(re.sub("[;=]", ",", name).split()): values for name, values in numbers.items()}
+    return "; ".join(f"{name}={'+'.join(map(str, values))}" for name, values in plain.items())
+
+
+def label_numbers(text: str) -> LabelNumbers:
+    """The numbers of each name in a text such as "tumour=1; nodes=2+3; ignore=4".
+
+    Raises:
+        CohortError: The text has another form, or a number is not from 1 to 32767.
+    """
+    numbers: LabelNumbers = {}
+    for part in filter(str.strip, text.split(";")):
+        name, _, values = (word.strip() for word in part.rpartition("="))
+        wrong = not name or name in numbers or not re.fullmatch(r"\d{1,5}(\s*\+\s*\d{1,5})*", values)
+        found = () if wrong else tuple(int(value) for value in values.split("+"))
+        if not found or not all(0 < value <= np.iinfo(np.int16).max for value in found):
+            raise CohortError(f"labels {text!r}; expected names and numbers, such as 'tumour=1; nodes=2+3; ignore=4'.")
+        numbers[name] = found
+    return numbers
+
+
+def counted(numbers: LabelNumbers) -> LabelNumbers:
+    """The numbers of what counts."""
+    return {name: values for name, values in numbers.items() if name not in (IGNORE, OTHER)}
+
+
+def numbers_within(labels: np.ndarray, wanted: Iterable[int]) -> np.ndarray:
+    """The label map with every other number set to 0."""
+    wanted = np.fromiter(wanted, int)
+    kept = np.zeros(max(int(labels.max(initial=0)), *wanted, 0) + 1, labels.dtype)
+    kept[wanted] = wanted
+    return kept[labels]
+
+
+def organ_numbers(labels: np.ndarray, numbers: LabelNumbers) -> tuple[np.ndarray, dict[int, str]]:
+    """A label map with one number for each organ, and the organ of each number.
+
+    Raises:
+        CohortError: Organs share a number, so that one label map cannot hold them.
+    """
+    numbers = counted(numbers)
+    used = [value for values in numbers.values() for value in values]
+    if len(set(used)) < len(used):
+        raise CohortError(f"organs overlap in {label_text(numbers)!r}; give each number to one organ.")
+    single = numbers_within(labels, used)
+    for first, *others in numbers.values():
+        single[np.isin(single, others)] = first
+    return single, {values[0]: name for name, values in numbers.items()}
 
 
 def detect_organ_convention(labels: Iterable[int], label_7_ml: float) -> str:

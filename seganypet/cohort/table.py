@@ -11,8 +11,14 @@
     quality           quality of the labels: "HQ" or "LQ"
     split             any name, such as "train"; one patient is in one split only
     tracer            such as "FDG"
+    lesion_labels     numbers of the lesions, such as "tumour=1; nodes=2+3; other=5; ignore=4", where the last two do
+                      not count; blank: every label above 0 is lesion
+    organ_labels      numbers of the organs in the same form, instead of a convention
+    label_grid        "resample": labels on another grid than the PET's, such as the CT's, are resampled when they are
+                      read; blank: they are refused
 
-Paths are relative to the table's folder, or absolute. Optional cells may be blank and optional columns left out.
+Paths are relative to the table's folder (where it is a link, to that of the link or of the file), or absolute.
+Optional cells may be blank and optional columns left out.
 Reading returns cases and problems, so that a table with twenty mistakes can be corrected in one go:
 
     not_a_table, columns, no_cases       error    the table is unreadable
@@ -119,6 +125,14 @@ def write_table(path: str | os.PathLike, cases: Iterable[Case]) -> None:
             writer.writerow(row)
 
 
+def _file_of_cell(table: Path, cell: str) -> Path:
+    """The file that a cell names."""
+    # From the folder that `write_table` counts from: ".." after a linked folder leads elsewhere.
+    beside, of_target = (Path(os.path.normpath(folder / cell)) for folder in
+                         (table.parent.resolve(), table.resolve().parent))  # fmt: skip
+    return of_target if os.path.exists(of_target) and not os.path.exists(beside) else beside
+
+
 def _of_table(problem: str, message: str, severity: str = "error") -> Problem:
     return Problem("", "", "table", problem, severity, message)
 
@@ -152,7 +166,7 @@ def _case_of_row(
     problems = []
     for part in PARTS:
         if cells.get(part) is not None:
-            cells[part] = table.parent / cells[part]
+            cells[part] = _file_of_cell(table, cells[part])
             if not os.path.isfile(cells[part]):
                 what = "is a folder" if os.path.isdir(cells[part]) else "does not exist"
                 message = f"{where}: {part} file {cells[part]} {what}."

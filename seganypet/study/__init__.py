@@ -11,7 +11,8 @@
     lesions      scattered lesions, zero-shot (Table 5), with lesion_clicks and tumour_scan
     interactive  autoPET's interactive protocol
     quantities   every organ and lesion of a cohort in numbers
-    commands     these four as subcommands of `seganypet`
+    conversion   DICOM studies to AutoPET's or nnU-Net's layout
+    commands     these five as subcommands of `seganypet`
 
     summaries    means over patients with intervals
     agreement    two tables compared: Bland-Altman, SUVmax of organs among cases

@@ -1,4 +1,4 @@
-"""The studies as subcommands of `seganypet`: a signature is a command line, a docstring its help.
+"""The studies, and `convert`, as subcommands of `seganypet`: a signature is a command line, a docstring its help.
 
 Each function calls a study and prints a summary of its table. Options that studies share are `Study` and `Methods`.
 PyTorch is imported when a function runs, not before.
@@ -96,6 +96,8 @@ def evaluate(
     first: Annotated[Literal["deepest", "random"] | None, UNSET] = None,
     then: Annotated[Literal["largest_error", "random_error"] | None, UNSET] = None,
     seed: int = 0,
+    prompt: Literal["click", "scribble", "box", "box3d", "lasso", "mask"] = "click",
+    correction: Annotated[Literal["click", "scribble"] | None, UNSET] = None,
     seconds_per_click: float = 2.0,
     output: Path = Path("results.csv"),
 ) -> None:
@@ -116,8 +118,13 @@ def evaluate(
       release: that of the public releases, which flatters: a window centred on the truth, random clicks, DSC inside the
       window, the best over clicks so far. For comparison with tables that were made so.
 
+    Prompts:
+      click, or as the first one a scribble, box or lasso in the slice with most of the target (of a 2D model: in every
+      slice), box3d in space, or mask: a start from an imprecise mask. What a model does not take becomes an error.
+
     Examples:
       seganypet evaluate data_samples/cohort.csv --models tiny --clicks 5 --output out/results.csv
+      seganypet evaluate cohort.csv --models medsam-vit-b --prompt box --no-rules --output boxes.csv
       seganypet evaluate cohort.csv --models tiny tiny-2d mine=runs/mine.safetensors --processes 4
       seganypet evaluate cohort.csv --models tiny --protocol release --no-rules --output release.csv
       seganypet evaluate cohort.csv --rules "41% SUVmax" "SUV>=2.5" --targets liver spleen
@@ -131,13 +138,15 @@ def evaluate(
         first: Strategy of the first click; deepest unless given, random with the protocol release.
         then: Strategy of later clicks; largest_error unless given, random_error with the protocol release.
         seed: Seed of random clicks.
+        prompt: Kind of the first prompt, see above.
+        correction: Kind of later prompts; scribble after a scribble, click otherwise, unless given.
         seconds_per_click: What a click costs a person, in seconds: assumed, not measured.
         output: Table (CSV) that rows are appended to.
     """
     results = sap.evaluate(
         study.cases(), methods.named(), clicks, targets=targets or None, protocol=protocol, first=first, then=then,
-        seed=seed, seconds_per_click=seconds_per_click, output=in_folder(output), **methods.chosen_rules(),
-        **study.engine(),
+        seed=seed, prompt=prompt, correction=correction, seconds_per_click=seconds_per_click,
+        output=in_folder(output), **methods.chosen_rules(), **study.engine(),
     )  # fmt: skip
     _check_failures(results, output)
     summary = sap.summarise(results, sorted({1, 3, 5, int(results["click"].max())}))
@@ -153,7 +162,6 @@ def lesions(
     clicks: int = 3,
     clicks_at_once: OptionalInt = None,
     promptings: tuple[Literal["all at once", "one by one"], ...] = ("all at once", "one by one"),
-    auto_zoom: Literal["both", "on", "off"] = "both",
     thresholds: tuple[float, ...] = (4.0,),
     min_volume_ml: float = 0.0,
     totalsegmentator: OptionalPath = None,
@@ -168,7 +176,7 @@ def lesions(
 
     Examples:
       seganypet lesions FDG-PET-CT-Lesions --models seganypet-v1 sam-vit-b --clicks 5 --reports reports
-      seganypet lesions cohort.csv --models tiny-organs --promptings "one by one" --auto-zoom on
+      seganypet lesions cohort.csv --models tiny-organs --promptings "one by one" --min-volume-ml 1
       seganypet lesions cohort.csv --models tiny-organs --thresholds 2.5 4 --totalsegmentator TotalSegmentator
 
     Args:
@@ -177,7 +185,6 @@ def lesions(
         clicks: Number of clicks on each lesion, and in each slice.
         clicks_at_once: Number of clicks where all lesions are one object; the number of --clicks unless given.
         promptings: How 3D networks are clicked.
-        auto_zoom: Whether windows on small lesions are finer than the network's own; "both" compares.
         thresholds: SUVs of thresholds without clicks: everything above is called tumour.
         min_volume_ml: Smallest lesion that is clicked one by one, in mL.
         totalsegmentator: Folder of TotalSegmentator's output, <case>.nii.gz or <case>/.
@@ -186,9 +193,8 @@ def lesions(
     """
     table = sap.analyse_tumours(
         study.cases(), methods.named(), clicks=clicks, clicks_at_once=clicks_at_once, promptings=promptings,
-        auto_zoom={"both": (False, True), "on": (True,), "off": (False,)}[auto_zoom], thresholds=thresholds,
-        min_volume_ml=min_volume_ml, totalsegmentator=totalsegmentator, output=in_folder(output), reports=reports,
-        **methods.chosen_rules(), **study.engine(),
+        thresholds=thresholds, min_volume_ml=min_volume_ml, totalsegmentator=totalsegmentator,
+        output=in_folder(output), reports=reports, **methods.chosen_rules(), **study.engine(),
     )  # fmt: skip
     _check_failures(table, output)
     print_table(sap.summarise_tumours(table))
@@ -257,6 +263,60 @@ def quantify(
     medians = table.pivot_table("value", ["kind", "object"], "quantity", "median", sort=False).round(2)
     print("Medians:")
     print_table(medians.reset_index())
+
+
+def convert(
+    source: Positional[Path],
+    output: Positional[Path],
+    layout: Literal["autopet", "nnunet"] = "autopet",
+    series: Texts = (),
+    masks: OptionalPath = None,
+    no_masks: bool = False,
+    no_ct: bool = False,
+    processes: int = 1,
+    limit: OptionalInt = None,
+) -> int:
+    """Convert DICOM studies to NIfTI in AutoPET's or nnU-Net's layout: SUV, CT on the PET's grid, masks.
+
+    Of each study the attenuation corrected PET is taken, the CT in its frame of reference, and its DICOM SEG or
+    RTSTRUCT. Where several fit, the study is refused with their list. OUTPUT also gets conversion.csv, a row for each
+    study, and cohort.csv for the other subcommands. Folders are named by PatientID and study date: pseudonymise first.
+
+    An interrupted run resumes with the same command; what failed is tried again, what is new or changed converted. The
+    exit code is 1 if a study failed.
+
+    Examples:
+      seganypet convert dicom/ converted/
+      seganypet convert dicom/ Dataset042_PET --layout nnunet --masks masks/ --processes 4
+      seganypet convert study/ converted/ --series 1.2.840.113619.2.1 1.2.840.113619.2.7
+
+    Args:
+        source: Folder of DICOM files: a study, or studies of several patients in any arrangement.
+        output: Folder of the result.
+        layout: <patient>/<study>/{SUV,CTres,SEG}.nii.gz, or imagesTr, labelsTr and dataset.json.
+        series: SeriesInstanceUIDs to take where a study holds several PETs, CTs or masks that fit.
+        masks: Folder of masks instead of those in the studies: <case>, <study> or <patient> with an ending of NIfTI,
+            NRRD or DICOM.
+        no_masks: Convert no masks.
+        no_ct: Convert no CT.
+        processes: Number of studies that are converted at the same time, each in a process of its own.
+        limit: Only the first LIMIT studies.
+    """
+    if masks is not None and no_masks:
+        raise SegAnyPETError("--masks and --no-masks exclude each other; give one of them.")
+    done = sap.convert(
+        source, output, layout, series=series, masks=not no_masks if masks is None else masks, ct=not no_ct,
+        processes=processes, limit=limit,
+    )  # fmt: skip
+    failed = done.table["error"].notna()
+    for severity, sentences in (("warning", done.skipped), ("error", done.damaged)):
+        for sentence in sentences:
+            print(f"{severity}: {sentence}")
+    for row in done.table.fillna("").to_dict("records"):
+        if row["error"] or row["notes"]:
+            print(f"{'error' if row['error'] else 'warning'}: case {row['case']}: {row['error'] or row['notes']}")
+    print(f"{int((~failed).sum())} studies converted, {int(failed.sum())} failed. Table: {output / 'conversion.csv'}")
+    return 1 if failed.any() or done.damaged else 0
 
 
 def _check_failures(table: "pd.DataFrame", output: Path) -> None:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from seganypet import __version__
 from seganypet._files import FileHashes
 from seganypet.cohort.case import InMemoryCase
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import DoubtfulValuesWarning, SegAnyPETError
 from seganypet.phantom import PhantomCase
 from seganypet.study.identity import UNREADABLE, contents_of, contents_of_case
 from seganypet.study.store import ResultStore
@@ -321,7 +321,7 @@ def _measure_elsewhere(job: _Job) -> tuple[list[_Unit], list[tuple[tuple, str]],
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         units = list(_measure(job, hashes))
-    messages = dict.fromkeys(str(one.message) for one in caught if one.category is UserWarning)
+    messages = dict.fromkeys(str(one.message) for one in caught if one.category in (UserWarning, DoubtfulValuesWarning))
     return units, hashes.take_new(), list(messages)
 
 

@@ -1,4 +1,4 @@
-"""Organs and lesions under simulated clicks: cohort x models x clicks -> one table.
+"""Organs and lesions under simulated prompts: cohort x models x clicks -> one table.
 
 Click 1 goes to the target's deepest voxel, each later one to the largest error of the mask at hand. DSC and NSD are
 taken after every click, over the whole volume, and never the best over clicks. The releases' own protocol is there by
@@ -8,6 +8,7 @@ name, for comparison; `protocol.py` says what it does and how it flatters.
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ from seganypet.study.protocol import ClickProtocol, segment_target
 if TYPE_CHECKING:
     import pandas as pd
 
+# Fields of the protocol as settings of the study; `prompt` is a column, which holds another thing.
+_SETTINGS = {field.name: field.name for field in fields(ClickProtocol)} | {"prompt": "first_prompt"}
 WHOLE_CASE = "(whole case)"  # in the column target, where a case could not be read
 
 # What a click costs a person, beside the model: an assumption, not a measurement. Interpretation included, on a scan
@@ -42,18 +45,21 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "METRICS": (float, "one column for each of metrics.METRICS: dsc, nsd, ...; blank for an empty target"),
     "nsd_tolerance_mm": (float, "largest voxel spacing"),
     "seconds": (float, "from clicking to the mask on the full grid; with an embedding where a new one is needed"),
+    "prompt_kind": (str, "click, scribble, box, box3d, lasso or mask: what the round gave; blank if nothing was wrong"),
     "foreground": (bool, "whether the click adds to the mask; blank where each slice is clicked"),
-    "click_i": (int, "voxel of the click; likewise click_j and click_k"),
+    "click_i": (int, "voxel of the click, of another prompt its middle; likewise click_j and click_k"),
     "click_j": (int, ""),
     "click_k": (int, ""),
     "protocol": (str, "strategies of the clicks, after 'release: ' if that is the protocol"),
     "seed": (int, "seed of random clicks"),
     "prompt": (str, "1, 2, ..., or N, 2N, ... where each slice is clicked"),
-    "total_clicks": (int, "clicks up to this round"),
+    "total_clicks": (int, "clicks, or other prompts, up to this round"),
     "per_slice": (bool, "whether each slice is clicked"),
     "slices": (int, "the N slices that hold the target, which only an oracle knows"),
     "human_seconds": (float, "total_clicks times the seconds per click, which are assumed"),
     "model_seconds": (float, "sum of seconds up to this round"),
+    "disobeyed": (int, "prompts of the round that the mask contradicts: a clicked voxel on the wrong side, say"),
+    "notice": (str, "what the session told its user about the round, such as that nothing was found"),
     "error": (str, "class and message of what failed; all metrics of that target are then blank"),
     "rounds": (int, "number of rounds"),
     "weights": (str, "digits of the SHA-256 of the weights"),
@@ -98,6 +104,8 @@ def evaluate(
     first: str | None = None,
     then: str | None = None,
     seed: int = 0,
+    prompt: str = "click",
+    correction: str | None = None,
     rules: Sequence[str] = RULES,
     seconds_per_click: float = SECONDS_PER_CLICK,
     output: str | os.PathLike | None = None,
@@ -123,6 +131,9 @@ def evaluate(
         first: Strategy of the first click, see `simulate.first_click`; default "deepest", of "release" "random".
         then: Strategy of later clicks, see `simulate.next_click`; default "largest_error", of "release" "random_error".
         seed: Seed of random clicks; each target of each case has its own stream, the same for every model.
+        prompt: Kind of the first prompt: "click", "scribble", "box" or "lasso" (in one slice; where a session is
+            slicewise, in every slice), "box3d", or "mask", a start from an imprecise mask; see `simulate_shapes`.
+        correction: Kind of later prompts, "click" or "scribble"; default "scribble" after a scribble, else "click".
         rules: Threshold rules beside the models, see `ThresholdSession`.
         seconds_per_click: Time that a click costs a person, assumed, not measured.
         output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
@@ -139,8 +150,8 @@ def evaluate(
     unknown = [name for name in targets or () if name not in known and not name.startswith("lesion_")]
     if unknown:
         raise SegAnyPETError(f"unknown targets {unknown}; expected some of {', '.join(sorted(known))}.")
-    how = ClickProtocol(clicks, protocol, first, then, seed)
-    settings = {"clicks": clicks, "protocol": protocol, "first": how.first, "then": how.then, "seed": seed}
+    how = ClickProtocol(clicks, protocol, first, then, seed, prompt, correction)
+    settings: dict[str, Any] = {setting: getattr(how, name) for name, setting in _SETTINGS.items()}
     settings |= {"targets": "all" if targets is None else list(targets), "seconds_per_click": seconds_per_click}
     try:
         methods = resolve_methods(models, rules)
@@ -159,7 +170,7 @@ def evaluate_case(case: Any, methods: Sequence[Any], settings: Mapping[str, Any]
     One session of a method serves all targets. Where the scan or its labels cannot be read, each method gets rows of
     the target `WHOLE_CASE`.
     """
-    protocol = ClickProtocol(*(settings[name] for name in ("clicks", "protocol", "first", "then", "seed")))
+    protocol = ClickProtocol(**{name: settings[setting] for name, setting in _SETTINGS.items()})
     common = {"protocol": protocol.label, "rounds": protocol.clicks}
     only = None if settings["targets"] == "all" else settings["targets"]
     try:

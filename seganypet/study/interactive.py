@@ -33,8 +33,8 @@ CLICK_FILES = ("_clicks.json", ".json")  # after the name of the case
 MEASURES = ("dsc", "fpv_ml", "fnv_ml", "f1")
 COLUMNS: dict[str, type] = {
     "case": str, "patient": str, "model": str, "weights": str, "objects": str, "step": int,
-    **dict.fromkeys(MEASURES, float), "tumor_clicks": int, "background_clicks": int, "seconds": float, "version": str,
-    "error": str,
+    **dict.fromkeys(MEASURES, float), "tumor_clicks": int, "background_clicks": int, "disobeyed": int, "seconds": float,
+    "version": str, "error": str,
 }  # fmt: skip
 
 
@@ -73,7 +73,8 @@ def interactive_steps(
 
     Returns:
         Rows for the steps 0, 1, ..., `steps`: step; dsc, fpv_ml, fnv_ml, f1 (see `seganypet.metrics`; NaN where
-        undefined); tumor_clicks and background_clicks given so far; seconds of this step in the session.
+        undefined); tumor_clicks and background_clicks given so far, and how many of them the mask contradicts
+        (disobeyed); seconds of this step in the session.
 
     Raises:
         SegAnyPETError: Unknown `objects`, a click outside the scan.
@@ -102,6 +103,8 @@ def interactive_steps(
             mask |= session.mask_of(name)
         scores = lesion_scores(mask, truth, session.volume.data, session.volume.voxel_volume_ml)
         given = {"tumor_clicks": min(step, len(clicks.tumor)), "background_clicks": min(step, len(clicks.background))}
+        given["disobeyed"] = int(sum(not mask[ijk] for ijk in clicks.tumor[:step]))
+        given["disobeyed"] += int(sum(mask[ijk] for ijk in clicks.background[:step]))
         rows.append({"step": step} | {name: scores[name] for name in MEASURES} | given | {"seconds": seconds})
     return pd.DataFrame(rows)
 
@@ -134,7 +137,7 @@ def evaluate_interactive(
 
     Args:
         cohort: Cases with lesions, their PETs in SUVbw: a `Cohort`, phantoms, or `InMemoryCase`.
-        models: As for `evaluate`. 3D networks look at single lesions with auto zoom if `objects` is "per_lesion".
+        models: As for `evaluate`.
         click_files: Folder with <case>_clicks.json or <case>.json for each case; None: clicks are simulated.
         objects: "per_lesion" or "single", see `interactive_steps`.
         rules: Threshold rules beside the models, see `ThresholdSession`.
@@ -171,8 +174,8 @@ def interactive_case(
     scan, objects = TumourScan.of(case), settings["objects"]
     clicks = _clicks_of(scan, click_files, settings["seed"])
     for method in methods:
-        session = method.open(scan.pet, auto_zoom=objects == "per_lesion")
-        yield method.name, interactive_steps(session, clicks, scan.truth, objects).to_dict("records")
+        steps = interactive_steps(method.open(scan.pet), clicks, scan.truth, objects)
+        yield method.name, steps.to_dict("records")
 
 
 def summarise_interactive(table: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame":

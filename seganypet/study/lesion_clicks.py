@@ -34,14 +34,14 @@ def prompt_all_at_once(session: PromptSession, truth: np.ndarray, protocol: Clic
         protocol: Number of rounds, and strategies; its protocol must be "whole_volume".
 
     Yields:
-        A row for each round: prompting, lesion ("all"), click, total_clicks, model_seconds (sum of both so far), and
-        `metrics.lesion_scores`.
+        A row for each round: prompting, lesion ("all"), click, total_clicks, model_seconds (sum of both so far),
+        disobeyed (clicks of this round that the mask contradicts), and `metrics.lesion_scores`.
     """
     _check(protocol)
     scan = session.volume.data, session.volume.voxel_volume_ml
     prompting = PER_SLICE if hasattr(session, "click_slices") else ALL_AT_ONCE
     for row in simulate_clicks(session, truth, session.volume, protocol, np.random.default_rng(protocol.seed)):
-        cells = {name: row[name] for name in ("click", "total_clicks", "model_seconds")}
+        cells = {"click": row["click"]} | _costs(row)
         yield {"prompting": prompting, "lesion": ALL} | cells | lesion_scores(session.mask, truth, *scan)
 
 
@@ -59,16 +59,16 @@ def prompt_one_by_one(
 
     Yields:
         A row for each lesion and round: prompting, lesion, click, total_clicks and model_seconds of this lesion so far,
-        dsc against this lesion alone, volume_ml, suv_max (in the scan's unit), mtv_ml, tlg of its mask and true_mtv_ml,
-        true_tlg of the lesion itself. Then a row for each round with lesion "all", as `prompt_all_at_once` has them,
-        whose costs are sums over lesions.
+        disobeyed (1 if its mask contradicts the click of this round), dsc against this lesion alone, volume_ml, suv_max
+        (in the scan's unit), mtv_ml, tlg of its mask and true_mtv_ml, true_tlg of the lesion itself. Then a row for
+        each round with lesion "all", as `prompt_all_at_once` has them, whose costs are sums over lesions.
     """
     _check(protocol)
     volume = session.volume
     scan = volume.data, volume.voxel_volume_ml
     instances = lesion_instances(truth)
     unions = np.zeros((protocol.clicks, *volume.shape), bool)
-    costs = np.zeros((protocol.clicks, 2))
+    costs = np.zeros((protocol.clicks, 3))
     for number in range(1, min(int(instances.max(initial=0)), MAX_OBJECTS) + 1):
         lesion = instances == number
         volume_ml = np.count_nonzero(lesion) * volume.voxel_volume_ml
@@ -79,13 +79,19 @@ def prompt_one_by_one(
         for row in simulate_clicks(session, lesion, volume, protocol, np.random.default_rng([protocol.seed, number])):
             mask = session.mask
             unions[row["click"] - 1] |= mask
-            cost = {name: row[name] for name in ("total_clicks", "model_seconds")}
+            cost = _costs(row)
             costs[row["click"] - 1] += list(cost.values())
             cells = {"lesion": lesion_name(number), "click": row["click"], "dsc": row["dsc"]}
             yield {"prompting": ONE_BY_ONE} | cells | cost | size | tumour_burden(mask, lesion, *scan)
-    for number, (union, (clicks, seconds)) in enumerate(zip(unions, costs, strict=True), 1):
+    for number, (union, (clicks, seconds, disobeyed)) in enumerate(zip(unions, costs, strict=True), 1):
         cost = {"click": number, "total_clicks": int(clicks), "model_seconds": float(seconds)}
+        cost["disobeyed"] = int(disobeyed)
         yield {"prompting": ONE_BY_ONE, "lesion": ALL} | cost | lesion_scores(union, truth, *scan)
+
+
+def _costs(row: dict[str, Any]) -> dict[str, Any]:
+    """What a round cost; where nothing was wrong, nothing was given and nothing disobeyed."""
+    return {name: row.get(name, 0) for name in ("total_clicks", "model_seconds", "disobeyed")}
 
 
 def _check(protocol: ClickProtocol) -> None:

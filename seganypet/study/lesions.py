@@ -1,8 +1,7 @@
 """Scattered lesions, zero-shot: every method clicked as suits it, on every case of a cohort.
 
-A 3D network is clicked all at once and one by one, each in the network's own windows and with auto zoom, so that what
-clicks do is not taken for what windows do; a 2D network is clicked in each slice that holds tumour. Beside them is what
-a reading room has: thresholds, with clicks on each lesion, and without any.
+A 3D network is clicked all at once and one by one, a 2D network in each slice that holds tumour. Beside them is what a
+reading room has: thresholds, with clicks on each lesion, and without any.
 """
 
 import os
@@ -28,7 +27,7 @@ from seganypet.study.lesion_clicks import (
     prompt_all_at_once,
     prompt_one_by_one,
 )
-from seganypet.study.methods import Method, auto_zoom_options, forget_networks, is_3d_network, resolve_methods
+from seganypet.study.methods import Method, forget_networks, is_3d_network, resolve_methods
 from seganypet.study.protocol import ClickProtocol
 from seganypet.study.report import write_report
 from seganypet.study.tumour_scan import TumourScan, organs_of_case
@@ -38,10 +37,10 @@ if TYPE_CHECKING:
 
 COLUMNS: dict[str, type] = {
     "case": str, "patient": str, "model": str, "weights": str, "lesions_in_training": str, "prompting": str,
-    "auto_zoom": bool, "lesion": str, "click": int, "total_clicks": int, "model_seconds": float, "dsc": float,
-    "fpv_ml": float, "fnv_ml": float, "fnv_fraction": float, "f1": float, "lesions": int, "volume_ml": float,
-    "suv_max": float, "mtv_ml": float, "tlg": float, "true_mtv_ml": float, "true_tlg": float, "version": str,
-    "error": str,
+    "lesion": str, "click": int, "total_clicks": int, "model_seconds": float, "disobeyed": int,
+    "dsc": float, "fpv_ml": float, "fnv_ml": float, "fnv_fraction": float, "f1": float, "lesions": int,
+    "volume_ml": float, "suv_max": float, "mtv_ml": float, "tlg": float, "true_mtv_ml": float, "true_tlg": float,
+    "version": str, "error": str,
 }  # fmt: skip
 
 
@@ -77,7 +76,6 @@ def analyse_tumours(
     clicks: int = 3,
     clicks_at_once: int | None = None,
     promptings: Sequence[str] = PROMPTINGS_3D,
-    auto_zoom: Sequence[bool] = (False, True),
     rules: Sequence[str] = ("41% SUVmax, from hottest",),
     thresholds: Sequence[float] = (4.0,),
     min_volume_ml: float = 0.0,
@@ -99,35 +97,30 @@ def analyse_tumours(
         clicks: Number of rounds, for each lesion and in each slice.
         clicks_at_once: Number of rounds of 3D networks where all lesions are one object; default as `clicks`.
         promptings: How 3D networks are clicked, "all at once" and/or "one by one", see `lesion_clicks.py`.
-        auto_zoom: Whether 3D networks look through their own windows (False), through finer ones on single lesions
-            (True), or both in turn; True is left out of networks whose own windows are as fine. A session that a
-            factory opens has its own windows.
         rules: Threshold rules that are clicked on every lesion, see `ThresholdSession`.
         thresholds: SUVs of thresholds that nobody clicks: everything above is called tumour. Where organs are known,
             once more without those that are hot in health.
         min_volume_ml: Lesions below this volume, in mL, are not clicked one by one.
         totalsegmentator: Folder of TotalSegmentator's output, see `TumourScan.of`.
-        reports: Folder for one page for each case, of the first 3D network one by one, with auto zoom if asked for;
-            made if missing. A finished case whose page was removed or changed is analysed again by that network.
+        reports: Folder for one page for each case, of the first 3D network one by one; made if missing. A finished
+            case whose page was removed or changed is analysed again by that network.
         output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
 
     Returns:
         Columns: case, patient, model, weights (digits of their SHA-256), lesions_in_training ("none", "simulated",
-        "unknown"; missing without network), those of `lesion_clicks.py`, auto_zoom, version and error. A case without
-        lesions has rows of the thresholds only.
+        "unknown"; missing without network), those of `lesion_clicks.py`, version and error. A case without lesions has
+        rows of the thresholds only.
 
     Raises:
         SegAnyPETError: Unknown models or promptings, no such folder, and what `engine.run_study` raises.
     """
     if unknown := [one for one in promptings if one not in PROMPTINGS_3D]:
-        said = ". Auto zoom is an argument of its own, auto_zoom=True" if "closely" in str(unknown[0]) else ""
-        raise SegAnyPETError(f"promptings: {unknown[0]!r}; expected {' or '.join(map(repr, PROMPTINGS_3D))}{said}.")
+        raise SegAnyPETError(f"promptings: {unknown[0]!r}; expected {' or '.join(map(repr, PROMPTINGS_3D))}.")
     settings: dict[str, Any] = {
         "clicks": clicks,
         "clicks_at_once": clicks if clicks_at_once is None else clicks_at_once,
         "min_volume_ml": float(min_volume_ml),
         "promptings": [one for one in PROMPTINGS_3D if one in promptings],
-        "auto_zoom": [one for one in (False, True) if one in auto_zoom],
         "hot_organs": "the case's own labels" if totalsegmentator is None else "TotalSegmentator's",
     }  # fmt: skip
     for rounds in (settings["clicks"], settings["clicks_at_once"]):
@@ -179,14 +172,14 @@ def without_clicks(scan: TumourScan, method: HotThreshold) -> Iterator[dict[str,
         if scan.physiology is None:
             return
         mask = without_physiology(scan.pet, mask, scan.physiology)
-    row = {"prompting": NO_CLICK, "auto_zoom": False, "lesion": ALL, "click": 0, "total_clicks": 0}
+    row = {"prompting": NO_CLICK, "lesion": ALL, "click": 0, "total_clicks": 0}
     yield row | lesion_scores(mask, scan.truth, scan.pet.data, scan.pet.voxel_volume_ml)
 
 
 def with_clicks(
     scan: TumourScan, method: Method, settings: Mapping[str, Any], page: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """What a method makes of clicks, as suits it; writes a page about the last way of clicking one by one.
+    """What a method makes of clicks, as suits it; writes a page about clicking one by one.
 
     A page that cannot be written gives a row with the error behind the others.
 
@@ -198,14 +191,14 @@ def with_clicks(
     protocol, at_once = ClickProtocol(settings["clicks"]), ClickProtocol(settings["clicks_at_once"])
     first, paged = method.open(scan.pet), None
     training = trained_on(first)
-    for prompting, zoom in _ways(method, first, settings):
-        session = method.open(scan.pet, auto_zoom=zoom)
+    for prompting in _promptings(first, settings):
+        session = method.open(scan.pet)
         if prompting == ONE_BY_ONE:
             rows = prompt_one_by_one(session, scan.truth, protocol, settings["min_volume_ml"])
             paged = session
         else:
             rows = prompt_all_at_once(session, scan.truth, protocol if prompting == PER_SLICE else at_once)
-        yield from ({"lesions_in_training": training, "auto_zoom": zoom} | row for row in rows)
+        yield from ({"lesions_in_training": training} | row for row in rows)
     if page is not None and paged is not None and paged.objects:
         notes = [f"A simulated user, who knew the truth, clicked each lesion {protocol.clicks} times."]
         try:
@@ -224,14 +217,11 @@ def trained_on(session: PromptSession) -> str | None:
     return "simulated" if training.get("data", training).get("lesions", True) else "none"
 
 
-def _ways(method: Method, session: PromptSession, settings: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """How a method is clicked, and whether with auto zoom: a rule one by one, a network as it was asked for."""
+def _promptings(session: PromptSession, settings: Mapping[str, Any]) -> Sequence[str]:
+    """How a method is clicked: a rule one by one, a network as it was asked for."""
     if hasattr(session, "click_slices"):
-        return [(PER_SLICE, False)]
-    if not hasattr(session, "model"):
-        return [(ONE_BY_ONE, False)]
-    zooms = settings["auto_zoom"] if method.network is not None and auto_zoom_options(method.network) else [False]
-    return [(prompting, zoom) for prompting in settings["promptings"] for zoom in zooms]
+        return [PER_SLICE]
+    return settings["promptings"] if hasattr(session, "model") else [ONE_BY_ONE]
 
 
 def _organs(totalsegmentator: str | os.PathLike | None, case: Any, method: Any) -> dict[str, Path | None]:

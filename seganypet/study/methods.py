@@ -13,12 +13,10 @@ from seganypet.errors import SegAnyPETError
 from seganypet.pet.threshold_rules import current_rule_name
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
+from seganypet.prompting.binding_session import BINDING
 from seganypet.prompting.network_session import open_session
 from seganypet.prompting.thresholds import baseline_name, baseline_session
 
-# Voxel sizes of windows on single lesions, at the first look and at the smallest at the second: chosen with tiny-base
-# on the phantoms 400 and 403 (disseminated).
-LESION_SPACING_MM, MIN_SPACING_MM = 2.0, 1.5
 HASH_DIGITS = 16  # of SHA-256; enough to tell networks apart, short enough for a table
 
 Opener = Callable[..., Any]
@@ -30,7 +28,7 @@ class Method:
 
     Attributes:
         name: Name in tables.
-        opener: Opens a session: called with `source` and a volume, and for a network with options of its session.
+        opener: Opens a session: called with `source`, for a network with the network itself, and a volume.
         source: Threshold rule, name or path of a network, the network itself, or a factory of sessions.
         weights: First digits of the weights' SHA-256; None of what has no weights.
         by_name: Whether `source` names a network that each process opens for itself.
@@ -45,9 +43,12 @@ class Method:
     @property
     def identity(self) -> str:
         """What tells its rows from those of another method of the same name."""
+        bind = f"clicks {BINDING['clicks']}"  # rows from before they did must not mix with those of today
         if self.weights is not None:
-            return f"weights {self.weights}"
-        return f"rule {self.source}" if self.opener is _threshold_session else f"factory {_qualified_name(self.source)}"
+            return f"weights {self.weights}, {bind}"
+        if self.opener is _threshold_session:
+            return f"rule {self.source}, {bind}"
+        return f"factory {_qualified_name(self.source)}"
 
     @property
     def network(self) -> Any:
@@ -60,29 +61,10 @@ class Method:
             return None
         return _network(self.source, self.weights) if self.by_name else self.source
 
-    def open(self, volume: Volume, auto_zoom: bool = False) -> Any:
-        """A new session on a volume: something with `reset` and with `click`, or `click_slices` and `axis`.
-
-        Args:
-            volume: The scan.
-            auto_zoom: Whether a 3D network looks at single lesions in finer windows, see `auto_zoom_options`.
-        """
+    def open(self, volume: Volume) -> Any:
+        """A new session on a volume: something with `reset` and with `click`, or `click_slices` and `axis`."""
         network = self.network
-        if network is None:
-            return self.opener(self.source, volume)
-        return self.opener(network, volume, **(auto_zoom_options(network) if auto_zoom else {}))
-
-
-def auto_zoom_options(model: Any) -> dict[str, float]:
-    """Options of a session that looks at single lesions: finer windows than organs need, finer yet on small lesions.
-
-    They are empty for a network without windows, such as a 2D one, and for one whose own windows are as fine, such as
-    the released ones.
-    """
-    spacing_mm = getattr(getattr(model, "config", None), "spacing_mm", 0.0)
-    if spacing_mm <= MIN_SPACING_MM:
-        return {}
-    return {"spacing_mm": min(spacing_mm, LESION_SPACING_MM), "min_spacing_mm": MIN_SPACING_MM}
+        return self.opener(self.source if network is None else network, volume)
 
 
 def resolve_methods(models: Any, rules: Sequence[str] = ()) -> tuple[Method, ...]:

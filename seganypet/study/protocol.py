@@ -1,4 +1,4 @@
-"""How a simulated user clicks: click, look at the mask, click again; one row after each round.
+"""How a simulated user prompts: click, look at the mask, click again; one row after each round.
 
 Two protocols, by name.
 
@@ -16,6 +16,9 @@ has none, along the scan's own axes and with 0 beyond the scan. Resampling and i
 A slicewise session has `click_slices(clicks) -> mask` beside `reset`, and `axis`, a key of `views.VIEWS`. It gets one
 click on each slice that holds the target in the first round, then one on each such slice whose mask is wrong; it
 remembers the clicks of earlier rounds. Which slices hold the target only an oracle knows, which 3D networks lack.
+
+The first prompt may be of another kind (`simulate_shapes`): a scribble, box or lasso in one axial slice (of a slicewise
+session: in each), a 3D box, or a mask to start from. Later rounds correct by clicks or scribbles.
 """
 
 import time
@@ -29,14 +32,15 @@ from seganypet.errors import GeometryError, SegAnyPETError
 from seganypet.metrics import METRICS
 from seganypet.pet.views import VIEWS, ras_axes
 from seganypet.pet.volume import Volume
-from seganypet.prompting.prompts import Click
-from seganypet.prompting.simulate import (
-    FIRST,
-    THEN,
-    first_click,
-    first_clicks_by_slice,
-    next_click,
-    next_clicks_by_slice,
+from seganypet.prompting.prompts import Click, Prompt
+from seganypet.prompting.simulate import FIRST, THEN, shifted
+from seganypet.prompting.simulate_shapes import (
+    CORRECTIONS,
+    FIRST_PROMPTS,
+    first_prompt,
+    first_prompts_by_slice,
+    next_prompt,
+    next_prompts_by_slice,
 )
 from seganypet.regions import bounding_box, enclosing_box
 
@@ -53,10 +57,12 @@ class ClickProtocol:
         protocol: One of `PROTOCOLS`.
         first: Strategy of the first click, see `simulate.first_click`; None: the protocol's.
         then: Strategy of later clicks, see `simulate.next_click`; None: the protocol's.
-        seed: Seed of random clicks.
+        seed: Seed of random clicks, and of a simulated mask.
+        prompt: Kind of the first prompt, one of `simulate_shapes.FIRST_PROMPTS`.
+        correction: Kind of later ones, "click" or "scribble"; None: scribbles after a scribble, else clicks.
 
     Raises:
-        SegAnyPETError: No rounds, or an unknown protocol or strategy.
+        SegAnyPETError: No rounds, an unknown protocol, strategy or kind, or a combination that has no meaning.
     """
 
     clicks: int = 5
@@ -64,6 +70,8 @@ class ClickProtocol:
     first: str | None = None
     then: str | None = None
     seed: int = 0
+    prompt: str = "click"
+    correction: str | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -78,11 +86,30 @@ class ClickProtocol:
                 f"clicks={self.clicks}, first={self.first!r}, then={self.then!r}: expected at least one click, first "
                 f"one of {FIRST} and then one of {THEN}."
             )
+        correction = "scribble" if self.prompt == "scribble" else "click"
+        object.__setattr__(self, "correction", self.correction or correction)
+        kinds = f"prompt={self.prompt!r}, correction={self.correction!r}"
+        if self.prompt not in FIRST_PROMPTS or self.correction not in CORRECTIONS:
+            raise SegAnyPETError(
+                f"{kinds}; expected prompt to be one of {FIRST_PROMPTS} and correction one of {CORRECTIONS}."
+            )
+        drawn_at_random = (self.prompt != "click" and self.first == "random") or (
+            self.correction != "click" and self.then == "random_error"
+        )
+        if drawn_at_random or (released and (self.prompt, self.correction) != ("click", "click")):
+            raise SegAnyPETError(
+                f"{kinds}, first={self.first!r}, then={self.then!r}, protocol={self.protocol!r}: only clicks are made "
+                "at random, and the protocol 'release' knows nothing but clicks."
+            )
 
     @property
     def label(self) -> str:
-        """What the column `protocol` says: "deepest, largest_error" or whichever clicks; "release" before its own."""
-        clicks = f"{self.first}, {self.then}"
+        """What the column `protocol` says: "deepest, largest_error" or whichever clicks; "release" before its own.
+
+        Another kind of prompt stands for its strategy: "box, largest_error"; "scribble, largest_error by scribble".
+        """
+        first = self.first if self.prompt == "click" else self.prompt
+        clicks = f"{first}, {self.then}" + ("" if self.correction == "click" else f" by {self.correction}")
         return f"release: {clicks}" if self.protocol == "release" else clicks
 
 
@@ -133,7 +160,7 @@ def simulate_clicks(
     """
     spacing = volume.spacing
     per_slice = hasattr(session, "click_slices")
-    axis = array_axis(session.axis, volume) if per_slice else None
+    axis = array_axis(session.axis if per_slice else "axial", volume)
     fixed: dict[str, Any] = {"nsd_tolerance_mm": max(spacing), "per_slice": per_slice}
     if per_slice:
         fixed["slices"] = np.count_nonzero(truth.any(axis=tuple({0, 1, 2} - {axis})))
@@ -141,51 +168,60 @@ def simulate_clicks(
     box = truth_box = bounding_box(truth)
     mask, scores, total_clicks, model_seconds = None, {}, 0, 0.0
     for number in range(1, protocol.clicks + 1):
-        row: dict[str, Any] = {"click": number, "prompt": prompt_name(number, per_slice)} | fixed
-        clicks = []
+        in_slices = per_slice and (number > 1 or protocol.prompt not in ("box3d", "mask"))
+        row: dict[str, Any] = {"click": number, "prompt": prompt_name(number, in_slices)} | fixed
+        prompts: list[Prompt] = []
         if truth_box is not None:
-            clicks = _next_clicks(None if mask is None else mask[box], truth[box], spacing, axis, protocol, rng)
-            clicks = [_in_volume(click, box) for click in clicks]
-        if clicks:
+            kind = protocol.correction if number > 1 else protocol.prompt
+            here = box if kind == "click" else (slice(None),) * 3  # shapes may reach beyond truth and mask
+            found = None if mask is None else mask[here]
+            prompts = _next_prompts(found, truth[here], kind, spacing, axis, in_slices, protocol, rng)
+            if kind == "click":
+                prompts = [_in_volume(click, box) for click in prompts]
+        if prompts:
             start = time.perf_counter()
-            if per_slice:
-                mask = session.click_slices(clicks)
+            if in_slices:
+                mask = session.click_slices(prompts)
+            elif isinstance(prompts[0], Click):
+                mask = session.click(ijk=prompts[0].ijk, foreground=prompts[0].foreground)
             else:
-                mask = session.click(ijk=clicks[0].ijk, foreground=clicks[0].foreground)
+                mask = session.add(prompts[0])
             row["seconds"] = time.perf_counter() - start
             mask = np.asarray(mask, bool)
             if mask.shape != truth.shape:
                 raise GeometryError(f"a session on a volume of shape {truth.shape} gave a mask of shape {mask.shape}.")
-            total_clicks += len(clicks)
+            total_clicks += len(prompts)
             model_seconds += row["seconds"]
-            if not per_slice:
-                row |= dict(zip(("click_i", "click_j", "click_k"), clicks[0].ijk, strict=True))
-                row["foreground"] = clicks[0].foreground
+            row |= {"prompt_kind": kind, "notice": getattr(session, "notice", "")}
+            row["disobeyed"] = sum(not prompt.obeyed_by(mask) for prompt in prompts)
+            if not in_slices:
+                row |= dict(zip(("click_i", "click_j", "click_k"), prompts[0].centre_ijk, strict=True))
+                row["foreground"] = prompts[0].foreground
             box = enclosing_box([truth_box, bounding_box(mask) or truth_box])
             inside = mask[box], truth[box]
             scores = {name: metric(*inside, spacing) for name, metric in METRICS.items()}
         yield row | scores | {"total_clicks": total_clicks, "model_seconds": model_seconds}
 
 
-def _next_clicks(
-    mask: np.ndarray | None, truth: np.ndarray, spacing: Sequence[float], axis: int | None, protocol: ClickProtocol,
-    rng: np.random.Generator,
-) -> list[Click]:  # fmt: skip
-    """One click in the volume, or one in each slice along an axis; none where nothing is wrong."""
+def _next_prompts(
+    mask: np.ndarray | None, truth: np.ndarray, kind: str, spacing: Sequence[float], axis: int, in_slices: bool,
+    protocol: ClickProtocol, rng: np.random.Generator,
+) -> list[Prompt]:  # fmt: skip
+    """One prompt in the volume, or one in each slice along an axis; none where nothing is wrong."""
     first, then = protocol.first, protocol.then
-    if axis is not None:
+    if in_slices:
         if mask is None:
-            return first_clicks_by_slice(truth, axis, spacing, first, rng=rng)
-        return next_clicks_by_slice(truth, mask, axis, spacing, then, rng=rng)
+            return first_prompts_by_slice(truth, kind, axis, spacing, first, rng=rng)
+        return next_prompts_by_slice(truth, mask, kind, axis, spacing, then, rng=rng)
     if mask is None:
-        return [first_click(truth, first, spacing=spacing, rng=rng)]
-    click = next_click(truth, mask, then, spacing=spacing, rng=rng)
-    return [] if click is None else [click]
+        return [first_prompt(truth, kind, spacing=spacing, axis_of_array=axis, strategy=first, rng=rng)]
+    prompt = next_prompt(truth, mask, kind, spacing=spacing, axis_of_array=axis, strategy=then, rng=rng)
+    return [] if prompt is None else [prompt]
 
 
-def _in_volume(click: Click, box: Sequence[slice]) -> Click:
+def _in_volume(click: Prompt, box: Sequence[slice]) -> Click:
     """A click in a box of the volume as one in the volume."""
-    return Click(tuple(index + part.start for index, part in zip(click.ijk, box, strict=True)), click.foreground)
+    return Click(shifted(click.centre_ijk, box), click.foreground)
 
 
 def array_axis(name: str, volume: Volume) -> int:
@@ -233,7 +269,8 @@ def _window_mm(session: Any) -> float:
     config = getattr(getattr(session, "model", None), "config", None)
     if config is None or not hasattr(config, "window_size"):
         return RELEASE_WINDOW_MM
-    return config.window_size * getattr(session, "spacing_mm", config.spacing_mm)
+    fixed_mm = getattr(session, "spacing_mm", None)
+    return config.window_size * (config.spacing_mm if fixed_mm is None else fixed_mm)
 
 
 def prompt_name(number: int, per_slice: bool) -> str:

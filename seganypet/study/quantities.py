@@ -11,6 +11,7 @@ from seganypet.cohort.case import Case
 from seganypet.cohort.labels import lesion_instances, lesion_name
 from seganypet.errors import SegAnyPETError, renamed_keywords
 from seganypet.pet.quantification import Rule, check_rule, quantify
+from seganypet.pet.sidecar import to_suvbw
 from seganypet.pet.volume import Volume
 from seganypet.study.engine import Rows, Study, run_study
 
@@ -76,7 +77,7 @@ def quantify_case(
     """`quantify` for every organ and every lesion of one case.
 
     Args:
-        case: The case; its PET is in SUVbw.
+        case: The case; its PET is in SUVbw, or in Bq/mL with a JSON file beside it that says what `to_suvbw` needs.
         pet: Its PET if it is loaded already.
         threshold, peak: As for `quantify_cohort`.
 
@@ -84,11 +85,13 @@ def quantify_case(
         The columns of `quantify_cohort` but for error.
 
     Raises:
-        SegAnyPETError: Files that cannot be read, labels on another grid or of unknown meaning, a PET in Bq/mL.
+        SegAnyPETError: Files that cannot be read, labels on another grid or of unknown meaning, a PET in Bq/mL alone.
     """
     import pandas
 
     pet = case.load_pet() if pet is None else pet
+    if pet.unit == "Bq/mL" and "dose_bq" in pet.metadata:
+        pet = to_suvbw(pet)
     tables = []
     if case.organs is not None:
         organs, names = case.load_organs(pet)

@@ -21,6 +21,7 @@ from seganypet.pet.plots import show_mip, show_slices
 from seganypet.pet.quantification import quantify
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
+from seganypet.prompting.prompts import since_start
 from seganypet.regions import bounding_box
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _slices(session: PromptSession, name: str) -> dict[str, str]:
     """Three slices through an object, at its first click."""
     from matplotlib.figure import Figure
 
-    mask, prompts, spacing = session.mask_of(name), session.prompts_of(name), session.volume.spacing
+    mask, prompts, spacing = session.mask_of(name), since_start(session.prompts_of(name)), session.volume.spacing
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 3)
     extents_mm = [(part.stop - part.start) * size for part, size in zip(bounding_box(mask), spacing, strict=True)]
@@ -167,7 +168,7 @@ def _clicks(session: PromptSession) -> list[list[Any]]:
     return [
         [
             name,
-            "foreground" if prompt.foreground else "background",
+            ("foreground" if prompt.foreground else "background") + f" {prompt.kind}" * (prompt.kind != "click"),
             *prompt.centre_ijk,
             *(f"{mm:.1f}" for mm in session.volume.to_mm(prompt.centre_ijk)),
         ]

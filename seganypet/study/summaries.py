@@ -35,6 +35,8 @@ def summarise(results: "pd.DataFrame", clicks: Sequence[int] = (1, 3, 5), seed: 
 
         - prompt: "1", "3", "5", or "N", "3N", "5N" where each slice is clicked; click: the round
         - patients and targets that count; empty targets and failed ones, which are left out
+        - disobeyed: fraction of all prompts up to this round that the mask contradicted right afterwards; NaN of tables
+          that do not say
         - dsc, nsd and what else is in `metrics.METRICS`: means, each with `_low` and `_high`
         - auc: area under DSC over all rounds (trapezoid), auc_relative: divided by its maximum; likewise with intervals
         - noc85: rounds until DSC 0.85, of at most 20, likewise; noc85_failures: fraction of targets that never get
@@ -52,6 +54,8 @@ def summarise(results: "pd.DataFrame", clicks: Sequence[int] = (1, 3, 5), seed: 
             row = dict(zip(_KEYS, key, strict=True)) | {"prompt": at["prompt"].iloc[0], "click": click}
             row |= {"patients": counted["patient"].nunique(), "targets": len(counted)}
             row |= {"empty": len(at) - len(counted) - failed, "failed": failed}
+            disobeyed = rows.loc[rows["click"] <= click, "disobeyed"].astype(float).sum(min_count=1)
+            row["disobeyed"] = disobeyed / (at["total_clicks"].astype(float).sum() or float("nan"))
             for measure in (name for name in METRICS if name in at):
                 row |= with_interval(measure, at[measure], at["patient"], seed)
             summary.append(row | whole)
@@ -85,7 +89,7 @@ def effort(results: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame":
 
 
 def summarise_tumours(table: "pd.DataFrame", *, min_volume_ml: float = MIN_VOLUME_ML, seed: int = 0) -> "pd.DataFrame":
-    """Means over patients and 95 % bootstrap intervals, by model, prompting, auto zoom and round.
+    """Means over patients and 95 % bootstrap intervals, by model, prompting and round.
 
     Args:
         table: Table of `analyse_tumours`.
@@ -93,17 +97,21 @@ def summarise_tumours(table: "pd.DataFrame", *, min_volume_ml: float = MIN_VOLUM
         seed: Seed of the bootstrap.
 
     Returns:
-        One row per model, prompting, auto_zoom and click. All but the last column are of scans with lesions, so that
+        One row per model, prompting and click. All but the last column are of scans with lesions, so that
         methods which need a lesion to click are compared with the others on the same scans:
 
         - lesions_in_training, patients; total_clicks and model_seconds, means for a scan
         - dsc (all lesions together), with dsc_low and dsc_high; likewise fpv_ml, fnv_fraction and f1
         - lesion_dsc, single lesions one by one, each patient counted once, with its interval; `counted`, how many
         - healthy_fpv_ml, false positive volume of scans without lesions, mean over their patients
+
+    Raises:
+        SegAnyPETError: An older version's table, with each network in two kinds of windows.
     """
     import pandas as pd
 
-    keys = ["model", "lesions_in_training", "prompting", "auto_zoom", "click"]
+    keys = ["model", "lesions_in_training", "prompting", "click"]
+    _check_windows(table)
     table, rows = without_failures(table), []
     for key, every in table.groupby(keys, sort=False, dropna=False):
         whole, healthy = (every[(every["lesion"] == ALL) & (every["lesions"] > 0).eq(sick)] for sick in (True, False))
@@ -119,9 +127,8 @@ def summarise_tumours(table: "pd.DataFrame", *, min_volume_ml: float = MIN_VOLUM
 
 
 def two_d_against_three_d(
-    table: "pd.DataFrame", model_2d: str, model_3d: str, prompting_3d: str, *, auto_zoom: bool = False,
-    seed: int = 0,
-) -> "pd.DataFrame":  # fmt: skip
+    table: "pd.DataFrame", model_2d: str, model_3d: str, prompting_3d: str, *, seed: int = 0
+) -> "pd.DataFrame":
     """DSC of all lesions in 2D less that in 3D, patient by patient.
 
     Args:
@@ -129,7 +136,6 @@ def two_d_against_three_d(
         model_2d: Name of the model that is clicked per slice.
         model_3d: Name of the other one.
         prompting_3d: How the other one is clicked, one of `PROMPTINGS_3D`.
-        auto_zoom: Whether it is the rows of the other one with auto zoom that count.
         seed: Seed of the bootstrap.
 
     Returns:
@@ -139,12 +145,13 @@ def two_d_against_three_d(
         difference with its 95 % bootstrap interval, low and high. Positive: 2D is better.
 
     Raises:
-        SegAnyPETError: The table has no such rows.
+        SegAnyPETError: The table has no such rows; or as for `summarise_tumours`.
     """
     import pandas as pd
 
-    rows_2d = _whole_scans(table, model_2d, PER_SLICE, False)
-    rows_3d = _whole_scans(table, model_3d, prompting_3d, auto_zoom)
+    _check_windows(table)
+    rows_2d = _whole_scans(table, model_2d, PER_SLICE)
+    rows_3d = _whole_scans(table, model_3d, prompting_3d)
     out = []
     for click, at in rows_2d.groupby("click"):
         for matched in ("rounds", "clicks"):
@@ -162,16 +169,23 @@ def two_d_against_three_d(
     return pd.DataFrame(out)
 
 
-def _whole_scans(table: "pd.DataFrame", model: str, prompting: str, auto_zoom: bool) -> "pd.DataFrame":
+def _whole_scans(table: "pd.DataFrame", model: str, prompting: str) -> "pd.DataFrame":
     table = without_failures(table)
-    found = table[(table["model"] == model) & (table["prompting"] == prompting) & (table["auto_zoom"] == auto_zoom)]
+    found = table[(table["model"] == model) & (table["prompting"] == prompting)]
     found = found[(found["lesion"] == ALL) & found["dsc"].notna()]
     if found.empty:
-        present = sorted({*zip(table["model"], table["prompting"], table["auto_zoom"], strict=True)})
-        raise SegAnyPETError(
-            f"the table has no scan of {model!r}, {prompting!r}, auto_zoom={auto_zoom}; it has {present}."
-        )
+        present = sorted({*zip(table["model"], table["prompting"], strict=True)})
+        raise SegAnyPETError(f"the table has no scan of {model!r}, {prompting!r}; it has {present}.")
     return found
+
+
+def _check_windows(table: "pd.DataFrame") -> None:
+    """Refuse a table in which the same clicks were made in two kinds of windows: they must not be averaged."""
+    if "auto_zoom" in table and table["auto_zoom"].nunique() > 1:
+        raise SegAnyPETError(
+            "the table is an older version's, with each network in two kinds of windows (auto_zoom); expected one row "
+            "for a click. Keep one kind: table[table['auto_zoom']] or table[~table['auto_zoom']]."
+        )
 
 
 def without_failures(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -194,6 +208,7 @@ def _grouped(results: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     lacking = {"protocol": "", "error": pd.NA, "prompt": results["click"].astype(str)}
+    lacking |= dict.fromkeys(("disobeyed", "total_clicks"), float("nan"))
     results = results.assign(**{name: value for name, value in lacking.items() if name not in results})
     return results.assign(group=results["target"].map(group_of), protocol=results["protocol"].fillna(""))
 

@@ -183,6 +183,8 @@ def window_sources(data: DataConfig, size: int, spacing_mm: float) -> Iterator[W
             hashes = pool.map(lambda case: (content_sha256(case.pet), content_sha256(case.organs)), cases)
         for case, (pet, organs) in zip(cases, hashes, strict=True):
             files = {"pet": pet, "pet_unit": case.pet_unit, "organs": organs, "organ_convention": case.organ_convention}
+            stated = {"organ_labels": case.organ_labels, "label_grid": case.label_grid}
+            files |= {name: value for name, value in stated.items() if value is not None}
             made_of = common | files | {"kind": "cohort", "case": case.name, "targets": data.targets}
             for draw in draws:
                 yield WindowSource(made_of | {"index": draw}, case.quality == "LQ", case)

@@ -149,7 +149,7 @@ def test_a_target_in_which_the_model_sees_nothing_is_named(start, cohort, tmp_pa
     save_mask(tmp_path / "organs.nii.gz", cold, like=pet_of(8.0))
     annotation = start(Cohort([replace(cohort["a"], organs=tmp_path / "organs.nii.gz")]))
     assert annotation.open().objects == ("spleen", "lesion_01")
-    assert annotation.proposal == "model: lesion_01; failed: spleen (empty mask)"
+    assert annotation.proposal.startswith("model: lesion_01; failed: spleen (threshold sees nothing here")
 
 
 def test_labels_that_cannot_be_used_are_named_and_the_case_opens(start, cohort, tmp_path):

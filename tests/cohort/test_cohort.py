@@ -200,8 +200,11 @@ def test_autopet_tree_is_read(tmp_path, pet):
     assert (case.pet_unit, case.tracer, case.ct.name) == ("SUVbw", "FDG", "CTres.nii.gz")
     assert dict(case.targets(only=["lesions"]))["lesions"].sum() == (pet.data > 0.9).sum()
     (tmp_path / study / "SEG.nii.gz").unlink()
-    with pytest.raises(CohortError, match=r"missing: case PETCT_1b.*SEG.nii.gz. Is the download complete"):
-        Cohort.from_autopet(tmp_path)
+    with pytest.warns(UserWarning, match=r"3 of 3 cases lack files \(case PETCT_0a.*CTres.*PETCT_1b.*SEG.nii.gz"):
+        cohort = Cohort.from_autopet(tmp_path)
+    problems = cohort.validate(voxels=False, progress=False)
+    rows = {(row.case, row.part) for row in problems[problems["problem"] == "missing"].itertuples()}
+    assert rows == {(name, "ct") for name in list(cohort._cases)[:2]} | {(case.name, "lesions")}
 
 
 def test_nnunet_folder_is_read(tmp_path, pet):
@@ -217,8 +220,11 @@ def test_nnunet_folder_is_read(tmp_path, pet):
     assert cohort["hospital7"].load_pet().unit == "SUVbw" and cohort["hospital7"].load_ct().unit == "HU"
     (tmp_path / "labelsTr" / "hospital7.nii.gz").unlink()
     (tmp_path / "imagesTr" / "psma_95b8_2018-04-16_0001.nii.gz").unlink()
-    with pytest.raises(CohortError, match="case hospital7: .*labelsTr.*; case psma_95b8_2018-04-16: .*_0001.nii.gz"):
-        Cohort.from_nnunet(tmp_path)
+    with pytest.warns(UserWarning, match="case hospital7: .*labelsTr.*; case psma_95b8_2018-04-16: .*_0001.nii.gz"):
+        cohort = Cohort.from_nnunet(tmp_path)
+    problems = cohort.validate(voxels=False, progress=False)
+    missing = problems[problems["problem"] == "missing"][["case", "part"]]
+    assert missing.values.tolist() == [["hospital7", "lesions"], ["psma_95b8_2018-04-16", "pet"]]
 
 
 def test_each_layout_points_to_the_other(tmp_path):
@@ -261,12 +267,12 @@ def test_filter_says_what_there_is_when_nothing_fits():
         many(split="train").filter(split="tset")
 
 
-def test_every_incomplete_study_is_named_at_once(tmp_path, pet):
+def test_a_tree_of_which_nothing_can_be_used_is_refused_and_every_study_counted(tmp_path, pet):
     for number in range(7):
         study = tmp_path / f"PETCT_{number}" / "01-01-2001-NA-PET-CT"
         study.mkdir(parents=True)
-        save_volume(study / "SUV.nii.gz", pet)
-    with pytest.raises(CohortError, match=r"PETCT_0.*PETCT_4.*SEG.nii.gz; and 2 more. Is the download"):
+        save_mask(study / "SEG.nii.gz", pet.data > 0.9, like=pet)
+    with pytest.raises(CohortError, match=r"PETCT_0.*PETCT_4.*SUV.nii.gz; and 2 more. Is the download"):
         Cohort.from_autopet(tmp_path)
 
 
@@ -372,7 +378,7 @@ def test_any_path_is_opened_as_what_it_is(folder, tmp_path, pet):
     assert [case.patient for case in autopet(tmp_path / "new", pet, "PETCT_0/1")] == ["PETCT_0"]
     assert [case.patient for case in Cohort.from_path(tmp_path / "new" / "autopet")] == ["PETCT_0"]
     (tmp_path / "nnunet" / "imagesTr").mkdir(parents=True)
-    with pytest.raises(CohortError, match="expected imagesTr/<case>_0001"):
+    with pytest.raises(CohortError, match="expected imagesTr/<case>_0000"):
         Cohort.from_path(tmp_path / "nnunet")
     with pytest.raises(CohortError, match="does not exist; expected a cohort.csv, an AutoPET tree or an nnU-Net"):
         Cohort.from_path(tmp_path / "none")

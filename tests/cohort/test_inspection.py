@@ -206,6 +206,9 @@ FILES = {
     "a CT without its intercept": ("ct.nii.gz", scaled(1.0, 1024.0), "unit_range"),
     "a CT of another patient": ("ct.nii.gz", shifted(900.0), "ct_elsewhere"),
     "two affines": ("pet.nii.gz", lambda path: set_header(path, qform_code=1, qoffset_x=500), "qform_sform"),
+    "an sform without voxel size": (
+        "pet.nii.gz", lambda path: set_header(path, qform_code=1, srow_x=[1, 0, 0, 0]), "geometry"
+    ),
     "metres as millimetres": ("pet.nii.gz", resized, "voxel_size"),
     "a body of 200 m": ("pet.nii.gz", resized, "field_of_view"),
     "no organ": ("organs.nii.gz", filled(0), "empty"),
@@ -258,8 +261,11 @@ def test_labels_that_fit_two_conventions_are_unclear(folder):
 def test_twenty_faults_are_said_at_once_and_the_sound_case_among_them_is_silent(folder):
     rows = [ROW, *(ROW.replace("a,p1,pet", f"case{n},patient{n},gone{n}") for n in range(20))]
     (folder / "cohort.csv").write_text("\n".join([HEADER, *rows]) + "\n")
-    with pytest.raises(CohortError, match=r"line 3 .*gone0.* 19 more fault\(s\). Cohort.validate_csv lists all"):
-        Cohort.from_csv(folder / "cohort.csv")
+    with pytest.warns(UserWarning, match=r"20 of 21 cases lack files \(case case0: .*gone0.*; and 15 more\)"):
+        assert len(Cohort.from_csv(folder / "cohort.csv")) == 21
+    (folder / "gone.csv").write_text("\n".join([HEADER, *rows[1:]]) + "\n")
+    with pytest.raises(CohortError, match=r"line 2 .*gone0.* 19 more fault\(s\). Cohort.validate_csv lists all"):
+        Cohort.from_csv(folder / "gone.csv")
     found = problems(folder, workers=4)
     assert found["problem"].tolist() == ["missing"] * 20 and "a" not in set(found["case"])
     assert all(f"line {n}" in message for n, message in enumerate(found["message"], 3))

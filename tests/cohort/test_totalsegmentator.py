@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import oblique
 
+from seganypet.cohort import totalsegmentator
 from seganypet.cohort.labels import organ_targets
-from seganypet.cohort.totalsegmentator import TOTAL_V2, read_totalsegmentator, run_totalsegmentator
+from seganypet.cohort.totalsegmentator import TOTAL_V1, TOTAL_V2, read_totalsegmentator, run_totalsegmentator
 from seganypet.errors import GeometryError, SegAnyPETError, UnitError, VolumeError
 from seganypet.organs import ORGANS
 from seganypet.pet.registration import apply_transform
@@ -86,7 +87,11 @@ def test_other_structures_can_be_asked_for(ct, tmp_path):
 
 def test_one_file_with_names_is_read_by_its_names(ct, tmp_path):
     path = tmp_path / "organs.nii.gz"
-    nib.save(label_image(drawn(TOTAL_V2), ct.affine, TOTAL_V2 | {"costal_cartilages": 117}), path)
+    others = [number for number in range(1, 118) if number not in TOTAL_V2.values()]
+    every = drawn(TOTAL_V2)
+    every[29, 25, :], every[29, 26, :], every[29, 27, :] = np.reshape(others[:48], (3, 16))
+    # 53 of 117 classes: a run for all. The other organs are not in view.
+    nib.save(label_image(every, ct.affine, TOTAL_V2 | {f"class_{number}": number for number in others}), path)
     with warnings.catch_warnings(action="error"):
         labels, names = read_totalsegmentator(path, ct)
     assert labels.dtype == np.int16 and np.array_equal(labels, expected())
@@ -109,6 +114,114 @@ def test_one_file_without_names_is_taken_for_version_2_and_says_so(ct, tmp_path)
     with pytest.warns(UserWarning, match="does not name its labels; .* TotalSegmentator 2, task total"):
         labels, _ = read_totalsegmentator(tmp_path / "plain.nii.gz", ct)
     assert np.array_equal(labels, expected())
+
+
+V1 = {"spleen": 1, "liver": 5, "aorta": 7, "lung_upper_lobe_right": 15, "heart_myocardium": 44, "heart_atrium_left": 45,
+      "heart_ventricle_left": 46, "heart_atrium_right": 47, "heart_ventricle_right": 48}  # fmt: skip
+
+
+def large(ids: dict[str, int]) -> np.ndarray:
+    """A map of 1 mL voxels, in which each structure takes 400 mL."""
+    labels = np.zeros((20, 20, 10 * len(ids)), np.uint8)
+    for n, number in enumerate(ids.values()):
+        labels[:, :, 10 * n : 10 * n + 1] = number
+    return labels
+
+
+def on_large_voxels(labels: np.ndarray, names: dict[str, int] | None, path) -> Volume:
+    affine = np.diag([-10.0, 10.0, 10.0, 1.0])
+    nib.save(label_image(labels, affine, names), path)
+    return Volume(np.zeros(labels.shape), affine, "SUVbw")
+
+
+@pytest.mark.parametrize(("ids", "version", "reason"), [
+    ({name: TOTAL_V1[name] for name in ("spleen", "liver", "aorta", "lung_upper_lobe_right")}, 1,
+     r"of version 2 they cannot be: label 7 has 400 mL, too much for the pancreas"),
+    ({name: TOTAL_V2[name] for name in ("spleen", "liver", "aorta", "lung_lower_lobe_left")}, 2,
+     r"of version 1 they cannot be: label 11 has 400 mL, too much for the adrenal gland"),
+    ({"spleen": 1, "cartilages": 117, "liver": 5}, 2, "of version 1 they cannot be: it has a label 117"),
+])  # fmt: skip
+def test_the_version_of_a_map_without_names_is_judged_by_sizes_and_it_is_said(tmp_path, ids, version, reason):
+    pet = on_large_voxels(large(ids), None, tmp_path / "plain.nii.gz")
+    with pytest.warns(UserWarning, match=rf"those of TotalSegmentator {version}, task total, because {reason}"):
+        labels, names = read_totalsegmentator(tmp_path / "plain.nii.gz", pet)
+    found = {name: int((labels == number).sum()) for number, name in names.items()}
+    assert found == {name: 400 for name in ids if name != "cartilages"}
+
+
+def test_where_the_version_cannot_be_judged_only_what_both_agree_on_is_read(tmp_path):
+    pet = on_large_voxels(large({"spleen": 1, "liver": 5}), None, tmp_path / "plain.nii.gz")
+    with pytest.warns(UserWarning, match="may be those of TotalSegmentator 1 or 2.* give version=1 or version=2"):
+        labels, names = read_totalsegmentator(tmp_path / "plain.nii.gz", pet)
+    assert sorted(names.values()) == ["liver", "spleen"] and (labels > 0).sum() == 800
+    unclear = large({"spleen": 1})
+    unclear[:, :4, 5] = 13  # 80 mL: a part of a lobe, the middle one in version 2 and the upper left one in version 1
+    pet = on_large_voxels(unclear, None, tmp_path / "plain.nii.gz")
+    for version, lobe in ((1, "lung_upper_lobe_left"), (2, "lung_middle_lobe_right")):
+        with pytest.warns(UserWarning):
+            assert read_totalsegmentator(tmp_path / "plain.nii.gz", pet)[1] == {5: "spleen"}
+            assert lobe in read_totalsegmentator(tmp_path / "plain.nii.gz", pet, version=version)[1].values()
+    with pytest.raises(VolumeError, match="version=3; expected 1 or 2"):
+        read_totalsegmentator(tmp_path / "plain.nii.gz", pet, version=3)
+
+
+def test_a_map_of_another_task_fits_neither_version(tmp_path):
+    pet = on_large_voxels(large({"a": 9, "b": 10}), None, tmp_path / "plain.nii.gz")
+    with pytest.raises(VolumeError, match="neither those of TotalSegmentator 1 nor 2.*version 1: .*; version 2: "):
+        read_totalsegmentator(tmp_path / "plain.nii.gz", pet)
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_heart_in_five_parts_is_put_together_and_one_that_lacks_a_part_is_not(tmp_path, as_folder):
+    path = tmp_path / ("organs" if as_folder else "organs.nii.gz")
+    labels = large(V1)
+    if as_folder:
+        path.mkdir()
+        for name, number in V1.items():
+            pet = on_large_voxels((labels == number).astype(np.uint8), None, path / f"{name}.nii.gz")
+    else:
+        pet = on_large_voxels(labels, V1, path)
+    with pytest.warns(UserWarning, match="has no label for"):
+        found, names = read_totalsegmentator(path, pet)
+    assert names[ORGANS.index("heart") + 1] == "heart"
+    assert np.array_equal(found == ORGANS.index("heart") + 1, (labels >= 44) & (labels <= 48))
+    if as_folder:
+        (path / "heart_atrium_left.nii.gz").unlink()
+        with pytest.warns(UserWarning, match="no label for .*heart"):
+            assert "heart" not in read_totalsegmentator(path, pet)[1].values()
+
+
+@pytest.mark.parametrize("subset", [("spleen",), ("spleen", "liver"), ("heart", "aorta", "lung_lower_lobe_left")])
+@pytest.mark.parametrize("named", ["all", "ours"])
+def test_a_subset_whose_header_names_everything_speaks_of_the_subset_only(tmp_path, subset, named):
+    others = {f"class_{number}": number for number in range(1, 118) if number not in TOTAL_V2.values()}
+    names = TOTAL_V2 | (others if named == "all" else {})
+    pet = on_large_voxels(large({name: TOTAL_V2[name] for name in subset}), names, tmp_path / "organs.nii.gz")
+    with pytest.warns(UserWarning, match=rf"names but no voxel for .*prostate.*Only {len(subset)} of .*--roi_subset"):
+        labels, found = read_totalsegmentator(tmp_path / "organs.nii.gz", pet)
+    assert {*found.values()} == {*subset} and (labels > 0).sum() == 400 * len(subset)
+
+
+def test_a_subset_without_a_voxel_says_nothing_of_any_organ(tmp_path):
+    pet = on_large_voxels(np.zeros((5, 6, 7), np.uint8), TOTAL_V2, tmp_path / "organs.nii.gz")
+    with pytest.warns(UserWarning, match="Only 0 of its 14 classes"):
+        labels, names = read_totalsegmentator(tmp_path / "organs.nii.gz", pet)
+    assert names == {} and not labels.any()
+
+
+def test_the_version_of_a_real_map_is_judged_right(tmp_path, real_data):
+    example = real_data / "anatomy" / "totalsegmentator_example_labels.nii.gz"
+    if not example.is_file():
+        pytest.skip(f"no {example}")
+    image = nib.load(example)
+    names = totalsegmentator._numbers_in_header(image.header)
+    plain = nib.Nifti1Image(np.asarray(image.dataobj).astype(np.uint8), image.affine)
+    nib.save(plain, tmp_path / "plain.nii.gz")
+    pet = Volume(np.zeros(image.shape), image.affine, "SUVbw")
+    with pytest.warns(UserWarning, match="taken for those of TotalSegmentator 2"):
+        labels, found = read_totalsegmentator(tmp_path / "plain.nii.gz", pet)
+    assert (labels == 1).sum() == (np.asarray(image.dataobj) == 5).sum() and "liver" in found.values()
+    assert not names or names["liver"] == 5
 
 
 def test_another_programs_header_extension_is_passed_over(ct, tmp_path):

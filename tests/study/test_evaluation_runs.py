@@ -183,7 +183,7 @@ def test_other_weights_under_one_name_are_refused(tmp_path, monkeypatch):
     options = OPTIONS | {"output": tmp_path / "results.csv"}
     evaluate([memory_case()], {"cubes": CubeSession}, 1, **options)
     monkeypatch.setattr(import_module("seganypet.study.methods"), "_weights", lambda model: "0123456789abcdef")
-    with pytest.raises(SegAnyPETError, match="'cubes' with factory .*CubeSession, .* weights 0123456789abcdef; choose"):
+    with pytest.raises(SegAnyPETError, match="'cubes' with factory .*CubeSession.* weights 0123456789abcdef, .*choose"):
         evaluate([memory_case()], {"cubes": object()}, 1, **options)  # an object is taken for a network
 
 

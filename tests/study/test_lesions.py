@@ -1,5 +1,6 @@
 """Tumours of a cohort: every method clicked as suits it, a table that resumes after a kill, a page for each case."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,6 @@ from seganypet.errors import SegAnyPETError
 from seganypet.pet.volume import Volume, save_mask, save_volume
 from seganypet.study.lesion_clicks import PROMPTINGS_3D
 from seganypet.study.lesions import COLUMNS, analyse_tumours, trained_on
-from seganypet.study.methods import auto_zoom_options, open_session
 from seganypet.study.summaries import summarise_tumours
 from seganypet.study.tumour_scan import TumourScan
 
@@ -55,13 +55,9 @@ def analysed(cohort, tmp_path, **more):
     return analyse_tumours(cohort, MODELS, **options)
 
 
-def ways(table: pd.DataFrame) -> dict[str, list[tuple[str, bool]]]:
-    """How each model was clicked, and whether with auto zoom, in the order of the table."""
-    found = table[["model", "prompting", "auto_zoom"]].drop_duplicates()
-    return {
-        model: [(row.prompting, row.auto_zoom) for row in rows.itertuples()]
-        for model, rows in found.groupby("model", sort=False)
-    }
+def ways(table: pd.DataFrame) -> dict[str, list[str]]:
+    """How each model was clicked, in the order of the table."""
+    return {model: [*rows["prompting"].unique()] for model, rows in table.groupby("model", sort=False)}
 
 
 def test_every_method_is_clicked_as_suits_it(cohort, tmp_path):
@@ -69,14 +65,13 @@ def test_every_method_is_clicked_as_suits_it(cohort, tmp_path):
     assert list(table.columns) == list(COLUMNS)
     sick = table[table["case"] == "sick"]
     assert ways(sick) == {
-        "SUV>=4": [("no click", False)], "SUV>=4, no hot organs": [("no click", False)],
-        "deep": [(prompting, zoom) for prompting in PROMPTINGS_3D for zoom in (False, True)],
-        "flat": [("per slice", False)], "cubes": [("one by one", False)],
+        "SUV>=4": ["no click"], "SUV>=4, no hot organs": ["no click"], "deep": [*PROMPTINGS_3D],
+        "flat": ["per slice"], "cubes": ["one by one"],
     }  # fmt: skip
-    whole = sick[sick["lesion"] == "all"].set_index(["model", "prompting", "auto_zoom", "click"])
-    assert whole.loc[("deep", "one by one", False, 1), "total_clicks"] == 2
-    assert whole.loc[("flat", "per slice", False, 1), "total_clicks"] == 8 + 6  # slices that hold tumour
-    assert whole.loc[("deep", "one by one", False, 1), "dsc"] > 0.85
+    whole = sick[sick["lesion"] == "all"].set_index(["model", "prompting", "click"])
+    assert whole.loc[("deep", "one by one", 1), "total_clicks"] == 2
+    assert whole.loc[("flat", "per slice", 1), "total_clicks"] == 8 + 6  # slices that hold tumour
+    assert whole.loc[("deep", "one by one", 1), "dsc"] > 0.85
 
 
 def test_healthy_organs_are_the_false_alarm_of_a_threshold_and_can_be_left_out(cohort, tmp_path):
@@ -92,23 +87,17 @@ def test_healthy_organs_are_the_false_alarm_of_a_threshold_and_can_be_left_out(c
     assert set(table[table["case"] == "healthy"]["prompting"]) == {"no click"}
 
 
-def test_3d_networks_are_prompted_as_asked_and_factories_keep_their_windows(cohort, tmp_path):
+def test_3d_networks_are_prompted_as_asked_and_so_are_factories(cohort, tmp_path):
     def six_mm(volume: Volume) -> sap.Session:
         return sap.Session(ThresholdNetwork(spacing_mm=4.0), volume, spacing_mm=6.0)
 
     models, options = {"deep": MODELS["deep"], "mine": six_mm}, {"clicks": 1, "progress": False}
-    table = analyse_tumours(cohort, models, promptings=["one by one"], auto_zoom=[True], **options)
+    table = analyse_tumours(cohort, models, promptings=["one by one"], **options)
     assert ways(table[table["prompting"] != "no click"]) == {
-        "deep": [("one by one", True)], "mine": [("one by one", False)],
-        "41% SUVmax, from hottest": [("one by one", False)],
+        "deep": ["one by one"], "mine": ["one by one"], "41% SUVmax, from hottest": ["one by one"],
     }  # fmt: skip
-    # The released networks look at 1.5 mm: closer it does not get.
-    fine = analyse_tumours(cohort, ThresholdNetwork(spacing_mm=1.5), clicks=1, rules=(), progress=False)
-    assert set(fine["prompting"]) == {"no click", "all at once", "one by one"} and not fine["auto_zoom"].any()
     with pytest.raises(SegAnyPETError, match="promptings: 'at once'; expected 'all at once' or 'one by one'"):
         analysed(cohort, tmp_path, promptings=["at once"])
-    with pytest.raises(SegAnyPETError, match="auto_zoom=True"):
-        analysed(cohort, tmp_path, promptings=["one by one, closely"])
 
 
 def test_lesions_below_the_minimum_are_not_clicked_and_a_case_of_such_has_no_page(cohort, tmp_path, monkeypatch):
@@ -136,6 +125,24 @@ def test_a_run_resumes_where_it_stopped_and_reads_its_own_table(cohort, tmp_path
     assert set(analysed(cohort, tmp_path)["case"]) == {"sick", "healthy"}
     with pytest.raises(SegAnyPETError, match="was made with clicks 2, clicks_at_once 2; now asked for is clicks 3, "):
         analysed(cohort, tmp_path, clicks=3)
+
+
+def test_a_table_of_other_windows_or_other_rules_of_sessions_is_not_resumed(cohort, tmp_path):
+    analysed(cohort, tmp_path)
+    path, beside = tmp_path / "tumours.csv", tmp_path / "tumours.csv.jsonl"
+    rows, notes = path.read_text(), beside.read_text()
+    header, *others = notes.splitlines(keepends=True)
+    older = json.loads(header)
+    older["settings"]["auto_zoom"] = [False, True]
+    beside.write_text(json.dumps(older) + "\n" + "".join(others))
+    path.write_text(rows.replace("prompting,lesion,", "prompting,auto_zoom,lesion,", 1))
+    with pytest.raises(SegAnyPETError, match="made with auto_zoom False, True; now asked for is auto_zoom none"):
+        analysed(cohort, tmp_path)
+    path.write_text(rows)
+    assert ", clicks bind" in notes
+    beside.write_text(notes.replace(", clicks bind", ""))
+    with pytest.raises(SegAnyPETError, match="'deep' with weights .*, while today's 'deep' is .*, clicks bind; choose"):
+        analysed(cohort, tmp_path)
 
 
 def test_a_case_that_cannot_be_read_is_named_and_the_others_are_analysed(cohort, tmp_path):
@@ -232,14 +239,6 @@ def test_a_phantom_knows_all_its_hot_organs():
     hot = {name for label, name in phantom.anatomy_names.items() if scan.physiology[phantom.anatomy == label].any()}
     assert {"bladder", "myocardium", "kidney_left_cortex"} <= hot and not {"liver", "marrow", "fat"} & hot
     assert scan.name == "phantom_internal_402_disseminated"
-
-
-def test_auto_zoom_is_never_coarser_than_the_network_s_own_windows(cohort):
-    pet, spacings = cohort["sick"].load_pet(), {}
-    for size in (4.0, 1.8, 1.5):
-        network = ThresholdNetwork(spacing_mm=size)
-        spacings[size] = open_session(network, pet, **auto_zoom_options(network)).spacing_mm
-    assert spacings == {4.0: 2.0, 1.8: 1.8, 1.5: 1.5}
 
 
 def test_what_a_network_learned_from_is_said(cohort):

@@ -128,7 +128,8 @@ def test_release_scores_inside_its_window_and_keeps_the_best():
     assert case.organs[first["click_i"], first["click_j"], first["click_k"]] == 1 and first["foreground"]
 
 
-def test_release_opens_a_networks_own_window_on_the_truth():
+@pytest.mark.parametrize(("fixed_mm", "voxels"), [(None, 32), (6.0, 48)])
+def test_release_cuts_out_a_window_of_the_networks_size_around_the_truth(fixed_mm, voxels):
     from threshold_network import ThresholdNetwork
 
     from seganypet.prompting.session import Session
@@ -138,18 +139,16 @@ def test_release_opens_a_networks_own_window_on_the_truth():
 
     class Spy(Session):
         def click(self, ijk=None, mm=None, foreground=True):
-            mask = super().click(ijk, mm, foreground)
-            seen.append(([part.window for part in self._state.predictions[self.active]], self.volume))
-            return mask
+            seen.append(self.volume)
+            return super().click(ijk, mm, foreground)
 
     results = evaluate(
-        [release_case()], {"n": lambda volume: Spy(network, volume)}, 2, targets=["liver"], rules=(),
-        protocol="release", progress=False,
+        [release_case()], {"n": lambda volume: Spy(network, volume, spacing_mm=fixed_mm)}, 2, targets=["liver"],
+        rules=(), protocol="release", progress=False,
     )  # fmt: skip
-    (window,), volume = seen[0]
-    assert volume.shape == (32, 32, 32)  # 128 mm
-    centre_mm = np.array(window.corner_mm) + (window.size - 1) / 2 * window.spacing_mm
-    assert centre_mm == pytest.approx([4 * 14.5] * 3, abs=4.1)  # the liver's centre, to a voxel
+    assert {volume.shape for volume in seen} == {(voxels,) * 3}  # voxels of 4 mm
+    centre_mm = seen[0].to_mm(((voxels - 1) / 2,) * 3)
+    assert centre_mm == pytest.approx([4 * 14.5] * 3, abs=2.1)  # the liver's centre, to half a voxel
     assert results["dsc"].iloc[-1] > 0.8
 
 

@@ -1,3 +1,4 @@
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,22 @@ def test_cases_that_cannot_be_measured_are_named_with_the_reason(cohort):
     messages = [str(one.message) for one in said]
     for name, why in (("bq", "Bq/mL"), ("bare", "nothing to measure"), ("gone", "does not exist")):
         assert any(f"case {name} failed: " in message and why in message for message in messages)
+
+
+def test_a_pet_in_bq_ml_is_measured_by_what_its_sidecar_says_now(cohort, tmp_path):
+    a = replace(cohort["a"], pet=tmp_path / "bq.nii.gz", pet_unit="Bq/mL")
+    pet = cohort["a"].load_pet()
+    save_volume(a.pet, replace(pet, data=pet.data * 4000, unit="Bq/mL"))
+    said = {
+        "Units": "Bq/mL", "BodyWeight": 80, "InjectedRadioactivity": 200, "InjectedRadioactivityUnits": "MBq",
+        "TracerRadionuclide": "F18", "DecayCorrection": "ADMIN",
+    }  # fmt: skip
+    output, measured = tmp_path / "table.csv", []
+    for weight_kg in (80, 50):  # typed wrong at first
+        (tmp_path / "bq.json").write_text(json.dumps(said | {"BodyWeight": weight_kg}))
+        table = quantify_cohort([a], output=output, progress=False).set_index(["object", "quantity"])["value"]
+        measured.append(table["liver", "SUVmax"])
+    assert measured == pytest.approx([2 * 4000 * 80e3 / 200e6, 2 * 4000 * 50e3 / 200e6])
 
 
 def test_a_killed_run_resumes_where_it_stopped(cohort, tmp_path, monkeypatch):

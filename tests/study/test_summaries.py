@@ -10,7 +10,6 @@ from seganypet.study.summaries import summarise_tumours, two_d_against_three_d
 
 def row(case: str, model: str, prompting: str, click: int, total_clicks: int, dsc: float, **more) -> dict:
     cells = {"case": case, "patient": case, "model": model, "lesions_in_training": "none", "prompting": prompting}
-    cells |= {"auto_zoom": False}
     cells |= {"lesion": "all", "click": click, "total_clicks": total_clicks, "model_seconds": 1.0, "dsc": dsc}
     return cells | {"fpv_ml": 1.0, "fnv_fraction": 0.1, "f1": 0.5, "lesions": 3, "volume_ml": np.nan} | more
 
@@ -74,6 +73,14 @@ def test_healthy_scans_count_for_no_method_but_in_a_column_of_their_own():
 def test_a_comparison_without_rows_says_what_there_is(table):
     with pytest.raises(SegAnyPETError, match="no scan of 'deep', 'all at once'.*'one by one'"):
         two_d_against_three_d(table, "flat", "deep", "all at once")
+
+
+def test_an_older_table_with_two_kinds_of_windows_is_not_averaged(table):
+    older = pd.concat([table.assign(auto_zoom=False), table.assign(auto_zoom=True, dsc=0.99)], ignore_index=True)
+    for summarise in (summarise_tumours, lambda table: two_d_against_three_d(table, "flat", "deep", "one by one")):
+        with pytest.raises(SegAnyPETError, match=r"two kinds of windows \(auto_zoom\).*table\[~table\['auto_zoom'\]\]"):
+            summarise(older)
+        pd.testing.assert_frame_equal(summarise(older[~older["auto_zoom"]]), summarise(table))
 
 
 def test_a_summary_counts_scans_and_single_lesions_apart(table):
