@@ -14,6 +14,7 @@
 #               make train-2d: tiny-2d from nothing (1 hour); make train-organs: the pair that never sees a lesion (2 hours)
 # make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods)
 # make networks which of its parts the network needs (15 minutes)
+# make fuzz     5,000 spoilt DICOM, NIfTI, NRRD and MetaImage files through all that reads them (4 minutes)
 # make clean
 # All need only Python 3.11 with venv; a second run reuses .venv.
 
@@ -24,7 +25,7 @@ NOTEBOOKS := $(wildcard notebooks/*.py)
 PROCESSES ?= 2
 PORT ?= 8866
 
-.PHONY: demo test coverage lab app docs notebooks student lessons bench bench-clicks bench-all accuracy tumours train train-base train-2d train-organs ablation networks clean
+.PHONY: demo test coverage fuzz lab app docs notebooks student lessons bench bench-clicks bench-all accuracy tumours train train-base train-2d train-organs ablation networks clean
 
 REAL_DATA ?= ../shared/data
 
@@ -88,11 +89,17 @@ bench-clicks: $(READY)
 bench-all: bench bench-clicks
 	$(BIN)/python -m benchmarks.case_speed
 	$(BIN)/python -m benchmarks.cohort_speed
+	$(BIN)/python -m benchmarks.dicom_speed
 	$(BIN)/python -m benchmarks.evaluate_overhead
+	$(BIN)/python -m benchmarks.mask_files_speed
 	$(BIN)/python -m benchmarks.quantify_speed
+	$(BIN)/python -m benchmarks.sessions $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 	$(BIN)/python -m benchmarks.slicewise_speed
 	$(BIN)/python -m benchmarks.picture
 	$(if $(wildcard $(REAL_DATA)/acrin042/PET_AC),$(BIN)/python -m benchmarks.real_scan $(REAL_DATA)/acrin042/PET_AC)
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --count 5000
 
 accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy tiny $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))

@@ -25,7 +25,7 @@ from seganypet.prompting.suggest import background_clicks
 from seganypet.prompting.thresholds import RULES
 from seganypet.study.interactive import interactive_scores, interactive_steps
 from seganypet.study.lesion_clicks import PROMPTINGS_3D
-from seganypet.study.methods import auto_zoom_options, open_session, resolve_methods
+from seganypet.study.methods import resolve_methods
 from seganypet.study.tumour_scan import TumourScan
 
 HERE = Path(__file__).parent
@@ -53,12 +53,11 @@ def scattered(output: Path) -> None:
     summary = sap.summarise_tumours(table).drop(columns="healthy_fpv_ml")  # everybody has lesions
     summary.round(4).to_csv(output / "tumours_summary.csv", index=False)
     differences = pd.concat(
-        sap.two_d_against_three_d(table, model_2d, model_3d, prompting, auto_zoom=zoom).assign(
-            model_2d=model_2d, model_3d=model_3d, prompting_3d=prompting, auto_zoom_3d=zoom
+        sap.two_d_against_three_d(table, model_2d, model_3d, prompting).assign(
+            model_2d=model_2d, model_3d=model_3d, prompting_3d=prompting
         )
         for model_2d, model_3d in zip(NETWORKS_2D, NETWORKS_3D, strict=True)
         for prompting in PROMPTINGS_3D
-        for zoom in (False, True)
     )
     differences.round(4).to_csv(output / "tumours_2d_against_3d.csv", index=False)
     print(summary.round(3).to_string(index=False))
@@ -125,7 +124,7 @@ def interactive(output: Path) -> None:
         for method in resolve_methods(["tiny-base", "tiny-organs"], ["41% SUVmax, from hottest"]):
             for objects, background in (("per_lesion", True), ("per_lesion", False), ("single", True)):
                 clicks = given if background else given._replace(background=())
-                steps = interactive_steps(method.open(scan.pet, auto_zoom=True), clicks, scan.truth, objects)
+                steps = interactive_steps(method.open(scan.pet), clicks, scan.truth, objects)
                 row = {"case": scan.name, "model": method.name, "objects": objects, "background": background}
                 rows.append(row | interactive_scores(steps)._asdict())
     table = pd.DataFrame(rows)
@@ -142,7 +141,7 @@ def speed(model: str = "tiny-base", seed: int = 406, clicks: int = 3) -> None:
     count = int(instances.max())
     clicked = 0.0
     start = time.perf_counter()
-    session = open_session(network, phantom.pet, **auto_zoom_options(network))
+    session = sap.Session(network, phantom.pet)
     for number in range(1, count + 1):
         session.select(lesion_name(number))
         lesion = instances == number

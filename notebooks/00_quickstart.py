@@ -116,15 +116,16 @@ _ = sap.show_slices(volume, {f"{organ}, truth": truth})
 # %% [markdown]
 # ## A session: one scan, one network, your clicks
 #
-# The network looks at a cube around your first click, its [window](glossary.md#window), and turns it into an
-# [embedding](glossary.md#embedding). That is the slow part, and it is done once for each window. Every further click
-# in it is quick. An organ that reaches beyond its window gets more of them.
+# The network looks at a cube of the scan, its [window](glossary.md#window), and turns it into an
+# [embedding](glossary.md#embedding). That is the slow part, and it is done once for each window. At your first click
+# the session tries windows of several sizes around it; then the window moves to the middle of what was found, and is
+# finer for what is small. Further clicks there are quick. An organ that reaches beyond its window gets more of them.
 
 # %%
 network = sap.load_model(model)
 session = sap.Session(network, volume)
 session.select(organ)
-print(f"{network.name}: a window of {network.config.window_size} voxels a side, {session.spacing_mm:g} mm each")
+print(f"{network.name}: {network.config.window_size} voxels a side; as trained, {network.config.spacing_mm:g} mm each")
 
 # %% [markdown]
 # ## Click
@@ -214,8 +215,9 @@ print(f"voxels that left: {(before & ~after).sum()}, that came: {(after & ~befor
 print(f"DSC {sap.dice(before, truth):.3f} -> {sap.dice(after, truth):.3f}")
 
 # %% [markdown]
-# The network reads a click as a hint about the *object*, so a whole neighbourhood can change. In the middle of
-# a real leak that is what you want. At a border that was nearly right, it may do harm.
+# A click *binds*: its voxel ends on the side that you said, whatever the network thinks. The network also reads it as
+# a hint about the *object*, and what looks alike around it goes along, so a whole neighbourhood can change. In the
+# middle of a real leak that is what you want. At a border that was nearly right, it may do harm.
 #
 # ## Undo
 #

@@ -22,7 +22,7 @@
 #
 # - how far a few clicks can get if each of them draws one lesion: a bound that you can compute;
 # - to compare 2D and 3D at no more clicks, with intervals, whichever way it goes;
-# - to click [lesions](glossary.md#lesion) one by one, in windows as fine as they need;
+# - to click [lesions](glossary.md#lesion) one by one, and what a session does to find windows that fit them;
 # - what a reading room does instead, with [thresholds](glossary.md#41--rule), and what healthy organs do to them;
 # - to measure tumour burden ([MTV](glossary.md#mtv), [TLG](glossary.md#tlg)), and how well it agrees with the truth;
 # - what [zero-shot](glossary.md#zero-shot) may be called.
@@ -56,7 +56,6 @@ from seganypet.prompting.simulate import first_click
 from seganypet.prompting.suggest import background_clicks
 from seganypet.study.interactive import interactive_scores, interactive_steps
 from seganypet.study.lesion_clicks import prompt_one_by_one
-from seganypet.study.methods import auto_zoom_options, open_session
 from seganypet.study.protocol import ClickProtocol
 from seganypet.study.tumour_scan import TumourScan
 
@@ -147,14 +146,32 @@ _ = axes[1].legend(loc="lower right")
 # ## A window as fine as the lesion
 #
 # The second obstacle is size. The embedded 3D networks look at 64 voxels of 4 mm and draw [logits](glossary.md#logits)
-# of 8 mm: in such a picture, 1 mL is a voxel or two. So a session may use a finer window (`spacing_mm`), and look twice
-# (`min_spacing_mm`): what turns out to be small is embedded again, in a window that fits it. Every lesion of this scan
-# gets the same number of clicks, from afar and closely. **Which lesions will gain most?**
+# of 8 mm: in such a picture, 1 mL is a voxel or two. Nobody tells a session how large the thing is that you click, so
+# it finds out by itself:
+#
+# - At the first click it looks at several sizes. A fine window comes first; a small hot spot with a clear edge all
+#   around is taken as it is seen there. Else it looks once more, from farther away, and keeps the answer whose edge is
+#   the clearest.
+# - Then the [window](glossary.md#window) follows: it moves to the middle of what was found, which need not be where
+#   you clicked, and its voxels become smaller if that is small, down to 1.5 mm.
+# - What was seen in fine windows only ends at about half contrast: half-way between its own uptake and that around it.
+#   There lies the true edge of something that the scanner has blurred.
+#
+# It can be wrong: a network that draws a lesion far too large makes it look from afar. You know more than the session
+# does, namely that you will click lesions and no livers, and may fix the sizes by hand. `spacing_mm=2.0` is the size of
+# a window's voxels, and the session then tries no other at the first click; `min_spacing_mm=1.5` still lets the window
+# become finer for what is small. Networks from the release keep the size that they were trained with. Every lesion of
+# this scan now gets the same number of clicks in three ways: in windows *as trained*, of one size; as the session finds
+# them *by itself*; and *by hand*. **Which will be best for small lesions, and which at the first click?**
 
 # %%
-# For networks with windows of 4 mm, auto zoom is spacing_mm=2.0, min_spacing_mm=1.5.
-zoom = auto_zoom_options(network)
-sessions = {"from afar": sap.Session(network, pet), "closely": open_session(network, pet, **zoom)}
+own_mm = network.config.spacing_mm
+fine = {"spacing_mm": min(own_mm, 2.0), "min_spacing_mm": min(own_mm, 1.5)}
+sessions = {
+    "as trained": sap.Session(network, pet, spacing_mm=own_mm),
+    "by itself": sap.Session(network, pet),
+    "by hand": sap.Session(network, pet, **fine),
+}
 dialogues = pd.concat([
     pd.DataFrame(prompt_one_by_one(session, truth, ClickProtocol(clicks))).assign(look=name)
     for name, session in sessions.items()
@@ -165,19 +182,19 @@ print(f"mean DSC of single lesions of this scan, by clicks on each, {model_3d}")
 print(each.pivot_table(index=["look", size], columns="click", values="dsc", sort=False).round(2).to_string())
 
 # %% [markdown]
-# With the default network both sizes gain at every click, and what the small ones gain grows with clicks. Clicks help
-# from afar, too, but three of them reach about what one reaches closely. One lesion in pictures, that with the median
-# gain after the last click:
+# Compare the rows in pairs. What does a fixed size cost that suits livers? Where does the session find a better one,
+# and where does it help to know what is clicked? And is there a click that does not help? One lesion in pictures, that
+# with the median gain *by hand* over *as trained* after the last click:
 
 # %%
 after = each[each["click"] == clicks].pivot(index="lesion", columns="look", values="dsc")
-typical = (after["closely"] - after["from afar"]).sort_values().index[len(after) // 2]
+typical = (after["by hand"] - after["as trained"]).sort_values().index[len(after) // 2]
 lesion = instances == int(typical.removeprefix("lesion_"))
 drawn = {name: session.mask_of(typical) for name, session in sessions.items()}
 print(f"{typical}, {np.count_nonzero(lesion) * pet.voxel_volume_ml:.1f} mL")
 for name, mask in drawn.items():
     print(f"{name}: DSC {sap.dice(mask, lesion):.2f}")
-clicked = sessions["closely"].clicks_of(typical)
+clicked = sessions["by hand"].clicks_of(typical)
 _ = sap.show_slices(pet, {"truth": lesion, **drawn}, clicks=clicked, at_ijk=clicked[0].ijk, field_mm=90)
 
 # %% [markdown]
@@ -189,7 +206,7 @@ _ = sap.show_slices(pet, {"truth": lesion, **drawn}, clicks=clicked, at_ijk=clic
 # the next lesion). It never points to what is colder than SUV 4: when it is done, faint lesions may be left.
 
 # %%
-by_hand = open_session(network, pet, **zoom)
+by_hand = sap.Session(network, pet, **fine)
 suggestions = []
 for number in range(1, 4):  # three lesions are accepted here; the rest is yours
     suggestion = sap.suggest_click(pet, by_hand.masks, physiology=scan.physiology)
@@ -230,9 +247,8 @@ print(f"now: {len(by_hand.objects)} objects, {found[truth].mean():.0%} of the tu
 # Every network is clicked as suits it, by a simulated user who knows the truth:
 #
 # - 3D, *all at once*: every click goes to one object, wherever the largest error is (Table 5's setting);
-# - 3D, *one by one*: each lesion gets 1, 2, 3, ... clicks of its own;
-# - both of them again *closely*, in the finer windows of the section above. Clicks and windows are two things; with
-#   all four combinations you can tell which one helped;
+# - 3D, *one by one*: each lesion gets 1, 2, 3, ... clicks of its own; in both, sessions find their windows by
+#   themselves;
 # - 2D, *per slice*: N, 2N, 3N, a click in each slice that holds tumour. Which slices do, only this user is told;
 # - a threshold, one by one (41 % of the hottest voxel nearby), and without any click (SUV 4 everywhere).
 #
@@ -250,8 +266,8 @@ table = sap.analyse_tumours(
 )  # fmt: skip
 summary = sap.summarise_tumours(table)
 shown = summary[summary["click"].isin([0, 1, 3, clicks, clicks_at_once])]
-columns = ["model", "lesions_in_training", "prompting", "auto_zoom", "click", "total_clicks", "dsc", "dsc_low",
-           "dsc_high", "fpv_ml", "fnv_fraction", "f1", "lesion_dsc"]  # fmt: skip
+columns = ["model", "lesions_in_training", "prompting", "click", "total_clicks", "dsc", "dsc_low", "dsc_high",
+           "fpv_ml", "fnv_fraction", "f1", "lesion_dsc"]  # fmt: skip
 print(f"means over {table['patient'].nunique()} patients; intervals: 95 % bootstrap; lesion_dsc: lesions from 3 mL")
 print(shown[columns].round(2).to_string(index=False))
 
@@ -269,14 +285,12 @@ print(shown[columns].round(2).to_string(index=False))
 
 # %%
 _, ax = plt.subplots(figsize=(9, 5), layout="constrained")
-styles = {("all at once", False): "o:", ("all at once", True): "o--", ("one by one", False): "^:",
-          ("one by one", True): "^--", ("per slice", False): "s-"}  # fmt: skip
+styles = {"all at once": "o:", "one by one": "^--", "per slice": "s-"}
 colours = dict(zip(summary["model"].unique(), COLOURS, strict=False))
 with_clicks = summary[summary["prompting"] != "no click"]
-for (name, prompting, zoomed), rows in with_clicks.groupby(["model", "prompting", "auto_zoom"], sort=False):
+for (name, prompting), rows in with_clicks.groupby(["model", "prompting"], sort=False):
     look = {"color": colours.get(name, "black"), "markersize": 4}
-    label = f"{name}, {prompting}{', auto zoom' if zoomed else ''}"
-    ax.plot(rows["total_clicks"], rows["dsc"], styles[prompting, zoomed], label=label, **look)
+    ax.plot(rows["total_clicks"], rows["dsc"], styles[prompting], label=f"{name}, {prompting}", **look)
 for style, (_, row) in zip((":", "-.", "--"), summary[summary["prompting"] == "no click"].iterrows(), strict=False):
     ax.axhline(row["dsc"], linestyle=style, color="grey", label=f"{row['model']}, no click")
 ax.set(xscale="log", xlabel="clicks on a scan, all lesions", ylabel="DSC, all lesions", ylim=(0, 1))
@@ -293,10 +307,8 @@ _ = ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 # %%
 differences = pd.concat([
-    sap.two_d_against_three_d(table, model_2d, model_3d, prompting, auto_zoom=zoomed).assign(
-        three_d=prompting, auto_zoom=zoomed
-    )
-    for prompting, zoomed in table.loc[table["model"] == model_3d, ["prompting", "auto_zoom"]].drop_duplicates().values
+    sap.two_d_against_three_d(table, model_2d, model_3d, prompting).assign(three_d=prompting)
+    for prompting in table.loc[table["model"] == model_3d, "prompting"].unique()
 ])  # fmt: skip
 print(f"DSC of {model_2d} less DSC of {model_3d}, patient by patient")
 print(differences.round(2).to_string(index=False))
@@ -309,7 +321,7 @@ print(published.pivot_table(index="model", columns="click", values="dsc", sort=F
 # %% [markdown]
 # Read both side by side, but do not compare the numbers: other networks, other patients. Compare the *order*. With
 # rounds matched and all lesions as one object, is 2D ahead here, as it is there from the third round on? What is left
-# of it at no more clicks? And how much of the change do finer windows make, how much clicks on each lesion?
+# of it at no more clicks? And how much do clicks on each lesion change?
 #
 # ## What makes a lesion hard
 #
@@ -317,8 +329,6 @@ print(published.pivot_table(index="model", columns="click", values="dsc", sort=F
 
 # %%
 single = table[(table["prompting"] == "one by one") & (table["lesion"] != "all")]
-finest = single.groupby("model")["auto_zoom"].transform("max")  # with auto zoom, where a method has that
-single = single[single["auto_zoom"] == finest]
 of_network = single[single["model"] == model_3d]
 figure, axes = plt.subplots(1, 4, figsize=(16, 4), layout="constrained", sharey=True)
 for colour, number in zip(COLOURS, sorted({1, clicks}), strict=False):
@@ -380,13 +390,13 @@ burden = burden[["case", "model", "prompting", "mtv_ml", "true_mtv_ml", "tlg", "
 print(burden.round(0).to_string(index=False))
 
 # %% [markdown]
-# The points make a funnel: small lesions scatter widely and are drawn too large, large ones are drawn well. One pair of
-# limits describes neither. And lesions of one patient resemble each other, so the intervals around bias and limits,
-# which take every lesion for a witness of its own, are too narrow.
+# The points make a funnel: small lesions scatter more widely than large ones, and most of them are drawn too large. One
+# pair of limits cannot describe both ends. And lesions of one patient resemble each other, so the intervals around bias
+# and limits, which take every lesion for a witness of its own, are too narrow.
 #
-# The sum over a patient is better than its small lesions, because the large ones carry the burden. Do errors cancel,
-# too? Only where their signs differ. For MTV most have one sign here, and add up. For TLG large lesions come out low
-# and small ones high, so part of it cancels, which is luck, not accuracy.
+# Now the sum over a patient. Large lesions carry the burden, but one mask that leaked into an organ can outweigh them
+# all, and DSC of single lesions, a mean, hides it. Do errors cancel? Only where their signs differ; for MTV most have
+# one sign here, and add up. Where they do cancel, it is luck, not accuracy.
 #
 # ## The reading room, and what healthy organs do to it
 #
@@ -458,7 +468,7 @@ given = simulate_autopet_clicks(truth, pet, count=10, seed=0)
 write_autopet_clicks(output / f"{scan.name}_clicks.json", given)
 _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 for number, objects in enumerate(("single", "per_lesion")):
-    steps = interactive_steps(open_session(network, pet, **zoom), given, truth, objects=objects)
+    steps = interactive_steps(sap.Session(network, pet, **fine), given, truth, objects=objects)
     ax.plot(steps["step"], steps["dsc"], "o-", color=COLOURS[number], label=f"{model_3d}, objects={objects!r}")
     scores = {name: round(value, 2) for name, value in interactive_scores(steps)._asdict().items()}
     print(f"objects={objects!r}: {scores}")
@@ -607,7 +617,7 @@ print(f"Right: {my_fpv_ml:.0f} mL; DSC alone would not tell a brain from a blurr
 #
 # - **Published:** Table 5, and that scattered tumours are why; N, 3N and 5N; instance-level lesions as future work; the
 #   protocol of autoPET IV; PERCIST; 41 %.
-# - **Ours:** one by one, the second look, suggestions, and that a voxel goes with its peak.
+# - **Ours:** one by one, windows that follow, suggestions, and that a voxel goes with its peak.
 # - **Measured here:** every number that a cell printed but those of Table 5 and of the exercise on false alarms, with
 #   networks trained here on phantoms.
 #

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import save_sam
-from seganypet.model.sam2d import Sam2D, best_of, small_sam
+from seganypet.model.sam2d import CLICK_PROMPTS, Sam2D, best_of, small_sam
 from seganypet.training.bookkeeping import (
     append_row,
     forget_rows_after,
@@ -161,7 +161,7 @@ def _train(config: SliceTraining, output: Path, progress: bool, last: int) -> Sa
 
     torch.manual_seed(config.seed)
     sam = small_sam(config.image_size, config.patch_size, config.dim, config.depth, config.prompt_dim)
-    model = Sam2D(sam, config.name).train()
+    model = Sam2D(sam, config.name, CLICK_PROMPTS).train()
     bank = SliceBank(
         range(config.first_seed, config.first_seed + config.phantoms), config.lesions, config.shapes,
         config.shape_fraction, config.image_size, output / "slices",
@@ -206,7 +206,7 @@ def _train(config: SliceTraining, output: Path, progress: bool, last: int) -> Sa
 
 def averaged(model: Sam2D, average: dict[str, Tensor]) -> Sam2D:
     """The same network with other weights, for inference."""
-    copy = Sam2D(type(model.sam)(model.sam.config), model.name)
+    copy = Sam2D(type(model.sam)(model.sam.config), model.name, model.accepts)
     copy.load_state_dict(average)
     return copy.eval().requires_grad_(False)
 

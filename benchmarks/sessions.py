@@ -1,0 +1,241 @@
+"""How a session obeys a hand: `python -m benchmarks.sessions`, into sessions.csv and sessions.md.
+
+First clicks on the deepest voxel, which nobody knows, and at random inside, at least 12 mm from the border (or 0.6 of
+the target's depth), with seeds; then on the largest error. Organ by organ, DSC over the whole volume. The constants of
+a session were chosen on phantoms of seeds 300 to 311 and on STS_002 to STS_005; phantoms 600 to 609 and STS_006 to
+STS_013 are for reporting.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+import seganypet as sap
+from seganypet.metrics import dice
+from seganypet.organs import ORGANS, SEEN_ORGANS
+from seganypet.pet.volume import Volume
+from seganypet.prompting.simulate import first_click, next_click
+from seganypet.prompting.simulate_shapes import first_prompt
+from seganypet.regions import bounding_box, depth_mm
+
+HERE = Path(__file__).parent
+NETWORKS = ("tiny", "tiny-base")
+INTERIOR_MM, INTERIOR_FRACTION = 12.0, 0.6
+KINDS = ("click", "scribble", "box", "box3d", "lasso", "mask")
+CLICKS = 5
+Case = tuple[str, Volume, list[tuple[str, np.ndarray]]]
+
+
+def phantoms(seeds: range, domains: tuple[str, ...]) -> Iterator[Case]:
+    """Phantoms with their organs and lesions of 1 mL and more."""
+    for domain in domains:
+        for seed in seeds:
+            made = sap.make_phantom(seed, domain)
+            organs = [(name, made.organs == label) for label, name in enumerate(ORGANS, 1)]
+            lesions = [(f"lesion_{label}", made.lesions == label) for label in np.unique(made.lesions)[1:]]
+            large = [(n, m) for n, m in organs + lesions if m.sum() * made.pet.voxel_volume_ml >= 1]
+            yield f"{domain}_{seed}", made.pet, large
+
+
+def sarcomas(folder: Path, numbers: range) -> Iterator[Case]:
+    """Soft-tissue sarcomas, see ../shared/data/README.md."""
+    for number in numbers:
+        case = folder / f"STS_{number:03}"
+        pet = sap.load_volume(case / "PET_image.nii.gz", unit="SUVbw")
+        yield case.name, pet, [("sarcoma", sap.load_labels(case / "PET_mask.nii.gz", like=pet) > 0)]
+
+
+def random_interior(truth: np.ndarray, spacing: tuple[float, ...], rng: np.random.Generator) -> tuple[int, ...]:
+    """A voxel of a target that is not near its border."""
+    box = bounding_box(truth)
+    depth = depth_mm(truth[box], spacing)
+    inside = np.argwhere(depth >= min(INTERIOR_MM, INTERIOR_FRACTION * depth.max()))
+    chosen = inside[rng.integers(len(inside))]
+    return tuple(int(index + part.start) for index, part in zip(chosen, box, strict=True))
+
+
+def clicked(network: str, cases: Iterator[Case], source: str) -> Iterator[dict]:
+    """One row a click, of both kinds of first click."""
+    model = sap.load_model(network)
+    for case, pet, targets in cases:
+        session = sap.Session(model, pet)
+        for number, (target, truth) in enumerate(targets):
+            for first in ("deepest", "random"):
+                session.reset()
+                rng = np.random.default_rng(number)
+                click = first_click(truth, spacing=pet.spacing)
+                if first == "random":
+                    click = sap.Click(random_interior(truth, pet.spacing, rng))
+                for count in range(1, CLICKS + 1):
+                    started = time.perf_counter()
+                    mask = session.add(click)
+                    yield {
+                        "source": source, "network": network, "case": case, "target": target, "first": first,
+                        "click": count, "dsc": dice(mask, truth), "disobeyed": not click.obeyed_by(mask),
+                        "seconds": time.perf_counter() - started,
+                    }  # fmt: skip
+                    click = next_click(truth, mask, spacing=pet.spacing)
+                    if click is None:
+                        break
+
+
+def prompted(network: str, cases: Iterator[Case]) -> Iterator[dict]:
+    """One row for each kind of first prompt, and one after a correcting click."""
+    model = sap.load_model(network)
+    for case, pet, targets in cases:
+        session = sap.Session(model, pet)
+        for target, truth in targets:
+            for kind in KINDS:
+                session.reset()
+                mask = session.add(first_prompt(truth, kind, spacing=pet.spacing, rng=np.random.default_rng(0)))
+                row = {"network": network, "case": case, "target": target, "kind": kind, "dsc": dice(mask, truth)}
+                click = next_click(truth, mask, spacing=pet.spacing)
+                yield row | {"dsc_corrected": dice(session.add(click), truth) if click else row["dsc"]}
+
+
+def air_clicks(network: str, count: int = 40) -> dict:
+    """Clicks at least 16 mm outside the body: how many are answered by a mask, how many say that nothing is."""
+    pet = sap.make_phantom(500, "internal").pet
+    body = ndimage.binary_fill_holes(ndimage.binary_closing(pet.data > 0.1, iterations=3))
+    places = np.argwhere(~ndimage.binary_dilation(body, iterations=4))
+    chosen = places[np.random.default_rng(0).choice(len(places), count, replace=False)]
+    answered = told = 0
+    for ijk in chosen.tolist():
+        session = sap.Session(sap.load_model(network), pet)
+        answered += bool(session.click(ijk=ijk).any())
+        told += bool(session.notice)
+    return {"network": network, "clicks": count, "answered by a mask": answered, "said": told}
+
+
+def latency(network: str) -> dict:
+    """Seconds of first and further clicks on 256 x 256 x 326, medians."""
+    rng = np.random.default_rng(0)
+    made = sap.make_phantom(500, "external")
+    shape = (256, 256, 326)
+    data = np.zeros(shape, np.float32)
+    part = tuple(slice(0, min(a, b)) for a, b in zip(shape, made.pet.shape, strict=True))
+    data[part] = made.pet.data[part]
+    pet = Volume(data, made.pet.affine, "SUVbw", source="256x256x326")
+    liver = np.zeros(shape, bool)
+    liver[part] = made.organs[part] == 1
+    model = sap.load_model(network)
+    firsts, further = [], []
+    for _ in range(10):
+        session = sap.Session(model, pet)
+        started = time.perf_counter()
+        session.click(ijk=random_interior(liver, pet.spacing, rng))
+        firsts.append(time.perf_counter() - started)
+        for count in range(8):
+            ijk = random_interior(liver, pet.spacing, rng)
+            started = time.perf_counter()
+            session.click(ijk=ijk, foreground=bool(count % 4))
+            further.append(time.perf_counter() - started)
+    return {"network": network, "first": statistics.median(firsts[1:]), "further": statistics.median(further)}
+
+
+def beside(network: str) -> dict:
+    """The same while another PyTorch process multiplies matrices on all cores."""
+    busy = "import torch\na = torch.rand(1500, 1500)\nwhile True: a @ a"
+    other = subprocess.Popen([sys.executable, "-c", busy])
+    try:
+        time.sleep(3)
+        return latency(network)
+    finally:
+        other.kill()
+
+
+def memory(network: str) -> dict:
+    """Growth of the process over 300 clicks of which every third is undone, in MB, between click 100 and 300."""
+    made = sap.make_phantom(500, "internal")
+    liver = made.organs == 1
+    session = sap.Session(sap.load_model(network), made.pet)
+    rng = np.random.default_rng(0)
+    peaks = []
+    for count in range(300):
+        session.click(ijk=random_interior(liver, made.pet.spacing, rng), foreground=count % 5 != 4)
+        if count % 3 == 2:
+            session.undo()
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return {"network": network, "MB at click 100": peaks[99], "MB at click 300": peaks[299]}
+
+
+def tables(rows: pd.DataFrame) -> str:
+    """DSC after 1, 3 and 5 clicks, by source, network, target and first click, and the fraction of clicks disobeyed."""
+    target = rows["target"].where(~rows["target"].str.startswith("lesion"), "lesions")
+    rows = rows.assign(target=target)
+    seen = rows[rows["target"].isin(SEEN_ORGANS)].assign(target="seen organs")
+    both = pd.concat([rows, seen])
+    keys = ["source", "network", "target", "first"]
+    dsc = both[both["click"].isin((1, 3, 5))].pivot_table(index=keys, columns="click", values="dsc").round(2)
+    dsc["disobeyed"] = both.groupby(keys)["disobeyed"].mean().round(4)
+    dsc["targets"] = both[both["click"] == 1].groupby(keys).size()
+    return markdown(dsc.reset_index())
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown."""
+    lines = [list(map(str, table.columns)), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sessions", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs=2, default=(600, 610), help="first seed, and the one after the last")
+    parser.add_argument("--real-data", type=Path, help="folder with sts/STS_006 .. STS_013")
+    parser.add_argument("--only", choices=("accuracy", "prompts", "air", "speed", "memory"))
+    parser.add_argument("--output", type=Path, default=HERE)
+    options = parser.parse_args()
+    seeds = range(*options.seeds)
+    parts = []
+
+    def wanted(name: str) -> bool:
+        return options.only in (None, name)
+
+    if wanted("accuracy"):
+        rows = [row for name in NETWORKS for row in clicked(name, phantoms(seeds, ("internal",)), "internal")]
+        rows += [row for name in NETWORKS for row in clicked(name, phantoms(seeds[:4], ("external",)), "external")]
+        if options.real_data:
+            real = sarcomas(options.real_data / "sts", range(6, 14))
+            rows += list(clicked("tiny-base", real, "STS_006 to _013"))
+        table = pd.DataFrame(rows)
+        table.round(4).to_csv(options.output / "sessions.csv", index=False)
+        parts.append("## Clicks\n\n" + tables(table))
+    if wanted("prompts"):
+        rows = [row for name in NETWORKS for row in prompted(name, phantoms(seeds[:4], ("internal",)))]
+        table = pd.DataFrame(rows)
+        table["target"] = np.where(table["target"].str.startswith("lesion"), "lesions", table["target"])
+        chosen = table[table["target"].isin((*SEEN_ORGANS, "lesions"))]
+        mean = chosen.groupby(["network", "target", "kind"])[["dsc", "dsc_corrected"]].mean().round(2).reset_index()
+        parts.append("## Kinds of first prompt, and one correcting click\n\n" + markdown(mean))
+    if wanted("air"):
+        parts.append("## Clicks in air\n\n" + markdown(pd.DataFrame(map(air_clicks, NETWORKS))))
+    if wanted("speed"):
+        rows = [{"beside": "nothing", **latency(name)} for name in NETWORKS]
+        rows += [{"beside": "a second PyTorch process", **beside(name)} for name in NETWORKS]
+        parts.append("## Seconds a click, 256 x 256 x 326\n\n" + markdown(pd.DataFrame(rows).round(3)))
+    if wanted("memory"):
+        code = "import json; from benchmarks.sessions import memory; print(json.dumps(memory({!r})))"
+        rows = [json.loads(subprocess.check_output([sys.executable, "-c", code.format(name)])) for name in NETWORKS]
+        parts.append("## Memory over 300 clicks with undo\n\n" + markdown(pd.DataFrame(rows).round(0)))
+    print("\n\n".join(parts))
+    page = options.output / "sessions.md"
+    head = "# Sessions\n\n`python -m benchmarks.sessions` wrote this file. " + " ".join(__doc__.split("\n\n")[1:])
+    earlier = page.read_text(encoding="utf-8").split("\n## ")[1:] if page.exists() else []
+    sections = {part.split("\n", 1)[0]: f"## {part.strip()}" for part in earlier}
+    sections |= {part.split("\n", 1)[0].removeprefix("## "): part for part in parts}
+    page.write_text("\n\n".join([head.strip(), *sections.values()]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
