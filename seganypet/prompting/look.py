@@ -52,6 +52,7 @@ FAR_SHELL_MM, NESTED, NESTED_EDGE = (20.0, 32.0), 1.8, 0.65
 # An even region: what is connected to the click and differs from it by no more than this fraction, smoothed.
 EVEN, EVEN_SMOOTHING_MM = 0.3, 5.0
 START_LOGIT = 3.0  # of what is not the network's own, but given to it to start from
+WARM = 1.5  # times what is just outside it: less is no organ that a PET shows
 EVEN_HANDICAP = 0.8  # of its edge, against that of what the network sees alone
 EDGE_STEP = 0.15  # of log(1 + SUV), from which two neighbours differ
 
@@ -113,11 +114,13 @@ def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) ->
         spot = settled(decoder, spot, points, scales)
         if is_spot(decoder, spot, SPOT_EDGE):
             return spot
-    wide = look(WIDE * scales.own)
-    even = clicked_part(decoder.decode(even_region(decoder, wide.window, clicked_mm), points), points)
-    wide, even = (follow(decoder, part, points, scales) for part in (wide, even))
-    is_even = EVEN_HANDICAP * edge_of(decoder, even).mean > edge_of(decoder, wide).mean
-    return follow(decoder, even if is_even else wide, points, scales)
+    wide = follow(decoder, look(WIDE * scales.own), points, scales)
+    region = even_region(decoder, decoder.window(clicked_mm, WIDE * scales.own), clicked_mm)
+    if is_warm(decoder, region):
+        even = follow(decoder, clicked_part(decoder.decode(region, points), points), points, scales)
+        if EVEN_HANDICAP * edge_of(decoder, even).mean > edge_of(decoder, wide).mean:
+            wide = even
+    return follow(decoder, wide, points, scales)
 
 
 def settled(
@@ -230,6 +233,13 @@ def hot_region(decoder: WindowDecoder, window: Window, clicked_mm: np.ndarray) -
             logits = np.where(region, START_LOGIT, -START_LOGIT).astype(np.float32)
             return replace(part, logits=torch.from_numpy(logits)[None, None].to(part.logits.device))
     return None
+
+
+def is_warm(decoder: WindowDecoder, part: WindowLogits) -> bool:
+    """Whether a region takes up more than what is just outside it; a lung is even, too, but its lobes are not seen."""
+    shell = ndimage.binary_dilation(part.mask, CONNECTED_26, iterations=2) & ~part.mask
+    uptake = decoder.uptake(part.window)
+    return bool(shell.any() and uptake[part.mask].mean() > WARM * uptake[shell].mean())
 
 
 def is_nested(decoder: WindowDecoder, hot: WindowLogits) -> bool:
