@@ -59,8 +59,8 @@ class WindowDecoder:
             labels = torch.tensor([int(foreground) for _, foreground in inside], device=self.device)
             embedding, _ = self._see(part.window)
             with self._autocast():
-                logits, iou = self.model.decode(embedding, ijk[None], labels[None], part.logits)
-        return replace(part, logits=logits.float(), iou=float(iou[0, 0]))
+                logits, _ = self.model.decode(embedding, ijk[None], labels[None], part.logits)
+        return replace(part, logits=logits.float())
 
     @contextmanager
     def computing(self) -> Iterator[None]:

@@ -23,13 +23,11 @@ class WindowLogits:
     Attributes:
         window: Cube that the network saw.
         logits: Low-resolution logits, (1, 1, m, m, m).
-        iou: IoU with the truth that the network predicts of its own mask; 0 before it is asked.
         seeds_mm: Foreground points that growth set here, in RAS+ millimetres: where the neighbour's mask was deepest.
     """
 
     window: Window
     logits: Tensor
-    iou: float = 0.0
     seeds_mm: tuple[Point, ...] = ()
 
     @property
