@@ -23,10 +23,10 @@ from seganypet.pet.volume import Volume
 from seganypet.regions import CONNECTED_26, Box, box_within, connected_pieces, widen_box
 
 # Names in three vocabularies: tissues of phantoms (`PhantomCase.anatomy_names`), `ORGANS`, and TotalSegmentator's.
-# None of the three has ureters, which carry the same urine.
+# Only phantoms name the ureters.
 HOT_ORGANS = (
     "brain_grey", "brain_white", "cerebellum", "brain",  # burns glucose at all times; the white matter lies between
-    "bladder", "urinary_bladder",  # collects the tracer that the kidneys excrete
+    "bladder", "urinary_bladder", "ureter",  # collect the tracer that the kidneys excrete
     "kidney_left", "kidney_right", "kidney_left_cortex", "kidney_right_cortex",  # filter the tracer out of the blood
     "kidney_left_pelvis", "kidney_right_pelvis",  # and gather it in urine
     "heart", "myocardium",  # a muscle that burns glucose unless fasting has taught it fat

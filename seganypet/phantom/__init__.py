@@ -4,8 +4,9 @@
     patient      who is scanned: sizes, organ volumes, uptake
     canvas       soft shapes into a label map
     anatomy, abdomen   what is painted: outline, bones and chest; the other organs
-    lesions      lesions of four kinds
-    imaging      texture, breathing, resolution, noise; Hounsfield units
+    lesions, tumour    which lesions, of six kinds; how one is painted
+    uptake       what each tissue takes up, with its texture
+    imaging      breathing, resolution, noise; Hounsfield units
     annotators   people and programs that draw organs wrongly, to a chosen DSC
     files        a phantom on disk, laid out as AutoPET's cases
 

@@ -31,7 +31,10 @@ def paint_bowel(painter: Painter) -> None:
              (-106 + j(), 18, -235), (-92, 30, -290), (-50 + j(), 28, -325), (10 + j(14), 18, -345),
              (-4, -12, -375), (0, -14, -420)]  # fmt: skip
     radii = painter.size * np.array([25, 24, 21, 17, 16, 17, 18, 15, 14, 13, 13, 14, 17, 13]) * rng.uniform(0.85, 1.1)
-    painter.pipe("colon", colon, radii, 56, inside, warp_mm=1.5)
+    # Haustra: the width changes from one to the next, and now and then a part is squeezed shut.
+    along = np.interp(np.linspace(0, 1, 56), np.linspace(0, 1, len(radii)), radii)
+    along *= np.clip(rng.normal(1, 0.14, 56) - 0.35 * (rng.random(56) < 0.08), 0.5, 1.3)
+    painter.pipe("colon", colon, along, 56, inside, warp_mm=2.5)
     # Small bowel: a walk that turns often and is drawn back to the middle of the belly.
     centre, half = np.array((0, 62, -225.0)), np.array((76, 40, 78.0))
     position, heading, walk = centre + half * rng.uniform(-0.6, 0.6, 3), rng.normal(size=3), []
@@ -40,7 +43,7 @@ def paint_bowel(painter: Painter) -> None:
         heading /= np.linalg.norm(heading)
         position = position + 17 * heading
         walk.append(position)
-    painter.pipe("small_bowel", walk, 11.5 * painter.size, 370, inside)
+    painter.pipe("small_bowel", walk, 11.5 * painter.size * rng.uniform(0.7, 1.25, 93), 370, inside)
     painter.pipe("small_bowel", [(22, 66, -112), (42, 52, -128), (40, 44, -165), (0, 50, -178)], 12 * painter.size, 12,
                  inside)  # fmt: skip
     painter.pipe("pancreas", [(30, 58, -140), (8, 66, -122), (-35, 48, -108), (-72, 22, -92)], (14, 11, 10, 8), 10,
@@ -60,11 +63,11 @@ def paint_upper_abdomen(painter: Painter) -> None:
         wall = (painter.thorax(x, y, z) - 0.99) * 100
         return np.maximum(np.maximum(level, z - painter.diaphragm(x, y)), np.where(z > -175 * sz, wall, -99))
 
-    full = rng.uniform(0.75, 1.2)
+    full = rng.uniform(0.35, 1.2)  # of food
     path = [(-66, 8, -22), (-74, 30, -55), (-62, 62, -95), (-25, 82, -128), (14, 70, -116)]
     radii = np.interp(np.linspace(0, 1, 18), (0, 0.3, 0.6, 0.85, 1), (36, 37, 30, 21, 13)) * painter.size * full**0.6
     box, level = canvas.tube(curve(np.array(path) * painter.scale, 18), radii, rng, 2.0)
-    canvas.paint(box, under_roof(box, level), [(ID["stomach_wall"], 0), (ID["stomach_content"], rng.uniform(4, 7))],
+    canvas.paint(box, under_roof(box, level), [(ID["stomach_wall"], 0), (ID["stomach_content"], rng.uniform(4, 9))],
                  _SOFT)
 
     # Liver: a large right lobe, a left lobe that tapers across the midline, and the hollow visceral face.
@@ -75,15 +78,15 @@ def paint_upper_abdomen(painter: Painter) -> None:
     wavy = smooth_field(rng, canvas.axes(box), lo, hi, 45)
     # Grown about a point beneath the dome, so that the dome stays where the diaphragm is.
     gx, gy, gz = ((axis / s - c) / factor + c for axis, s, c in zip((x, y, z), (sx, sy, sz), (70, 50, 0), strict=True))
-    long_lobe = rng.normal(0, 6)
+    long_lobe = rng.normal(0, 7)
     right = np.sqrt(((gx - 72) / 76) ** 2 + ((gy - 42) / 88) ** 2 + ((gz + 68) / (88 + long_lobe)) ** 2) - 1
-    left_reach = rng.uniform(0.85, 1.15)
+    left_reach = rng.uniform(0.8, 1.22)
     left = np.sqrt(((gx - 8) / (72 * left_reach)) ** 2 + ((gy - 86) / 52) ** 2 + ((gz + 44) / 46) ** 2) - 1
     level = np.minimum(right * 80, left * 52)
     face = -0.62 * (gx - 66) - 0.34 * (gy - 40) - 0.72 * (gz + 104 + long_lobe)
     hollow = 62 - np.sqrt((gx + 8) ** 2 + (gy - 5) ** 2 + ((gz + 112) * 0.8) ** 2)
     face = face + 0.0028 * ((gx - 66) ** 2 + (gy - 60) ** 2) - 8 + 5 * wavy  # hollow, not flat, with rounded edges
-    level = smooth_maximum(smooth_maximum(level, face, 7), hollow * 0.8, 7) * factor + 2.8 * wavy
+    level = smooth_maximum(smooth_maximum(level, face, 7), hollow * 0.8, 7) * factor + 3.2 * wavy
     level = under_roof(box, level)
     keep = [*_SOFT, ID["kidney_right_cortex"]]
     canvas.paint(box, level, [(ID["liver"], 0)], keep)
@@ -93,7 +96,8 @@ def paint_upper_abdomen(painter: Painter) -> None:
     # Spleen: an ellipsoid along the ribs whose inner face is hollowed by stomach and kidney.
     factor = (volumes["spleen"] / (136 * volume_scale)) ** (1 / 3)
     centre = painter.at(-93, 6, -56, 3)
-    half = np.array((31, 46, 49)) * painter.scale * factor
+    slender = rng.normal(0, 0.12, 3)  # of the same volume
+    half = np.array((31, 46, 49)) * np.exp(slender - slender.mean()) * painter.scale * factor
     centre[0] += 0.5 * (half[0] - 31 * sx)
     box, level = canvas.ellipsoid(centre, half, rng, 2.0, 32, shear_xz=rng.normal(0.12, 0.06))
     x, y, z = canvas.mesh(box)
@@ -126,6 +130,9 @@ def paint_upper_abdomen(painter: Painter) -> None:
         canvas.paint(box, level, [(ID[f"kidney_{name}_cortex"], 0)], soft)
         canvas.paint(box, np.maximum(sinus * 15, level), [(ID[f"kidney_{name}_pelvis"], 0)],
                      [ID[f"kidney_{name}_cortex"]])
+        ureter = [tuple(centre / painter.scale - (side * 14, 0, 12)), (side * 38, 16, -190),
+                  (side * (36 + rng.normal(0, 4)), 24, -270), (side * 48, 12, -350), (side * 22, 24, -398)]
+        painter.pipe("ureter", ureter, rng.uniform(1.5, 2.8), 24, [*_SOFT, ID["muscle"]])
 
 
 def paint_pelvis(painter: Painter) -> None:

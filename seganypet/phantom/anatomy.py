@@ -167,6 +167,7 @@ class Painter:
         path[:, 1] /= squeeze
         box, level = flat.tube(path, radii, self.rng, 2.0, 40)
         self.canvas.paint(box, level, [(ID["fat"], 0)], [ID["muscle"]])
+        self.cavity = box, level < 0
 
     def _bones(self):
         canvas, marrow, bone = self.canvas, ID["marrow"], ID["cortical_bone"]

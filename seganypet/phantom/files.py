@@ -6,21 +6,21 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from seganypet._files import replace_atomically
+from seganypet._files import make_folder, replace_atomically
 from seganypet.phantom.scan import PhantomCase
 from seganypet.regions import bounding_box
 
 PET, CT, ORGAN_LABELS, LESIONS = "SUV.nii.gz", "CTres.nii.gz", "organs.nii.gz", "SEG.nii.gz"
-_SUV_STEP, _HU_STEP, _MARGIN = 0.02, 5, 3
+_SUV_STEP, _HU_STEP, _MARGIN = 0.02, 10, 3
 
 
 def write_phantom(phantom: PhantomCase, folder: Path) -> None:
     """Write `PET`, `CT`, `ORGAN_LABELS` and `LESIONS` into `folder`, which is made; the same bytes every time.
 
-    To keep files small, the scan is cut to the body (3 voxels around it) and rounded: PET to 0.02 SUV, CT to 5 HU
+    To keep files small, the scan is cut to the body (3 voxels around it) and rounded: PET to 0.02 SUV, CT to 10 HU
     and air to -1000 HU.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     box, affine = _body(phantom)
     pet = np.rint(phantom.pet.data[box] / _SUV_STEP).astype(np.uint16)
     ct = (np.rint(phantom.ct.data[box] / _HU_STEP) * _HU_STEP).astype(np.int16)

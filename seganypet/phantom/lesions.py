@@ -1,12 +1,16 @@
-"""Scattered lesions: lymphoma-like nodes, a lung primary with nodes, melanoma-like metastases, disseminated disease."""
+"""Where disease lies and how large and hot it is: six kinds, drawn lesion by lesion; `tumour` paints each."""
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
 
-from seganypet.phantom.canvas import Canvas, smooth_field
+from seganypet.phantom.canvas import Canvas
 from seganypet.phantom.patient import ID, TISSUES, Patient
+from seganypet.phantom.tumour import Lesion, paint_lesion
 
-COMMON_KINDS = ("lymphoma", "lung", "melanoma")  # three in four patients have one of them, unless a kind is given
+_SCATTERED, _LARGE = ("lymphoma", "lung", "melanoma"), ("bulky", "infiltrating")
+COMMON_KINDS = (*_SCATTERED, *_LARGE)  # that patients have unless a kind is asked for, see draw_kind
 KINDS = (*COMMON_KINDS, "disseminated")
 
 # Where nodes lie in the reference man, mm.
@@ -21,8 +25,30 @@ _STATIONS = {
     "iliac": [(52, 25, -320), (-52, 25, -320), (60, 38, -350)],
     "groin": [(72, 78, -420), (-72, 78, -420)],
 }
+# Where large masses grow, on one side or the other, what they replace there, and the most that there is room for, mL.
+_MASSES = {
+    "thigh": ((90, 8, -500), ("muscle", "fat"), 2000), "buttock": ((92, -48, -345), ("muscle", "fat"), 900),
+    "shoulder": ((140, -8, 118), ("muscle", "fat"), 700),
+    "chest wall": ((142, 30, 40), ("muscle", "fat", "lung"), 900),
+    "pelvis": ((40, 20, -345), ("muscle", "fat", "small_bowel", "colon", "vessels"), 1500),
+    "retroperitoneum": ((50, 20, -190), ("muscle", "fat", "small_bowel", "colon", "vessels", "pancreas"), 2000),
+    "mediastinum": ((8, 62, 95), ("mediastinum", "vessels", "fat", "lung"), 900),
+    "lung": ((70, 30, 70), ("lung", "mediastinum"), 900),
+    "neck": ((44, 18, 225), ("muscle", "fat", "vessels", "glands"), 150),
+}  # fmt: skip
+_HOT_ORGANS = {"bladder": ("bladder",), "kidney": ("kidney_left_cortex", "kidney_right_cortex"),
+               "heart": ("myocardium", "heart_blood"), "brain": ("brain_grey", "cerebellum"), "liver": ("liver",)}
 _LUNGS = [label for name, label in ID.items() if name.startswith("lung_")]
 _NODE_TISSUE = [ID[name] for name in ("fat", "muscle", "mediastinum", "vessels", "small_bowel", "pancreas", "glands")]
+_BESIDE = [*_NODE_TISSUE, *_LUNGS, ID["cortical_bone"]]
+
+
+def draw_kind(rng: np.random.Generator) -> str:
+    """What a patient has: one in four "none", the others one of COMMON_KINDS, three in ten of them a large one."""
+    kind = ("none", *_SCATTERED)[int(rng.integers(4))]
+    if kind != "none" and rng.integers(10) < 3:
+        kind = _LARGE[int(rng.integers(2))]
+    return kind
 
 
 def paint_lesions(
@@ -40,74 +66,114 @@ def paint_lesions(
     Returns:
         Label map of the instances, 1 to n, 0 elsewhere, uint8.
 
-    Lesions are uneven inside; about half of those above 15 mL have a cold core. "disseminated" is the heavy tail of
-    lymphoma: 20 to 45 lesions, some in spleen, liver or marrow, one against the bladder's wall and one against the
-    heart (where these are in the field of view), so that physiological uptake and disease touch.
+    "bulky" is one mass of 60 to 2000 mL in a limb, the trunk or the neck, like a sarcoma or a large lymphoma;
+    "infiltrating" one to three lesions of up to 600 mL that grow between organs, through muscle and fat.
+    "disseminated" is the heavy tail of lymphoma: 20 to 45 lesions, some in spleen, liver or marrow, one against the
+    bladder's wall and one against the heart (where these are in the field of view). In the other kinds one patient in
+    four has a lesion beside an organ that is hot in health.
 
-    Source: counts, volumes and SUVmax as published for lymphoma, lung cancer and melanoma, where
-    found; the rest is our inference.
+    Source: counts, volumes and SUVmax as published for lymphoma, lung cancer and melanoma, where found; sizes and
+    cold cores of 51 soft-tissue sarcomas; the rest is our inference.
     """
     instances = np.zeros(canvas.labels.shape, np.uint8)
-    scale = np.array(patient.scale)
     # One patient's lesions resemble each other: most of the spread in uptake is between patients.
     between = np.exp(rng.normal(0, 0.4))
-    plan: list[tuple] = []  # (centre mm, volume mL, SUVmax, tissues that may be replaced)
+    count = 0
+    for lesion in _plan(canvas, np.array(patient.scale), kind, between, rng):
+        count += paint_lesion(canvas, activity, instances, min(count + 1, 255), lesion, rng)
+    while not count:  # all fell outside the field of view or into organs that have none
+        centre = _random_position(canvas, _NODE_TISSUE, rng)
+        if centre is not None:
+            count += paint_lesion(canvas, activity, instances, 1, Lesion(centre, 3, 8 * between, _NODE_TISSUE), rng)
+    return instances
+
+
+def _plan(
+    canvas: Canvas, scale: np.ndarray, kind: str, between: float, rng: np.random.Generator
+) -> Iterator[Lesion]:
+    """The lesions of one kind, one after another."""
+
+    def lesion(
+        centre: np.ndarray | None, median_ml: float, log_sd: float, suv: float, over: list[int],
+        infiltrating: bool = False,
+    ) -> Iterator[Lesion]:  # fmt: skip
+        volume_ml = float(np.clip(median_ml * np.exp(rng.normal(0, log_sd)), 0.5, 600 if infiltrating else 2000))
+        suv_max = float(np.clip(suv * between * np.exp(rng.normal(0, 0.35)), 2.2, 45))
+        if centre is not None:
+            yield Lesion(centre, volume_ml, suv_max, over, infiltrating)
+
+    def inside(tissue: str, median_ml: float, log_sd: float, suv: float) -> Iterator[Lesion]:
+        over = _LUNGS if tissue == "lung" else [ID[tissue]]
+        yield from lesion(_random_position(canvas, over, rng), median_ml, log_sd, suv, over)
 
     def node(station: list[tuple[int, int, int]], sd_mm: float) -> np.ndarray:
         """A position near one of a station's nodes, mm."""
         return (np.array(station[rng.integers(len(station))]) + rng.normal(0, sd_mm, 3)) * scale
 
-    if kind == "lymphoma":
-        n = int(np.clip(1 + rng.negative_binomial(1.4, 0.16), 1, 25))
-        names = list(rng.permutation(list(_STATIONS)))[: int(rng.integers(1, 5))]
-        for _ in range(n):
-            if rng.random() < 0.08:
-                organ = rng.choice(["spleen", "marrow"])
-                plan.append((_random_position(canvas, [ID[organ]], rng), (3, 1.0), 10, [ID[organ]]))
+    stations = list(_STATIONS.values())
+    if kind in ("bulky", "infiltrating"):
+        for number in range(1 if kind == "bulky" else int(rng.integers(1, 4))):
+            centre, over, most_ml = _mass(canvas, scale, rng)
+            if kind == "bulky":
+                yield from lesion(centre, float(np.exp(rng.uniform(*np.log((60, most_ml))))), 0.0, 8, over)
             else:
-                station = _STATIONS[names[rng.integers(len(names))]]
-                plan.append((node(station, 13), (4, 1.2), 11, _NODE_TISSUE))
+                over = sorted({*over, ID["muscle"], ID["fat"], ID["mediastinum"]})
+                yield from lesion(centre, 60 / (1 + number), 1.1, 6, over, True)
+        if rng.random() < 0.3:
+            for _ in range(int(rng.integers(1, 5))):
+                yield from inside(str(rng.choice(["lung", "marrow", "liver"])), 2, 1.0, 6)
+    elif kind == "lymphoma":
+        chosen = [stations[n] for n in rng.permutation(len(stations))[: int(rng.integers(1, 5))]]
+        for _ in range(int(np.clip(1 + rng.negative_binomial(1.4, 0.16), 1, 25))):
+            if rng.random() < 0.08:
+                yield from inside(str(rng.choice(["spleen", "marrow"])), 3, 1.0, 10)
+            else:
+                yield from lesion(node(chosen[rng.integers(len(chosen))], 13), 4, 1.3, 11, _NODE_TISSUE)
+        if rng.random() < 0.4:  # nodes packed together
+            centre = node(chosen[0], 6)
+            for _ in range(int(rng.integers(3, 9))):
+                yield from lesion(centre + rng.normal(0, 11, 3), 5, 0.8, 11, _NODE_TISSUE)
     elif kind == "lung":
         side = int(rng.choice((-1, 1)))
         ipsilateral = [label for label in _LUNGS if TISSUES[label].endswith("right" if side > 0 else "left")]
-        plan.append((_random_position(canvas, ipsilateral, rng), (15, 1.1), 11, [*_LUNGS, ID["mediastinum"]]))
+        position = _random_position(canvas, ipsilateral, rng)
+        yield from lesion(position, 18, 1.3, 10, [*_LUNGS, ID["mediastinum"]], rng.random() < 0.15)
         for _ in range(int(rng.integers(0, 7))):
             station = [*_STATIONS["mediastinum"], _STATIONS["hilum"][0 if side > 0 else 1]]
-            plan.append((node(station, 7), (2, 0.9), 6, [*_NODE_TISSUE, *_LUNGS]))
+            yield from lesion(node(station, 7), 2, 0.9, 6, [*_NODE_TISSUE, *_LUNGS])
         if rng.random() < 0.3:
             for _ in range(int(rng.integers(1, 7))):
-                organ = rng.choice(["marrow", "liver"])
-                plan.append((_random_position(canvas, [ID[organ]], rng), (2.5, 0.9), 7, [ID[organ]]))
+                yield from inside(str(rng.choice(["marrow", "liver"])), 2.5, 0.9, 7)
     elif kind == "disseminated":
-        heart = [ID["myocardium"], ID["heart_blood"]]
-        for organ, tissues in (([ID["bladder"]], _NODE_TISSUE), (heart, [*_NODE_TISSUE, *_LUNGS])):
-            plan.append((_beside(canvas, organ, tissues, rng), (8, 0.5), 10, tissues))
+        for organ in ("bladder", "heart"):
+            yield from lesion(_beside(canvas, _HOT_ORGANS[organ], rng), 8, 0.5, 10, _BESIDE)
         for _ in range(int(rng.integers(18, 44))):
             if rng.random() < 0.25:
-                organ = rng.choice(["spleen", "liver", "marrow", "marrow"])
-                plan.append((_random_position(canvas, [ID[organ]], rng), (3, 1.0), 9, [ID[organ]]))
+                yield from inside(str(rng.choice(["spleen", "liver", "marrow", "marrow"])), 3, 1.0, 9)
             else:
-                station = list(_STATIONS.values())[rng.integers(len(_STATIONS))]
-                plan.append((node(station, 16), (4, 1.3), 11, _NODE_TISSUE))
+                yield from lesion(node(stations[rng.integers(len(stations))], 16), 4, 1.3, 11, _NODE_TISSUE)
     else:
-        targets = {"lungs": _LUNGS, "liver": [ID["liver"]], "marrow": [ID["marrow"]], "fat": [ID["fat"]],
-                   "muscle": [ID["muscle"]], "bowel": [ID["small_bowel"], ID["fat"]]}  # fmt: skip
         for _ in range(int(np.clip(1 + rng.negative_binomial(0.9, 0.15), 1, 25))):
             if rng.random() < 0.35:
-                station = list(_STATIONS.values())[rng.integers(len(_STATIONS))]
-                plan.append((node(station, 10), (2, 1.1), 9, _NODE_TISSUE))
+                yield from lesion(node(stations[rng.integers(len(stations))], 10), 2, 1.1, 9, _NODE_TISSUE)
             else:
-                tissue = list(targets)[rng.integers(len(targets))]
-                plan.append((_random_position(canvas, targets[tissue], rng), (1.5, 1.1), 10, targets[tissue]))
-    for centre, (volume_ml, log_sd), suv, tissues in plan:
-        volume = float(np.clip(volume_ml * np.exp(rng.normal(0, log_sd)), 0.35, 350))
-        peak = float(np.clip(suv * between * np.exp(rng.normal(0, 0.35)), 3.0, 45))
-        if centre is not None:
-            _paint_one(canvas, activity, instances, centre, volume, peak, tissues, rng)
-    while not instances.any():  # all fell outside the field of view or into organs that have none
-        centre = _random_position(canvas, _NODE_TISSUE, rng)
-        _paint_one(canvas, activity, instances, centre, 3.0, 8.0 * between, _NODE_TISSUE, rng)
-    return _renumber(instances)
+                tissue = str(rng.choice(["lung", "liver", "marrow", "fat", "muscle", "small_bowel"]))
+                yield from inside(tissue, 1.5, 1.1, 10)
+    if kind != "disseminated" and rng.random() < 0.25:
+        organ = str(rng.choice(list(_HOT_ORGANS)))
+        yield from lesion(_beside(canvas, _HOT_ORGANS[organ], rng), 6, 1.0, 9, _BESIDE)
+
+
+def _mass(canvas: Canvas, scale: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray | None, list[int], float]:
+    """Where a mass grows (mm), what it may replace there and how large it may get (mL); None if nothing is in view."""
+    names = list(_MASSES)
+    for n in rng.permutation(len(names)):
+        centre, tissues, most_ml = _MASSES[names[n]]
+        over = [label for tissue in tissues for label in (_LUNGS if tissue == "lung" else [ID[tissue]])]
+        centre_mm = (np.array(centre) * (rng.choice((-1, 1)), 1, 1) + rng.normal(0, 12, 3)) * scale
+        if canvas.z[0] + 30 < centre_mm[2] < canvas.z[-1] - 30:
+            return centre_mm, over, most_ml
+    return None, [], 1000
 
 
 def _random_position(canvas: Canvas, tissues: list[int], rng: np.random.Generator) -> np.ndarray | None:
@@ -121,74 +187,19 @@ def _random_position(canvas: Canvas, tissues: list[int], rng: np.random.Generato
     return None
 
 
-def _beside(canvas: Canvas, organ: list[int], tissues: list[int], rng: np.random.Generator) -> np.ndarray | None:
-    """A random position (mm) in the tissues, 3 to 9 mm from an organ; None if the field of view holds no organ."""
-    found = ndimage.find_objects(np.isin(canvas.labels, organ).astype(np.uint8))
+def _beside(canvas: Canvas, organ: Sequence[str], rng: np.random.Generator) -> np.ndarray | None:
+    """A random position (mm), 3 to 9 mm from an organ; None if the field of view does not hold it."""
+    table = np.zeros(256, np.uint8)
+    table[[ID[tissue] for tissue in organ]] = 1
+    found = ndimage.find_objects(table[canvas.labels])
     if not found:
         return None
     low, high = (np.array([getattr(part, end) for part in found[0]]) for end in ("start", "stop"))
     box = tuple(slice(max(a - 6, 0), b + 6) for a, b in zip(low, high, strict=True))
     spacing = [axis[1] - axis[0] for axis in (canvas.x, canvas.y, canvas.z)]
-    away_mm = ndimage.distance_transform_edt(~np.isin(canvas.labels[box], organ), sampling=spacing)
-    near = np.argwhere((away_mm >= 3) & (away_mm <= 9) & np.isin(canvas.labels[box], tissues))
+    away_mm = ndimage.distance_transform_edt(table[canvas.labels[box]] == 0, sampling=spacing)
+    near = np.argwhere((away_mm >= 3) & (away_mm <= 9) & np.isin(canvas.labels[box], _BESIDE))
     if not len(near):
         return None
     i, j, k = near[rng.integers(len(near))] + [part.start for part in box]
     return np.array((canvas.x[i], canvas.y[j], canvas.z[k]), float)
-
-
-def _paint_one(canvas, activity, instances, centre, volume_ml, peak, tissues, rng) -> None:
-    """One lesion: a warped union of blobs of a given volume, inside the tissues it may replace."""
-    radius = (volume_ml * 1000 * 0.75 / np.pi) ** (1 / 3)
-    reach = 1.9 * radius + 4
-    lo, hi = centre - reach, centre + reach
-    box = canvas.box(lo, hi)
-    axes = canvas.axes(box)
-    n_blobs = int(rng.integers(1, 3 + int(volume_ml > 5) * 2))
-    offsets, stretch = rng.normal(0, 0.45, (n_blobs, 3)), rng.uniform(0.75, 1.3, (n_blobs, 3))
-    field = smooth_field(rng, axes, lo, hi, max(0.7 * radius, 5))
-    grain = smooth_field(rng, axes, lo, hi, max(0.35 * radius, 4))
-    necrotic = volume_ml > 15 and rng.random() < 0.45
-    within = float(rng.uniform(0.18, 0.42))
-    if 0 in field.shape:
-        return
-    x, y, z = (axis - c for axis, c in zip(canvas.mesh(box), centre, strict=True))
-    level: np.ndarray = np.full(field.shape, 9, np.float32)
-    for offset, size in zip(offsets * radius, stretch * radius, strict=True):
-        np.minimum(level, sum(((p - o) / s) ** 2 for p, o, s in zip((x, y, z), offset, size, strict=True)), out=level)
-    level = np.sqrt(level) + 0.16 * field
-    sizes_mm = [axis[1] - axis[0] if len(axis) > 1 else 3.0 for axis in axes]
-    voxel_ml = float(np.prod(sizes_mm)) / 1000
-    n = max(int(round(volume_ml / voxel_ml)), 1)
-    free = np.isin(canvas.labels[box], tissues) & (instances[box] == 0)
-    level[~free] = 99
-    order = np.partition(level.ravel(), min(n, level.size - 1))[min(n, level.size - 1)]
-    mask = (level < order) & free
-    parts, count = ndimage.label(mask)
-    if not count:
-        return
-    sizes = np.bincount(parts.ravel())[1:]
-    mask = parts == 1 + int(sizes.argmax())
-    found_ml = float(mask.sum()) * voxel_ml
-    if found_ml < 0.3:
-        return
-    # Recovery: small hot spots lose height to the resolution; SUVmax is that of the image.
-    diameter = 2 * (found_ml * 1000 * 0.75 / np.pi) ** (1 / 3)
-    recovery = float(np.interp(diameter, (6, 10, 13, 17, 22, 28), (0.22, 0.4, 0.6, 0.78, 0.92, 1.0)))
-    hot = np.clip(1 + within * grain, 0.35, 1.8)
-    hot *= min(peak / recovery, 70) / float(np.percentile(hot[mask], 97))
-    if necrotic:
-        core = ndimage.distance_transform_edt(mask, sizes_mm)
-        pale = 1 / (1 + np.exp(-(core + 2 * field - 0.45 * core.max()) / 2.5))
-        hot *= 1 - (1 - rng.uniform(0.15, 0.35)) * pale
-    instances[box][mask] = min(int(instances.max()) + 1, 255)
-    background = float(np.median(activity[box][mask]))
-    activity[box][mask] = np.maximum(hot[mask], 0.6 * hot[mask] + 1.3 * background if not necrotic else 0)
-
-
-def _renumber(instances: np.ndarray) -> np.ndarray:
-    """Labels 1..n without gaps."""
-    table = np.zeros(256, np.uint8)
-    present = [label for label, box in enumerate(ndimage.find_objects(instances), start=1) if box]
-    table[present] = np.arange(1, len(present) + 1)
-    return table[instances]

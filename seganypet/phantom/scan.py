@@ -13,9 +13,10 @@ from seganypet.pet.volume import Volume
 from seganypet.phantom.abdomen import paint_soft_organs
 from seganypet.phantom.anatomy import Painter
 from seganypet.phantom.canvas import Canvas
-from seganypet.phantom.imaging import acquire, ct_map, draw_imaging, uptake_map
-from seganypet.phantom.lesions import COMMON_KINDS, KINDS, paint_lesions
+from seganypet.phantom.imaging import acquire, ct_map, draw_imaging
+from seganypet.phantom.lesions import KINDS, draw_kind, paint_lesions
 from seganypet.phantom.patient import TISSUES, Patient, draw_patient, organs_of
+from seganypet.phantom.uptake import uptake_map
 
 DOMAINS = {"internal": (4.07, 4.07, 3.0), "external": (2.04, 2.04, 3.0)}  # spacing, mm
 
@@ -57,8 +58,10 @@ def make_phantom(seed: int = 7, domain: str = "internal", lesions: bool | str = 
             different domains.
         domain: Scanner: "internal" (4.07 x 4.07 x 3 mm) or "external" (2.04 x 2.04 x 3 mm, sharper, noisier, another
             field of view).
-        lesions: Whether the patient has lesions. True: three in four patients do, of one of the first three kinds;
-            False: none does; or the kind itself: "lymphoma", "lung", "melanoma" or "disseminated" (20 to 45 lesions).
+        lesions: Whether the patient has lesions. True: three in four patients do, of any kind but the last; False:
+            none does; or the kind itself: "lymphoma", "lung", "melanoma", "bulky" (one mass of 60 to 2000 mL, often
+            with a cold core), "infiltrating" (through muscle and fat, without an edge) or "disseminated" (20 to 45
+            lesions).
 
     Returns:
         The scan and its truth.
@@ -93,13 +96,13 @@ def _draw(
     painter = Painter(canvas, patient, shape)
     painter.paint_frame()
     paint_soft_organs(painter)
-    activity = uptake_map(canvas, patient, painter.heart_frame, texture)
+    activity = uptake_map(painter, texture)
 
-    kind = lesions if isinstance(lesions, str) else None
+    kind = lesions if isinstance(lesions, str) else "none"
     if lesions is True:
-        kind = (None, *COMMON_KINDS)[int(tumour.integers(4))]
+        kind = draw_kind(tumour)
     instances = np.zeros_like(canvas.labels)
-    if kind:
+    if kind != "none":
         instances = paint_lesions(canvas, activity, patient, kind, tumour)
     hu = ct_map(canvas, instances, spacing, tomography)
     pet = acquire(activity, canvas, spacing, imaging, patient.suv["liver"], scanner)
@@ -108,7 +111,7 @@ def _draw(
         return np.ascontiguousarray(array[tuple(slice(None, None, step) for step in flips)])
 
     metadata = {
-        "seed": seed, "domain": domain, "lesion_kind": kind or "none", "seganypet_version": __version__,
+        "seed": seed, "domain": domain, "lesion_kind": kind, "seganypet_version": __version__,
         "sex": patient.sex, "height_m": patient.height_cm / 100, "weight_kg": patient.weight_kg,
         "arms_up": patient.arms_up,
         "suv_drawn": dict(patient.suv), "organ_volumes_drawn_ml": dict(patient.volumes_ml),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import oblique
 from pet_scene import GRIDS, SHAPE, SPACING, positions_mm, scene
+from scipy import ndimage
 from scipy.ndimage import gaussian_filter
 
 from seganypet.errors import ClickError, GeometryError, SegAnyPETError, UnitError, VolumeError
@@ -202,7 +203,7 @@ def test_a_plateau_is_one_peak():
 
 
 @pytest.mark.parametrize(("seed", "kind"), [(401, "lymphoma"), (400, "melanoma")])
-def test_false_alarms_of_suv_4_fall_in_phantoms_and_lesions_stay(seed, kind):
+def test_false_alarms_of_hot_organs_go_from_phantoms_and_lesions_stay(seed, kind):
     case = make_phantom(seed, "internal", lesions=kind)
     truth, hot = case.lesions > 0, case.pet.data >= 4
     organs = physiological_mask(case.anatomy, case.anatomy_names)
@@ -210,7 +211,10 @@ def test_false_alarms_of_suv_4_fall_in_phantoms_and_lesions_stay(seed, kind):
     false, subtracted, left = (
         fpv_ml(mask, truth, case.pet.voxel_volume_ml) for mask in (hot, hot & ~organs, kept)
     )  # fmt: skip
-    assert false > 1000 and left < 0.05 * false and left < 0.5 * subtracted
+    assert false > 400 and left < 0.7 * subtracted  # hot bowel and liver stay: they are none of the organs
+    away_mm = ndimage.distance_transform_edt(~organs, sampling=case.pet.spacing)
+    spill = (kept & ~truth & (away_mm <= 8)).sum() * case.pet.voxel_volume_ml
+    assert spill < 0.02 * false
     assert fnv_ml(kept, truth, case.pet.voxel_volume_ml) == fnv_ml(hot, truth, case.pet.voxel_volume_ml)
     assert (kept & truth).sum() > 0.98 * (hot & truth).sum()
 

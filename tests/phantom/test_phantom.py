@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.organs import ORGANS, SEEN_ORGANS, UNSEEN_ORGANS
 from seganypet.phantom.canvas import Canvas, smooth_field
 from seganypet.phantom.imaging import acquire, breathe, draw_imaging
-from seganypet.phantom.patient import ID, TISSUES
+from seganypet.phantom.lesions import COMMON_KINDS, draw_kind
+from seganypet.phantom.patient import ID, TISSUES, draw_patient
 from seganypet.phantom.scan import DOMAINS, _draw, make_phantom
 
 SAMPLES = REPOSITORY / "data_samples"
@@ -121,26 +122,33 @@ def test_liver_dome_is_the_top_of_the_liver_and_under_the_heart(population):
         assert top["heart"] > top["liver"] + 50 and bottom > top["liver"] - 60
 
 
-def test_uptake_ratios_to_the_liver_have_the_published_medians(population):
-    livers = [np.median(case.pet.data[organ(case, "liver")]) for case in population]
-    assert all(1.1 < liver < 3.5 for liver in livers)
-    assert np.mean(livers) == pytest.approx(2.05, abs=0.25)  # 2.17 and 1.88 in two groups
-
-    def median_ratio(mask_of, percentile):
-        return np.median([
-            np.percentile(case.pet.data[mask_of(case)], percentile) / liver
-            for case, liver in zip(population, livers, strict=True)
-        ])  # fmt: skip
-
-    assert median_ratio(lambda c: organ(c, "kidney_left"), 50) == pytest.approx(1.03, abs=0.15)
-    assert median_ratio(lambda c: organ(c, "kidney_left"), 90) == pytest.approx(1.7, abs=0.35)
-    assert median_ratio(lambda c: organ(c, "spleen"), 50) == pytest.approx(0.8, abs=0.1)
-    assert median_ratio(lambda c: organ(c, "aorta"), 50) == pytest.approx(0.72, abs=0.1)
-    assert median_ratio(lambda c: tissue(c, "bladder"), 50) == pytest.approx(4.7, abs=1.6)
-    brain = ("brain_grey", "brain_white", "cerebellum")
-    assert median_ratio(lambda c: np.isin(c.anatomy, [ID[n] for n in brain]), 50) == pytest.approx(3.0, abs=0.6)
+def test_uptake_is_that_of_healthy_people(population):
+    """Means, or medians, of 80 people; ours are patients, so they spread wider."""
+    suv = {name: np.array([np.mean(case.pet.data[organ(case, name)]) for case in population]) for name in ORGANS
+           if name != "prostate"}  # fmt: skip
+    livers = suv["liver"]
+    assert livers.min() > 1.2 and livers.max() < 3.8
+    assert livers.mean() == pytest.approx(2.29, rel=0.1)
+    assert np.mean(suv["aorta"]) == pytest.approx(1.99, rel=0.1)
+    assert np.mean(suv["spleen"]) == pytest.approx(1.80, rel=0.1)
+    for name in ("kidney_left", "kidney_right"):
+        assert np.mean(suv[name]) == pytest.approx(3.2, rel=0.12)
+        assert np.median(suv[name] / livers) == pytest.approx(1.42, abs=0.12)  # 1.31 in health, 1.5 to 1.8 elsewhere
+    assert np.median(suv["heart"]) == pytest.approx(2.45, rel=0.15)
     for name in ("lung_upper_lobe_left", "lung_upper_lobe_right"):
-        assert 0.15 < median_ratio(lambda c, name=name: organ(c, name), 50) < 0.35
+        assert np.mean(suv[name]) == pytest.approx(0.70, rel=0.15)
+    bladder = [case.pet.data[tissue(case, "bladder")].mean() for case in population]
+    assert np.median(bladder) == pytest.approx(22.9, rel=0.25)
+    brain = [case.pet.data[np.isin(case.anatomy, [ID[n] for n in ("brain_grey", "brain_white", "cerebellum")])].mean()
+             for case in population]  # fmt: skip
+    assert np.mean(brain) == pytest.approx(7.0, rel=0.12)
+
+
+def test_organs_move_together_and_bowel_by_itself():
+    drawn = [draw_patient(np.random.default_rng(seed)).suv for seed in range(600)]
+    liver = [suv["liver"] for suv in drawn]
+    for other, published in (("aorta", 0.83), ("spleen", 0.69), ("muscle", 0.44), ("small_bowel", 0), ("colon", 0)):
+        assert stats.spearmanr(liver, [suv[other] for suv in drawn]).statistic == pytest.approx(published, abs=0.1)
 
 
 def test_myocardium_is_dark_patchy_or_bright_as_often_as_published(population):
@@ -154,17 +162,13 @@ def test_myocardium_is_dark_patchy_or_bright_as_often_as_published(population):
     assert np.mean(ratio >= 3) == pytest.approx(0.30, abs=0.14)
 
 
-def test_liver_noise_lies_where_scanners_leave_it(population):
-    livers = [case.pet.data[organ(case, "liver")] for case in population]
-    cov = [liver.std() / liver.mean() for liver in livers]
-    assert min(cov) >= 0.09 and max(cov) <= 0.24
-    assert np.mean(cov) == pytest.approx(0.16, abs=0.03)
-
-
-def test_fine_grids_have_the_same_liver_noise(internal, external):
+def test_liver_noise_lies_where_scanners_leave_it(internal, external):
     for case in (internal, external):
         liver = ndimage.binary_erosion(organ(case, "liver"), iterations=2)
-        assert 0.08 < case.pet.data[liver].std() / case.pet.data[liver].mean() < 0.24
+        assert 0.1 < case.pet.data[liver].std() / case.pet.data[liver].mean() < 0.34
+    rng = np.random.default_rng(0)
+    for domain in DOMAINS:  # the texture of the liver adds little: 0.14 to 0.24 is published
+        assert np.median([draw_imaging(rng, domain).noise_fraction for _ in range(99)]) == pytest.approx(0.19, abs=0.03)
 
 
 def test_same_seed_gives_the_same_bits_and_another_domain_another_patient(internal, external):
@@ -194,7 +198,8 @@ def test_each_domain_has_its_own_grid_and_resolution(internal, external):
         assert {case.pet.shape} == {case.ct.shape, case.organs.shape, case.lesions.shape, case.anatomy.shape}
     rng = np.random.default_rng(0)
     widths = {domain: [draw_imaging(rng, domain).fwhm_mm for _ in range(50)] for domain in DOMAINS}
-    assert min(widths["internal"]) >= 6.0 >= max(widths["external"])
+    assert min(widths["internal"]) >= 5.0 and max(widths["external"]) <= 6.0
+    assert np.mean(widths["internal"]) > np.mean(widths["external"]) + 0.8
 
 
 def test_organs_are_the_sum_of_their_tissues(internal):
@@ -212,6 +217,17 @@ def test_air_is_empty_and_nothing_is_negative(internal, external):
         assert case.pet.data.min() >= 0
         assert case.pet.data[air].mean() < 0.02
         assert np.median(case.ct.data[air]) == pytest.approx(-1000, abs=5)
+
+
+def test_some_scanners_leave_nothing_at_all_in_part_of_the_air(internal):
+    rng = np.random.default_rng(0)
+    fractions = [draw_imaging(rng, "internal").air_zero_fraction for _ in range(60)]
+    assert 0.3 < np.mean(np.array(fractions) > 0) < 0.7
+    canvas = Canvas(*(4.0 * np.arange(30),) * 3)
+    for fraction in (0.0, 0.4):
+        imaging = replace(draw_imaging(rng, "internal"), air_zero_fraction=fraction)
+        air = acquire(np.zeros((30, 30, 30), np.float32), canvas, (4.0, 4.0, 4.0), imaging, 2.0, rng)
+        assert (air == 0).mean() == pytest.approx(fraction, abs=0.03)
 
 
 def test_ct_tells_lung_fat_liver_and_bone_apart(internal):
@@ -325,9 +341,11 @@ def test_some_of_it_touches_what_is_hot_in_health(disseminated):
         assert beside.any(), organ
 
 
-def test_disseminated_disease_is_drawn_only_when_asked_for():
-    kinds = {_draw(seed, "internal", True, spacing=(9.0, 9.0, 9.0)).pet.metadata["lesion_kind"] for seed in range(24)}
-    assert kinds == {"none", "lymphoma", "lung", "melanoma"}
+def test_three_in_four_patients_are_ill_a_minority_with_large_masses_and_disseminated_only_when_asked_for():
+    kinds = [draw_kind(np.random.default_rng(seed)) for seed in range(800)]
+    assert set(kinds) == {"none", *COMMON_KINDS} and "disseminated" not in COMMON_KINDS
+    assert np.mean([kind == "none" for kind in kinds]) == pytest.approx(0.25, abs=0.05)
+    assert 0.15 < np.mean([kind in ("bulky", "infiltrating") for kind in kinds]) < 0.3
 
 
 def test_importing_the_wing_loads_no_painter_and_still_offers_its_names():
@@ -336,3 +354,10 @@ def test_importing_the_wing_loads_no_painter_and_still_offers_its_names():
     code += f"from seganypet.phantom import {offered}; print(dir(wing) == '{offered}'.split(', '))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+def test_bulky_disease_is_one_mass_far_larger_than_a_node():
+    cases = [_draw(seed, "internal", "bulky", spacing=(8.0, 8.0, 8.0)) for seed in range(4)]
+    sizes_ml = [np.bincount(case.lesions.ravel())[1:] * case.pet.voxel_volume_ml for case in cases]
+    assert min(sizes.max() for sizes in sizes_ml) > 40 and max(sizes.max() for sizes in sizes_ml) > 150
+    assert all((sizes > 40).sum() == 1 for sizes in sizes_ml)
