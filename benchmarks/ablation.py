@@ -173,12 +173,10 @@ def main() -> None:
         run_one(study, arm, int(seed), work, Path(table), options.limit)
         return
 
-    from seganypet.training.samples import WindowBank
+    from seganypet.training.scans import ScanBank
 
-    banks = {run_config(study, arm, 0).data.supervoxel_fraction > 0: run_config(study, arm, 0) for arm in study.arms}
-    for config in banks.values():  # windows with supervoxels are a set of their own; all other arms share theirs
-        bank = WindowBank(config.data, TINY.window_size, TINY.spacing_mm, work / "windows")
-        print(f"{len(bank)} windows, {bank.fill(options.parallel)}")
+    bank = ScanBank(run_config(study, next(iter(study.arms)), 0).data, work / "scans")  # the same for all arms
+    print(f"{len(bank)} scans, {bank.fill(options.parallel)}")
 
     def start(run: tuple[str, int]) -> Path:
         arm, seed = run

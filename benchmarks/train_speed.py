@@ -20,7 +20,8 @@ from seganypet.model.sam3d import Sam3D
 from seganypet.training.config import DataConfig, load_config
 from seganypet.training.loop import initial_model
 from seganypet.training.objective import Objective
-from seganypet.training.samples import TrainingSamples, WindowBank
+from seganypet.training.samples import TrainingSamples
+from seganypet.training.scans import ScanBank
 from tests.plain_encoder import plain_encoder
 
 HERE = Path(__file__).parent
@@ -102,9 +103,9 @@ def tiny_rows(repeats: int) -> list[tuple]:
     objective = Objective(model, config)
     with tempfile.TemporaryDirectory() as folder:
         data = DataConfig(hq=1, lq=1, first_seed=config.data.first_seed)
-        bank = WindowBank(data, model.config.window_size, model.config.spacing_mm, Path(folder))
+        bank = ScanBank(data, Path(folder))
         bank.fill(THREADS)
-        samples = TrainingSamples(config, bank)
+        samples = TrainingSamples(config, model.config, bank)
 
         def load() -> dict[str, torch.Tensor]:
             return torch.utils.data.default_collate([samples[number] for number in range(config.batch_size)])
@@ -114,7 +115,7 @@ def tiny_rows(repeats: int) -> list[tuple]:
         def encode() -> None:
             with torch.autocast("cpu", torch.bfloat16):
                 embedding = model.embed(model.normalise(batch["suv"]))
-            sum(part.float().sum() for part in embedding).backward()
+            sum(part.float().sum() for part in embedding if part is not None).backward()
 
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16):

@@ -64,7 +64,6 @@ from seganypet.regions import bounding_box
 from seganypet.study.plots import MARKERS
 from seganypet.training.clicks import pick_clicks
 from seganypet.training.objective import Objective, repeat
-from seganypet.training.scenes import window_of_organs
 
 # %% [markdown]
 # ## Parameters
@@ -354,10 +353,15 @@ for name, labels in groups.items():
 # user of training believes the label, so a click may lie outside the true organ.
 
 # %%
-rng = np.random.default_rng(seed)
-cut = window_of_organs(case.pet, doubted.labels, case.organs, [organ_id], config.window_size, config.spacing_mm, rng)
-suv = torch.from_numpy(cut.suv.astype(np.float32))[None, None]  # (1, 1, n, n, n)
-label, true = (torch.from_numpy(labels == organ_id)[None].float() for labels in (cut.given, cut.truth))
+middle_mm = case.pet.to_mm(np.argwhere(doubted.labels == organ_id).mean(0))
+window = window_around(case.pet, middle_mm, config.window_size, config.spacing_mm)
+suv = sample_window(case.pet, window)  # (1, 1, n, n, n)
+to_scan = np.linalg.inv(case.pet.affine) @ window.affine  # from voxels of the window to voxels of the scan
+nearest = {"matrix": to_scan, "output_shape": suv.shape[2:], "order": 0}
+label, true = (
+    torch.from_numpy(ndimage.affine_transform((labels == organ_id).astype(np.float32), **nearest))[None, None]
+    for labels in (doubted.labels, case.organs)
+)
 pet, given, true = (F.avg_pool3d(grid, config.window_size // config.logits_size) for grid in (suv, label, true))
 print(f"label and truth on the grid of the logits: {tuple(given.shape)}, from 0 (empty) to 1 (full of {organ})")
 
@@ -594,8 +598,9 @@ print("weight of doubtful labels, weight of consistency")
 print(pd.DataFrame(weights).T.to_string())
 
 # %% [markdown]
-# Now train. First windows are cut from the phantoms, one or two seconds for each; they are kept on disk, and all
-# strategies share them. Everything that is written lies in the folder `training` of the output folder.
+# Now train. First the phantoms are drawn and kept on disk, two or three seconds for each; all strategies share them. A
+# window is cut anew, turned and stretched a little, whenever it is learned from. Everything that is written lies in the
+# folder `training` of the output folder.
 
 # %%
 runs = output / ("training_full" if full else "training")

@@ -32,6 +32,7 @@ THRESHOLDS = ("mean", "quantile", "ramp")
 RECTIFICATIONS = ("replace", "flip", "ignore")
 CONSISTENCIES = ("mse", "kl")
 VOXELS = (-3, -2, -1)
+SMOOTHING = 1e-5  # MONAI's, of the Dice loss
 
 
 class Rectified(NamedTuple):
@@ -65,6 +66,20 @@ def dice_ce(logits: Tensor, label: Tensor, valid: Tensor | None = None) -> Tenso
     dice = _monai_loss("DiceLoss", sigmoid=False)(logits.sigmoid() * valid, label * valid)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, label, weight=valid, reduction="sum")
     return dice + cross_entropy / valid.sum().clamp(min=1)
+
+
+def dice_ce_of_each(logits: Tensor, label: Tensor) -> Tensor:
+    """`dice_ce` of every mask by itself, (N, M, i, j, k) -> (N, M).
+
+    >>> logits = torch.randn(3, 1, 4, 4, 4)
+    >>> label = (torch.randn_like(logits) > 0).float()
+    >>> bool(torch.isclose(dice_ce_of_each(logits, label).mean(), dice_ce(logits, label)))
+    True
+    """
+    probability = logits.sigmoid()
+    overlap, sizes = (probability * label).sum(VOXELS), (probability.square() + label.square()).sum(VOXELS)
+    dice = 1 - (2 * overlap + SMOOTHING) / (sizes + SMOOTHING)
+    return dice + F.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(VOXELS)
 
 
 def ramp_up(step: float, steps: float, w_max: float = 0.1, beta: float = 5.0, exponent: float = 1.0) -> float:

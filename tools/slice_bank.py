@@ -14,7 +14,8 @@ from seganypet.model.sam2d import EIGHT_BIT
 from seganypet.pet.views import ras_spacing, to_ras
 from seganypet.phantom import make_phantom
 from seganypet.study.workers import process_pool
-from seganypet.training.scenes import NOT_CLICKED, window_of_shapes
+from seganypet.training.scans import NOT_CLICKED
+from seganypet.training.scenes import scene_of_shapes
 
 MIN_PIXELS = 8  # of a target, in the network's square
 LAYERS = ("organs", "anatomy", "lesions")
@@ -136,8 +137,8 @@ def _keep(job: tuple[str, int, Path]) -> Path:
         )}  # fmt: skip
         arrays["spacing"] = np.array(ras_spacing(case.pet))
     else:
-        scene = window_of_shapes(64, 4.0, np.random.default_rng([7, number]))
-        arrays = {"pet": scene.suv, "organs": scene.given[0], "spacing": np.full(3, 4.0)}
+        suv, shapes = scene_of_shapes(np.random.default_rng([7, number]), 64)
+        arrays = {"pet": suv.astype(np.float16), "organs": shapes, "spacing": np.full(3, 4.0)}
     with replace_atomically(path) as temporary:
         np.savez(temporary, **arrays)
     return path

@@ -1,7 +1,8 @@
-"""Three small layers that encoders and decoder share."""
+"""Small layers that encoders and decoder share."""
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,13 +20,20 @@ class ChannelNorm(nn.LayerNorm):
 class SmallConv3d(nn.Conv3d):
     """A convolution of grids so small that PyTorch has a slow kernel for one alone on a CPU, and a quick one for two.
 
-    Source: measured, torch 2.13: 16 channels on 32^3 take 26 ms on two cores, or 5 ms as two.
+    So a grid that comes alone is cut into two halves, or where they cannot be cut, shown twice.
+
+    Source: measured, torch 2.13, one core: 16 channels on 32^3 take 115 ms, or 17 ms as two grids.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        if features.device.type == "cpu" and len(features) == 1:
+        if features.device.type != "cpu" or len(features) > 1:
+            return super().forward(features)
+        size = features.shape[2]
+        if self.stride != (1, 1, 1) or self.kernel_size != (3, 3, 3) or size % 2:
             return super().forward(features.expand(2, -1, -1, -1, -1))[:1]
-        return super().forward(features)
+        padded = F.pad(features, (1, 1, 1, 1, 1, 1))
+        halves = torch.cat([padded[:, :, : size // 2 + 2], padded[:, :, size // 2 :]])
+        return torch.cat(F.conv3d(halves, self.weight, self.bias).split(1), dim=2)
 
 
 class MLPBlock(nn.Module):

@@ -9,7 +9,8 @@ from seganypet.model.image_encoder import ConvStem, ImageEmbedding
 from seganypet.model.layers import MLP, ChannelNorm, MLPBlock, SmallConv3d
 from seganypet.model.prompt_encoder import PromptEmbedding
 
-MASK_TOKENS = 4  # one for an unambiguous prompt, three for whole, part and subpart
+MASK_TOKENS = 4
+SINGLE, READINGS, ALL = range(1), range(1, 4), range(4)  # for an unambiguous prompt; for an ambiguous first click
 
 
 class MaskDecoder(nn.Module):
@@ -40,7 +41,7 @@ class MaskDecoder(nn.Module):
         self.fine_features = config.fine_features
 
     def forward(
-        self, image: ImageEmbedding, prompt: PromptEmbedding, positions: Tensor, multimask: bool = False
+        self, image: ImageEmbedding, prompt: PromptEmbedding, positions: Tensor, masks: range = SINGLE
     ) -> tuple[Tensor, Tensor]:
         """Decode masks.
 
@@ -48,10 +49,10 @@ class MaskDecoder(nn.Module):
             image: The embedded window.
             prompt: The encoded clicks and previous mask.
             positions: Position encoding of the image tokens, (1, C, g, g, g).
-            multimask: Return the three masks for an ambiguous click instead of the single one.
+            masks: Which of the masks to decode: SINGLE, READINGS or ALL.
 
         Returns:
-            Logits (B, M, 4g, 4g, 4g) and predicted IoU (B, M), M = 3 if `multimask` else 1.
+            Logits (B, M, 4g, 4g, 4g) and predicted IoU (B, M).
         """
         batch = len(prompt.sparse)
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, C)
@@ -59,10 +60,9 @@ class MaskDecoder(nn.Module):
         tokens, grid = self.transformer(image.tokens + prompt.dense, positions, tokens)
         fine = self._upscale(grid, image, prompt)  # (B, C, g, g, g) -> (B, C/8, 4g, 4g, 4g)
 
-        wanted = range(1, MASK_TOKENS) if multimask else range(1)
-        filters = torch.stack([self.output_hypernetworks_mlps[m](tokens[:, 1 + m]) for m in wanted], dim=1)
+        filters = torch.stack([self.output_hypernetworks_mlps[m](tokens[:, 1 + m]) for m in masks], dim=1)
         logits = torch.einsum("bmc,bcijk->bmijk", filters, fine)
-        iou = self.iou_prediction_head(tokens[:, 0])[:, wanted.start : wanted.stop]
+        iou = self.iou_prediction_head(tokens[:, 0])[:, masks.start : masks.stop]
         return logits, iou
 
     def _upscale(self, grid: Tensor, image: ImageEmbedding, prompt: PromptEmbedding) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from seganypet.model.config import ModelConfig
 from seganypet.model.image_encoder import ImageEmbedding, ImageEncoder
-from seganypet.model.mask_decoder import MaskDecoder
+from seganypet.model.mask_decoder import ALL, READINGS, SINGLE, MaskDecoder
 from seganypet.model.prompt_encoder import PromptEncoder
 
 
@@ -61,10 +61,22 @@ class Sam3D(nn.Module):
         Returns:
             Low-resolution logits (B, M, 4g, 4g, 4g), unthresholded, and predicted IoU (B, M).
         """
+        return self._decode(embedding, points_ijk, labels, previous_logits, READINGS if multimask else SINGLE)
+
+    def decode_all(
+        self, embedding: ImageEmbedding, points_ijk: Tensor, labels: Tensor, previous_logits: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As `decode`, the single mask and then the three for an ambiguous click, M = 4."""
+        return self._decode(embedding, points_ijk, labels, previous_logits, ALL)
+
+    def _decode(
+        self, embedding: ImageEmbedding, points_ijk: Tensor, labels: Tensor, previous_logits: Tensor | None,
+        masks: range,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         if previous_logits is None and self.config.fine_features:
             previous_logits = self.no_logits(len(points_ijk))
         prompt = self.prompt_encoder(points_ijk, labels, previous_logits)
-        return self.mask_decoder(embedding, prompt, self.prompt_encoder.dense_positions(), multimask)
+        return self.mask_decoder(embedding, prompt, self.prompt_encoder.dense_positions(), masks)
 
     def no_logits(self, batch: int = 1) -> Tensor:
         """The previous logits of a first click: zeros, (B, 1, 4g, 4g, 4g)."""

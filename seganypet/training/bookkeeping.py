@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seganypet._files import make_folder, only_writer, replace_atomically
-from seganypet.errors import CheckpointError, SegAnyPETError
-from seganypet.model.checkpoints import first_line
+from seganypet._files import make_folder, only_writer, reading, replace_atomically, writing
+from seganypet.errors import CheckpointError, SegAnyPETError, first_line
+from seganypet.model.layouts import check_archive
 
 
 def warm_up_then_cosine(step: int, steps: int, warm_up: int) -> float:
@@ -31,7 +31,10 @@ def update_average(average: dict[str, Tensor], model: torch.nn.Module, decay: fl
     """Update a running average of weights in place after `step` optimiser steps; young averages forget faster."""
     decay = min(decay, 1 - 1 / (step + 1)) if decay else 0.0
     for name, value in model.state_dict().items():
-        average[name].lerp_(value, 1 - decay)
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - decay)
+        else:  # a count, which has no average
+            average[name].copy_(value)
 
 
 def only_run(output: Path, name: str) -> AbstractContextManager[None]:
@@ -76,8 +79,9 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         SegAnyPETError: Made with other settings, which are named.
     """
     try:
+        check_archive(path)
         state = torch.load(path, weights_only=True, map_location="cpu")
-        saved = state["settings"]
+        saved = dict(state["settings"])
     except Exception as error:
         raise CheckpointError(
             f"{path}: not a checkpoint of this trainer, or damaged ({first_line(error)}). Remove it to start from the "
@@ -109,7 +113,7 @@ def _differences(ours: Mapping[str, Any], saved: Mapping[str, Any], section: str
 def append_row(log: Path, columns: Sequence[str], row: Mapping[str, float]) -> None:
     """Append a row to a CSV log, which begins with its header; numbers get five significant digits."""
     is_new = not log.exists()
-    with log.open("a", newline="") as file:
+    with writing(log), log.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         if is_new:
             writer.writeheader()
@@ -120,7 +124,7 @@ def forget_rows_after(log: Path, step: int) -> None:
     """Remove the rows of a log that a resumed run will write again; the file, if none is left."""
     if not log.exists():
         return
-    with log.open(newline="") as file:
+    with reading(log), log.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = [row for row in reader if int(row["step"]) <= step]
     if not rows:

@@ -11,9 +11,11 @@ from typing import Any, Literal, get_args, get_origin
 import dacite
 import yaml
 
-from seganypet.errors import SegAnyPETError
+from seganypet._files import read_text
+from seganypet.errors import SegAnyPETError, shown
 from seganypet.model.config import ModelConfig
-from seganypet.organs import ORGANS, SEEN_ORGANS
+from seganypet.organs import SEEN_ORGANS
+from seganypet.training.config_rules import contradictions, impossible_values
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,10 @@ class DataConfig:
             neither in a scan nor as a target.
         shapes: Number of scenes of random shapes.
         shape_fraction: Fraction of samples that come from these scenes.
-        windows_per_case: Number of windows cut from each case.
+        windows_per_case: Number of windows of each case in an epoch, where `steps_per_epoch` does not say it.
+        spacing_mm: Smallest and largest voxel size of a window; networks of the released form keep their own.
+        renewed: Number of HQ phantoms that are replaced by new ones after every epoch, the oldest first. They are drawn
+            by a process of their own while training goes on.
         supervoxel_fraction: Fraction of targets that are supervoxels of the image instead of labels.
         flips: Probabilities of mirroring a window along (i, j, k).
     """
@@ -49,6 +54,8 @@ class DataConfig:
     shapes: int = 0
     shape_fraction: float = 0.15
     windows_per_case: int = 5
+    spacing_mm: tuple[float, ...] = (1.5, 8.0)
+    renewed: int = 0
     supervoxel_fraction: float = 0.0
     flips: tuple[float, ...] = (0.3, 0.1, 0.1)
 
@@ -85,6 +92,10 @@ class TrainConfig:
         released_loss: Whether, in cpcl, LQ labels cost (2 L(z, y) + L(z, rectified y)) / 3, as in the release's code.
         w_max, beta, exponent: Parameters of lambda(t), see `losses.ramp_up`.
         prompts: Number K of independent first clicks on each target.
+        readings: Whether the three masks for an ambiguous first click, and the predicted IoU of all, are learned.
+        start_masks: Fraction of first clicks that come with a mask to start from, as where a window follows what was
+            found, lies beside another, or was given a mask.
+        deep: Fraction of first clicks that lie deep inside the target; the others lie anywhere in it.
         max_clicks: Largest number of clicks on a target; 2 to this many, fewer more often.
         loss_grid: Grid on which logits and labels are compared. "logits": that of the logits, whose labels are the
             fraction of target in each voxel; "window": the window's own, 8 to 64 times the work.
@@ -126,6 +137,9 @@ class TrainConfig:
     beta: float = 5.0
     exponent: float = 1.0
     prompts: int = 5
+    readings: bool = False
+    start_masks: float = 0.0
+    deep: float = 0.7
     max_clicks: int = 7
     loss_grid: Literal["logits", "window"] = "logits"
     epochs: int = 10
@@ -149,7 +163,7 @@ class TrainConfig:
     model: ModelConfig | None = None
 
     def __post_init__(self) -> None:
-        problems = [*_impossible_values(self), *_contradictions(self)]
+        problems = [*impossible_values(self), *contradictions(self)]
         if problems:
             raise SegAnyPETError(f"config {self.name!r}: {'; '.join(problems)}.")
 
@@ -157,56 +171,6 @@ class TrainConfig:
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> "TrainConfig":
         """The same as `load_config`, for notebooks, to which this class is `sap.TrainConfig`."""
         return load_config(path, overrides)
-
-
-def _impossible_values(config: TrainConfig) -> Iterator[str]:
-    """Values that are wrong by themselves, each in words."""
-    data = config.data
-    for field in ("epochs", "batch_size", "targets_per_window", "accumulate", "prompts"):
-        if getattr(config, field) < 1:
-            yield f"{field} {getattr(config, field)} must be at least 1"
-    if config.max_clicks < 2:
-        yield f"max_clicks {config.max_clicks} must be at least 2"
-    if config.steps_per_epoch is not None and config.steps_per_epoch < 1:
-        yield f"steps_per_epoch {config.steps_per_epoch} must be at least 1, or null"
-    if not 0 <= config.lq_per_batch <= config.batch_size:
-        yield f"lq_per_batch {config.lq_per_batch} must lie between 0 and batch_size {config.batch_size}"
-    if not 0 <= config.ema < 1:
-        yield f"ema {config.ema} must be at least 0 and less than 1"
-    if not config.name or Path(config.name).name != config.name:
-        yield f"name {config.name!r} must be a file name, without folders"
-    if unknown := sorted(set(data.targets or ()) - set(ORGANS)):
-        yield f"data.targets {unknown} are no organs; known are {', '.join(ORGANS)}"
-    if data.targets is not None and not data.targets:
-        yield "data.targets is empty; expected organs, or null for everything"
-    if len(data.flips) != 3 or not all(0 <= probability <= 1 for probability in data.flips):
-        yield f"data.flips {data.flips} must be three probabilities"
-    for field in ("supervoxel_fraction", "shape_fraction"):
-        if not 0 <= getattr(data, field) <= 1:
-            yield f"data.{field} {getattr(data, field)} must lie between 0 and 1"
-
-
-def _contradictions(config: TrainConfig) -> Iterator[str]:
-    """Values that do not go together, each pair in words."""
-    data, everything = config.data, config.data.targets is None
-    if everything and data.cohort:
-        yield "data.targets null (everything) needs phantoms: a cohort has no labels of other tissue"
-    if everything and data.lq:
-        yield "data.targets null (everything) has true labels only: set data.lq to 0"
-    if data.clean and data.cohort:
-        yield "data.clean needs phantoms: nobody knows the true labels of a cohort"
-    if data.shapes and not everything:
-        yield "data.shapes are for phantoms of everything (data.targets: null)"
-    if data.cohort and not data.lesions:
-        yield "data.lesions false needs phantoms: whether a cohort's patients have lesions cannot be chosen"
-    if data.shapes and not data.lesions:
-        yield "data.lesions false and data.shapes: hot blobs look like lesions; set data.shapes to 0"
-    if config.strategy != "finetune" and config.prompts < 2:
-        yield "consistency and cpcl compare predictions for several prompts: set prompts to at least 2"
-    if config.lq_per_batch and not (data.lq or data.cohort):
-        yield "lq_per_batch needs LQ cases: set data.lq, or data.cohort"
-    if config.lq_per_batch < config.batch_size and not (data.hq or data.cohort):
-        yield "HQ windows in a batch need HQ cases: set data.hq"
 
 
 RENAMED = {
@@ -240,12 +204,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
         SegAnyPETError: A file that is missing or not YAML; no name; an unknown key, with the nearest known ones; a
             value of another type; values that are impossible or contradict each other.
     """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SegAnyPETError(f"{path}: not a readable YAML file ({error}).") from error
+    values = _load_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
-        raise SegAnyPETError(f"{path}: expected lines of `key: value`, at least `name: ...`; got {values!r}.")
+        raise SegAnyPETError(f"{path}: expected lines of `key: value`, at least `name: ...`; got {shown(values)}.")
     _check_keys(values, str(path))
     for override in overrides:
         _apply(override, values)
@@ -255,7 +216,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
         raise SegAnyPETError(f"{path}: {error.field_path} is missing; expected a line `name: ...`.") from error
     except dacite.WrongTypeError as error:
         wanted = _in_words(error.field_type)
-        raise SegAnyPETError(f"{path}: {error.field_path} is {error.value!r}; expected {wanted}.") from error
+        raise SegAnyPETError(f"{path}: {error.field_path} is {shown(error.value)}; expected {wanted}.") from error
     except SegAnyPETError as error:
         raise SegAnyPETError(f"{path}: {error}") from error
 
@@ -265,10 +226,7 @@ def _apply(override: str, values: dict[str, Any]) -> None:
     key, equals, text = override.partition("=")
     if not equals:
         raise SegAnyPETError(f"{override!r}: expected key=value, such as learning_rate=0.001.")
-    try:
-        changes = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise SegAnyPETError(f"{override!r}: {text!r} is not a YAML value ({error}).") from error
+    changes = _load_yaml(text, repr(override))
     for name in reversed(key.strip().split(".")):
         changes = {name: changes}  # "data.lq=200" -> {"data": {"lq": 200}}
     _check_keys(changes, repr(override))
@@ -305,8 +263,25 @@ def _dotted(values: dict[str, Any], section: str = "") -> Iterator[str]:
             yield from _dotted(value, f"{section}{name}.")
 
 
+def _load_yaml(text: str, source: str) -> Any:
+    """The value of a YAML text; SegAnyPETError naming `source` if it is none."""
+    try:
+        return yaml.load(text, _Loader)
+    # Of impossible dates and numbers, and of endless nesting, the library says it in Python's own exceptions.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise SegAnyPETError(f"{source}: not a readable YAML value ({error}).") from error
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML, with 1e-3 as a number: by the letter of YAML 1.1 it needs a dot, and is text without."""
+    """YAML, with 1e-3 as a number: by the letter of YAML 1.1 it needs a dot, and is text without.
+
+    Aliases are refused: a few lines of them stand for more values than fit into memory.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not supported; write the value again")
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(

@@ -13,6 +13,7 @@ resumes from its last checkpoint and ends with the weights of an unbroken one.
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -29,6 +30,7 @@ from torch.utils.data import DataLoader
 from seganypet.errors import CheckpointError, SegAnyPETError
 from seganypet.model.checkpoints import load_model, save_model, weights_sha256
 from seganypet.model.config import ModelConfig
+from seganypet.model.devices import find_device
 from seganypet.model.sam3d import Sam3D
 from seganypet.training.bookkeeping import (
     append_row,
@@ -41,7 +43,8 @@ from seganypet.training.bookkeeping import (
 )  # fmt: skip
 from seganypet.training.config import TrainConfig
 from seganypet.training.objective import Objective
-from seganypet.training.samples import TrainingSamples, WindowBank
+from seganypet.training.samples import TrainingSamples
+from seganypet.training.scans import Renewal, ScanBank
 from seganypet.training.validation import draw_sample, validation_cases, validation_dsc
 
 if TYPE_CHECKING:
@@ -50,7 +53,8 @@ if TYPE_CHECKING:
 LOG_EVERY = 10  # optimiser steps
 CHECKPOINT_SECONDS = 180  # between checkpoints; one is also written after every epoch
 LOGGED = (
-    "epoch", "step", "loss_hq", "loss_first_click", "loss_last_click", "loss_lq", "consistency", "lambda",
+    "epoch", "step", "loss_hq", "loss_first_click", "loss_last_click", "loss_readings", "loss_iou", "loss_lq",
+    "consistency", "lambda",
     "uncertain_fraction", "changed_fraction", "learning_rate", "wait_fraction", "seconds", "validation_dsc",
 )  # fmt: skip
 
@@ -62,19 +66,21 @@ def train(
     processes: int = 4,
     devices: int | str = "auto",
     num_nodes: int = 1,
+    device: str = "auto",
     progress: bool = True,
 ) -> Sam3D:
     """Train a network, or resume its training.
 
     Files in `output`: `<name>.safetensors`, the weights that were best at validation; `<name>-last.safetensors`, the
-    newest; `<name>.csv`, the log; `<name>.ckpt`, the checkpoint; `<name>-epoch-NNN.png`, pictures; `windows/`.
+    newest; `<name>.csv`, the log; `<name>.ckpt`, the checkpoint; `<name>-epoch-NNN.png`, pictures; `scans/`.
 
     Args:
         config: Settings of the run.
         output: Folder of all files; made if missing.
-        processes: Number of processes that cut windows before the first step, and that load samples for each GPU.
-        devices: Number of devices on each machine; "auto": every GPU, else the CPU.
+        processes: Number of processes that prepare scans before the first step, and that load samples for each GPU.
+        devices: Number of devices on each machine; "auto": what `torchrun` or SLURM started, else every GPU.
         num_nodes: Number of machines, under `torchrun`.
+        device: Kind of device, "auto", "cpu", "cuda" or "mps"; "cuda:1" trains on that one alone.
         progress: Whether to show progress bars.
 
     Returns:
@@ -87,64 +93,76 @@ def train(
     Warns:
         UserWarning: The cohort has no labelled case of split "val", so the last epoch is kept.
     """
-    fabric = open_fabric(config, devices, num_nodes)
+    fabric = open_fabric(config, devices, num_nodes, device)
     output = Path(output)
     with only_run(output, config.name) if fabric.is_global_zero else nullcontext():
         torch.manual_seed(config.seed)
         model = initial_model(config, say=fabric.print)
-        bank = open_bank(config, model.config, output)
+        bank = open_bank(config, output)
         cases = validation_cases(config) if fabric.is_global_zero else []
         measured = fabric.broadcast(bank.fill(processes, progress) if fabric.is_global_zero else {})
         run = Run(config, model, bank, cases, output, fabric, measured)
         run.resume()
         run.go(processes, progress)
         fabric.barrier()
-    return cast(Sam3D, load_model(output / f"{config.name}.safetensors"))
+    return cast(Sam3D, load_model(output / f"{config.name}.safetensors", device="cpu"))
 
 
 def prepare(config: TrainConfig, output: str | Path = "runs", *, processes: int = 4, progress: bool = True) -> int:
-    """Cut the windows of a run, and no more, e.g. before many devices would wait for them.
+    """Prepare the scans of a run, and no more, e.g. before many devices would wait for them.
 
     Args:
         config: Settings of the run.
         output: Folder of the run; made if missing.
-        processes: Number of processes that cut windows.
+        processes: Number of processes.
         progress: Whether to show a progress bar.
 
     Returns:
-        Number of windows.
+        Number of scans.
 
     Raises:
         SegAnyPETError: Unusable data, named case by case.
     """
-    bank = open_bank(config, initial_model(config).config, Path(output))
+    bank = open_bank(config, Path(output))
     bank.fill(processes, progress)
     return len(bank)
 
 
-def open_bank(config: TrainConfig, shape: ModelConfig, output: Path) -> WindowBank:
-    """The windows of a run, which need not be cut yet; SegAnyPETError if batches cannot be made of them."""
-    bank = WindowBank(config.data, shape.window_size, shape.spacing_mm, output / "windows")
+def open_bank(config: TrainConfig, output: Path) -> ScanBank:
+    """The scans of a run, which need not be on disk yet; SegAnyPETError if batches cannot be made of them."""
+    bank = ScanBank(config.data, output / "scans")
     bank.check_batches(config)
     return bank
 
 
-def open_fabric(config: TrainConfig, devices: int | str = "auto", num_nodes: int = 1) -> "Fabric":
-    """Devices to train on; under `torchrun` those that it gives."""
+def open_fabric(
+    config: TrainConfig, devices: int | str = "auto", num_nodes: int = 1, device: str = "auto"
+) -> "Fabric":
+    """Devices to train on, by default as many as `torchrun` or SLURM started processes; arguments as of `train`."""
     from lightning.fabric import Fabric
     from lightning.fabric.strategies import DDPStrategy
 
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    place = find_device(device)
     if devices != "auto" and not (str(devices).isdecimal() and int(devices) >= 1):
         raise SegAnyPETError(f'devices={devices!r}; expected "auto" or an integer of at least 1.')
-    count = max(1, torch.cuda.device_count()) if devices == "auto" else int(devices)
+    count = default_devices(place) if devices == "auto" else int(devices)
     # The heads for three masks and for predicted IoU get no gradient, which distributed training must be told.
     strategy = DDPStrategy(find_unused_parameters=True) if count * num_nodes > 1 else "auto"
+    alone = device != "auto" and place.index is not None
     fabric = Fabric(
-        accelerator=accelerator, strategy=strategy, devices=count, num_nodes=num_nodes, precision=config.precision
-    )
+        accelerator=place.type, strategy=strategy, devices=[place.index] if alone else count, num_nodes=num_nodes,
+        precision=config.precision,
+    )  # fmt: skip
     fabric.launch()
     return fabric
+
+
+def default_devices(place: torch.device) -> int:
+    """Number of devices of this machine: what a launcher started here, else every GPU, else one."""
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):  # of torchrun, of srun
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    return max(1, torch.cuda.device_count()) if place.type == "cuda" else 1
 
 
 def initial_model(config: TrainConfig, say: Callable[[str], None] = print) -> Sam3D:
@@ -159,7 +177,7 @@ def initial_model(config: TrainConfig, say: Callable[[str], None] = print) -> Sa
     """
     if config.init is None:
         return Sam3D(config.model or ModelConfig())
-    given = load_model(config.init)
+    given = load_model(config.init, device="cpu")
     if not isinstance(given, Sam3D):
         raise CheckpointError(f"{config.init} is a 2D network; {config.name} needs the weights of a 3D one, or none.")
     model = Sam3D(config.model or given.config)
@@ -188,13 +206,14 @@ class Run:
     """
 
     def __init__(
-        self, config: TrainConfig, model: Sam3D, bank: WindowBank, cases: list, output: Path, fabric: "Fabric",
+        self, config: TrainConfig, model: Sam3D, bank: ScanBank, cases: list, output: Path, fabric: "Fabric",
         measured: dict[str, float],
     ):  # fmt: skip
         self.config, self.bank, self.cases, self.output, self.fabric = config, bank, cases, output, fabric
         self.model = model.train().requires_grad_(True)
+        windows = len(bank) * config.data.windows_per_case
         self.steps_per_epoch = config.steps_per_epoch or math.ceil(
-            len(bank) / (config.batch_size * config.accumulate * fabric.world_size)
+            windows / (config.batch_size * config.accumulate * fabric.world_size)
         )
         self.steps = config.epochs * self.steps_per_epoch
         decoder = [*model.prompt_encoder.parameters(), *model.mask_decoder.parameters()]
@@ -209,7 +228,8 @@ class Run:
         training, start = json.loads(json.dumps(asdict(config))), weights_sha256(model)
         self.settings = training | {"number of devices": fabric.world_size, "starting weights": start}
         self.metadata = measured | {
-            "training": training, "starting_weights_sha256": start, "torch": torch.__version__,
+            "training": training, "starting_weights_sha256": start, "readings": config.readings,
+            "torch": torch.__version__,
         }  # fmt: skip
         self.checkpoint = output / f"{config.name}.ckpt"
         self.log = output / f"{config.name}.csv"
@@ -264,20 +284,28 @@ class Run:
         bar.close()
 
     def batches(self, processes: int) -> Iterator[dict[str, Tensor]]:
-        """Batches from the present step on, on this device."""
+        """Batches from the present step on, on this device; each epoch has its own scans."""
+        renewal = Renewal(self.config.data, self.bank.folder)
+        while self.step < self.steps:
+            epoch = self.step // self.steps_per_epoch
+            bank = renewal.bank(epoch, last=epoch == self.config.epochs - 1)
+            yield from self.batches_of(bank, range(self.step, (epoch + 1) * self.steps_per_epoch), processes)
+
+    def batches_of(self, bank: ScanBank, steps: range, processes: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of some steps, on this device."""
         config, fabric = self.config, self.fabric
         on_gpu = fabric.device.type == "cuda"
         a_step = config.accumulate * fabric.world_size
-        batches = range(self.step * a_step, self.steps * a_step)  # dealt out to the devices in turn
+        batches = range(steps.start * a_step, steps.stop * a_step)  # dealt out to the devices in turn
         numbers = [
             list(range(batch * config.batch_size, (batch + 1) * config.batch_size))
             for batch in batches[fabric.global_rank :: fabric.world_size]
         ]
         loader = DataLoader(
-            TrainingSamples(config, self.bank), batch_sampler=numbers, num_workers=processes if on_gpu else 0,
-            persistent_workers=False, pin_memory=on_gpu,
+            TrainingSamples(config, self.model.config, bank), batch_sampler=numbers,
+            num_workers=processes if on_gpu else 0, persistent_workers=False, pin_memory=on_gpu,
         )  # fmt: skip
-        return iter(cast(DataLoader, fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
+        yield from cast(DataLoader, fabric.setup_dataloaders(loader, use_distributed_sampler=False))
 
     def seed_clicks(self, micro_step: int) -> None:
         """Simulated clicks depend on seed, step and device; seeded after loading, which may draw numbers of its own."""

@@ -92,7 +92,7 @@ def test_a_config_that_cannot_be_trained_is_refused(read, text, message):
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(SegAnyPETError, match="nowhere.yaml: not a readable YAML file"):
+    with pytest.raises(SegAnyPETError, match="cannot read .*nowhere.yaml: No such file"):
         load_config(tmp_path / "nowhere.yaml")
 
 
@@ -130,7 +130,7 @@ def test_changes_reach_nested_keys_and_leave_the_others(read):
         ("learning_rate", "expected key=value, such as"),
         ("lerning_rate=1", r"'lerning_rate=1': unknown key lerning_rate; did you mean learning_rate\?"),
         ("data.hq.x=1", "unknown key data.hq.x"),
-        ("epochs=[", "'\\[' is not a YAML value"),
+        ("epochs=[", "not a readable YAML value"),
         ("epochs=many", "epochs is 'many'; expected a whole number"),
     ],
 )

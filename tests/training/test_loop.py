@@ -17,11 +17,12 @@ from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
 from seganypet.pet.volume import load_volume, save_mask
 from seganypet.training import loop
-from seganypet.training.clicks import pick_clicks
+from seganypet.training.clicks import draw_start_masks, pick_clicks
 from seganypet.training.config import DataConfig, TrainConfig, ValidationConfig, load_config
 from seganypet.training.loop import prepare, train
 from seganypet.training.objective import Objective
-from seganypet.training.samples import TrainingSamples, WindowBank
+from seganypet.training.samples import TrainingSamples
+from seganypet.training.scans import ScanBank, scan_sources
 
 SHAPE = {"encoder_dim": 24, "encoder_depth": 1, "encoder_heads": 2, "prompt_dim": 48, "decoder_mlp_dim": 32}
 MODEL = ModelConfig(window_size=32, spacing_mm=8.0, **SHAPE)
@@ -43,22 +44,22 @@ def one_thread(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def windows(tmp_path_factory):
-    """Windows of two phantoms, cut once."""
-    folder = tmp_path_factory.mktemp("runs") / "windows"
-    WindowBank(DATA, 32, 8.0, folder).fill(1)
+def scans(tmp_path_factory):
+    """Two phantoms, prepared once."""
+    folder = tmp_path_factory.mktemp("runs") / "scans"
+    ScanBank(DATA, folder).fill(1)
     return folder
 
 
 @pytest.fixture
-def run(windows, tmp_path):
+def run(scans, tmp_path):
     """Train in a folder of its own; returns what its checkpoint holds."""
 
     def run(config=CONFIG, folder="run"):
         output = tmp_path / folder
         output.mkdir(exist_ok=True)
-        if not (output / "windows").exists():
-            (output / "windows").symlink_to(windows)
+        if not (output / "scans").exists():
+            (output / "scans").symlink_to(scans)
         train(config, output, processes=1, progress=False)
         return torch.load(output / f"{config.name}.ckpt", weights_only=True)
 
@@ -272,9 +273,9 @@ def test_prompt_encoder_and_decoder_learn_at_their_own_rate(run):
 
 # ---- samples and clicks
 
-def test_a_sample_depends_on_seed_and_number_alone_and_lq_ones_come_last_in_a_batch(windows):
-    bank = WindowBank(DATA, 32, 8.0, windows)
-    samples, again = TrainingSamples(CONFIG, bank), TrainingSamples(CONFIG, bank)
+def test_a_sample_depends_on_seed_and_number_alone_and_lq_ones_come_last_in_a_batch(scans):
+    bank = ScanBank(DATA, scans)
+    samples, again = (TrainingSamples(CONFIG, MODEL, bank) for _ in range(2))
     for number in (0, 1, 6, 7):
         one, other = samples[number], again[number]
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -284,14 +285,14 @@ def test_a_sample_depends_on_seed_and_number_alone_and_lq_ones_come_last_in_a_ba
     assert not torch.equal(samples[0]["suv"], samples[2]["suv"])
 
 
-def test_lq_windows_hold_an_annotators_labels_and_clean_ones_the_truth(windows):
-    bank = WindowBank(DATA, 32, 8.0, windows)
+def test_lq_scans_hold_an_annotators_labels_and_clean_ones_the_truth(scans):
+    bank = ScanBank(DATA, scans)
     hq, lq = bank[bank.hq[0]], bank[bank.lq[0]]
     assert torch.equal(hq["given"], hq["truth"])
     assert not torch.equal(lq["given"], lq["truth"])
     assert set(lq["given"].unique().tolist()) <= {0, 1, 2, 3, 4, 5}, "seen organs alone"
-    clean = TrainingSamples(replace(CONFIG, data=replace(DATA, clean=True)), bank)
-    noisy = TrainingSamples(CONFIG, bank)
+    clean = TrainingSamples(replace(CONFIG, data=replace(DATA, clean=True)), MODEL, bank)
+    noisy = TrainingSamples(CONFIG, MODEL, bank)
     assert torch.equal(clean[1]["suv"], noisy[1]["suv"]), "arms of an ablation see the same windows"
     assert not torch.equal(clean[1]["label"], noisy[1]["label"])
 
@@ -329,8 +330,8 @@ def test_deep_clicks_keep_away_from_the_surface():
 # ---- strategies
 
 @pytest.fixture
-def batch(windows):
-    samples = TrainingSamples(CONFIG, WindowBank(DATA, 32, 8.0, windows))
+def batch(scans):
+    samples = TrainingSamples(CONFIG, MODEL, ScanBank(DATA, scans))
     return torch.utils.data.default_collate([samples[0], samples[1]])
 
 
@@ -404,9 +405,9 @@ def test_a_cohort_is_trained_on_its_own_labels_and_their_quality(tmp_path):
     )
     model = train(config, tmp_path, processes=1, progress=False)
     assert model.metadata["training"]["data"]["cohort"].endswith("cohort.csv")
-    bank = WindowBank(config.data, 32, 8.0, tmp_path / "windows")
-    assert len(bank.hq) == len(bank.lq) == 3
-    assert len(list((tmp_path / "windows").glob("*.pt"))) == 6
+    bank = ScanBank(config.data, tmp_path / "scans")
+    assert len(bank.hq) == len(bank.lq) == 1
+    assert len(list((tmp_path / "scans").glob("*.pt"))) == 2
 
 
 def test_the_supplements_recipe_trains_weights_of_the_released_layout(tmp_path):
@@ -460,14 +461,14 @@ def test_a_cohort_that_cannot_be_learned_is_named_before_the_first_step(tmp_path
         ("LQ", 0, "lq_per_batch is 0 of batch_size 2, so the others must be HQ, but no case"),
     ],
 )
-def test_batches_that_the_cohorts_labels_cannot_fill_are_refused_before_a_window_is_cut(
+def test_batches_that_the_cohorts_labels_cannot_fill_are_refused_before_a_scan_is_prepared(
     tmp_path, quality, lq_per_batch, message
 ):
     organs = SAMPLES / "phantom_internal_9000" / "organs.nii.gz"
     config = cohort_config(tmp_path, ("phantom_internal_9000", organs, "seganypet", quality, "train"))
     with pytest.raises(SegAnyPETError, match=message):
         train(replace(config, lq_per_batch=lq_per_batch), tmp_path, processes=1, progress=False)
-    assert not list((tmp_path / "windows").iterdir())
+    assert not list((tmp_path / "scans").iterdir())
 
 
 def test_a_cohort_without_validation_cases_says_that_the_last_epoch_is_kept(tmp_path):
@@ -501,17 +502,28 @@ def test_devices_that_cannot_be_are_refused(tmp_path, devices):
 
 # ---- several processes
 
-def test_prepared_windows_are_those_that_a_run_uses(tmp_path, run):
-    assert prepare(CONFIG, tmp_path / "run", processes=1, progress=False) == 6
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "windows").iterdir()}
+def test_prepared_scans_are_those_that_a_run_uses(tmp_path, run):
+    assert prepare(CONFIG, tmp_path / "run", processes=1, progress=False) == 2
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "scans").iterdir()}
     run()
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "windows").iterdir()} == before
-    assert len(before) == 6
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "scans").iterdir()} == before
+    assert len(before) == 2
+
+
+def test_phantoms_are_renewed_between_epochs_and_a_resumed_run_sees_the_same_ones(tmp_path):
+    data = replace(DATA, hq=2, lq=0, renewed=1)
+    seeds = [[source.made_of["seed"] for source in scan_sources(data, epoch)] for epoch in range(4)]
+    assert seeds == [[30_000, 30_001], [30_002, 30_001], [30_002, 30_003], [30_004, 30_003]]
+    config = replace(CONFIG, strategy="finetune", lq_per_batch=0, epochs=3, steps_per_epoch=1, data=data)
+    train(config, tmp_path, processes=1, progress=False)
+    kept = {path.name for path in (tmp_path / "scans").glob("*.pt")}
+    assert kept >= {source.file_name for source in scan_sources(data, 2)}
+    assert not kept & {source.file_name for source in scan_sources(data, 0)}, "what no later epoch needs is removed"
 
 
 @pytest.mark.slow
-def test_two_processes_under_torchrun_train_one_network(tmp_path, windows):
-    (tmp_path / "windows").symlink_to(windows)
+def test_two_processes_under_torchrun_train_one_network(tmp_path, scans):
+    (tmp_path / "scans").symlink_to(scans)
     (tmp_path / "config.yaml").write_text(
         "name: both\nstrategy: cpcl\nprompts: 2\nmax_clicks: 3\nepochs: 1\nsteps_per_epoch: 2\nbatch_size: 2\n"
         "lq_per_batch: 1\naccumulate: 2\nvalidation: {phantoms: 0}\n"
@@ -527,3 +539,31 @@ def test_two_processes_under_torchrun_train_one_network(tmp_path, windows):
     state = torch.load(tmp_path / "both.ckpt", weights_only=True)
     assert state["step"] == 2 and state["settings"]["number of devices"] == 2
     assert load_model(tmp_path / "both.safetensors").metadata["step"] == 2
+
+
+# ---- readings and masks to start from
+
+def test_only_the_best_reading_of_a_first_click_learns_the_target_and_predicted_iou_what_all_reach(batch):
+    config = replace(CONFIG, strategy="finetune", prompts=1, readings=True)
+    torch.manual_seed(0)
+    objective = Objective(Sam3D(MODEL), config)
+    suv, label = batch["suv"], batch["label"]
+    loss, logs = objective(suv, label, torch.zeros(len(suv), dtype=torch.bool), 2, 0.5)
+    torch.manual_seed(0)
+    assert loss.item() == pytest.approx((logs["loss_hq"] + 0.5 * logs["loss_readings"] + logs["loss_iou"]).item())
+    loss.backward()
+    heads = [mlp.layers[-1].weight.grad.abs().sum() for mlp in objective.model.mask_decoder.output_hypernetworks_mlps]
+    assert all(head > 0 for head in heads[:1]) and max(heads[1:]) > 3 * min(heads[1:])
+    assert objective.model.mask_decoder.iou_prediction_head.layers[-1].weight.grad.abs().sum() > 0
+
+
+def test_a_mask_to_start_from_says_some_of_the_target_and_little_else():
+    torch.manual_seed(0)
+    soft = torch.zeros(24, 1, 32, 32, 32)
+    soft[:, :, 8:24, 8:24, 8:24] = 1
+    starts = draw_start_masks(soft, torch.full((24, 1, 3), 31.0), 64)
+    said = (starts > 0).float()
+    inside = (said * soft).sum((1, 2, 3, 4)) / said.sum((1, 2, 3, 4)).clamp(min=1)
+    assert (inside[said.flatten(1).any(1)] > 0.5).float().mean() > 0.8
+    assert 0.2 < (said * soft).sum() / soft.sum() < 0.95
+    assert any((one == 0).any() for one in starts), "beside another window, nothing is known of the far side"
