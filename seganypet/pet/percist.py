@@ -80,6 +80,7 @@ def liver_reference(
     formula: str = "janmahasatian",
     exclude: np.ndarray | None = None,
     centre_ijk: Sequence[float] | None = None,
+    drawn_by: str = "",
 ) -> Reference:
     """A sphere of 3 cm diameter in the liver's right lobe; threshold 1.5 x mean + 2 SD.
 
@@ -90,6 +91,8 @@ def liver_reference(
         exclude: Mask of lesions, bool, shape (I, J, K). At least one voxel separates them from the sphere.
         centre_ijk: Centre of the sphere. Default: the deepest voxel, in mm, of the healthy liver to the patient's
             right of the liver's centre of mass; the whole sphere lies right of it.
+        drawn_by: What drew the mask, if nobody did, such as `Proposal.proposed_by`; said in the reference's text, and
+            so in each table made with it.
 
     Raises:
         UnitError, SUVError: As `quantify` with SUL.
@@ -120,7 +123,7 @@ def liver_reference(
             f"{LIVER_SUVBW[1]} in a liver. Check unit, tracer, injection and uptake time, and the liver."
         )
     shape = "a sphere of 3 cm diameter in the right lobe of the liver"
-    return _reference(volume, "liver", shape, centre_mm, sphere, formula, 1.5, warnings)
+    return _reference(volume, "liver", shape, centre_mm, sphere, formula, 1.5, warnings, drawn_by)
 
 
 def blood_pool_reference(
@@ -130,6 +133,7 @@ def blood_pool_reference(
     formula: str = "janmahasatian",
     exclude: np.ndarray | None = None,
     centre_ijk: Sequence[float] | None = None,
+    drawn_by: str = "",
 ) -> Reference:
     """A cylinder of 1 cm diameter and 2 cm length, along z, in the descending aorta; threshold 2 x mean + 2 SD.
 
@@ -143,6 +147,7 @@ def blood_pool_reference(
         centre_ijk: Centre of the cylinder. Default: the deepest position, 5 to 16 cm below the top of the aorta, in the
             hindmost piece that holds the cylinder (ascending and descending part are separate pieces there). This
             suits adults whose arch is in the mask; otherwise give the centre.
+        drawn_by: As for `liver_reference`.
 
     Raises:
         UnitError, SUVError: As `quantify` with SUL.
@@ -167,7 +172,7 @@ def blood_pool_reference(
     way_out = "Give another centre_ijk."
     cylinder = _fitting(volume, centre_mm, _in_cylinder, healthy, f"the cylinder {how}", "healthy aorta", way_out)
     shape = "a cylinder of 1 cm x 2 cm in the descending aorta"
-    return _reference(volume, "blood pool", shape, centre_mm, cylinder, formula, 2.0, warnings)
+    return _reference(volume, "blood pool", shape, centre_mm, cylinder, formula, 2.0, warnings, drawn_by)
 
 
 def measurable_lesions(
@@ -258,6 +263,7 @@ def _reference(
     formula: str,
     times: float,
     warnings: list[str],
+    drawn_by: str,
 ) -> Reference:
     factor = sul_factor(volume, formula)
     sul = volume.data[mask].astype(float) * factor
@@ -267,7 +273,7 @@ def _reference(
     text = (
         f"PERCIST threshold SUL {threshold:.3g} = {times:g} x mean {mean:.3g} + 2 x SD {sd:.3g} of {shape}, {sul.size} "
         f"voxels around RAS+ ({x:.1f}, {y:.1f}, {z:.1f}) mm, {formula}'s lean body mass"
-    )
+    ) + (f", in an organ {drawn_by}" if drawn_by else "")
     return Reference(
         tissue, (x, y, z), mask, mean, sd, threshold, formula, factor, volume.source, text, " ".join(warnings)
     )

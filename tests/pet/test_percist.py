@@ -80,6 +80,15 @@ def test_the_sphere_lies_in_the_right_lobe_however_x_runs(grid):
     np.testing.assert_allclose(from_middle, (55, 0, 0), atol=4.1)  # the ball's centre, to a voxel
 
 
+def test_a_table_says_that_nobody_drew_the_liver():
+    volume, places = _grid()
+    liver, lesion = np.linalg.norm(places / (90, 55, 50), axis=-1) <= 1, _ball(places, (0, 0, 0), 12)
+    drawn, proposed = (liver_reference(volume, liver, drawn_by=by) for by in ("", "proposed by locator and tiny"))
+    assert (drawn.mean, drawn.threshold) == (proposed.mean, proposed.threshold)
+    texts = [measurable_lesions(volume, lesion, one)["definition"][0] for one in (drawn, proposed)]
+    assert texts[1] == texts[0] + ", in an organ proposed by locator and tiny"
+
+
 def test_the_sphere_keeps_off_lesions():
     volume, places = _grid()
     liver = np.linalg.norm(places / (90, 55, 50), axis=-1) <= 1
