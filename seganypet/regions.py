@@ -43,8 +43,16 @@ def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ..
     return tuple(int(index) for index in candidates[np.argmin(np.round(distance_mm, 6))])
 
 
-def bounding_box(mask: np.ndarray) -> Box | None:
-    """Smallest box that contains every True voxel; None if there is none."""
+def bounding_box(mask: np.ndarray, within: Box | None = None) -> Box | None:
+    """Smallest box that contains every True voxel; None if there is none.
+
+    Args:
+        mask: Bool, 3D.
+        within: A box outside which nothing is True, which spares looking there.
+    """
+    if within is not None:
+        inner = bounding_box(mask[within])
+        return None if inner is None else box_from(inner, within)
     plane = np.any(mask, axis=2)  # the contiguous axis first, so that the rest is cheap
     i = np.flatnonzero(plane.any(axis=1))
     if not len(i):
@@ -62,8 +70,7 @@ def connected_pieces(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
         return
     pieces, _ = ndimage.label(mask[outer], CONNECTED_26)
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
-        i, j, k = (slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, outer, strict=True))
-        yield (i, j, k), pieces[box] == number
+        yield box_from(box, outer), pieces[box] == number
 
 
 def widen_box(box: Sequence[slice], margin: Iterable[int], shape: Sequence[int]) -> Box:
@@ -78,6 +85,12 @@ def widen_box(box: Sequence[slice], margin: Iterable[int], shape: Sequence[int])
 def box_within(box: Sequence[slice], outer: Sequence[slice]) -> Box:
     """The box in the coordinates of another one that contains it."""
     i, j, k = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
+    return i, j, k
+
+
+def box_from(box: Sequence[slice], outer: Sequence[slice]) -> Box:
+    """A box in the coordinates of another one that contains it, in those of the array; undoes `box_within`."""
+    i, j, k = (slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, outer, strict=True))
     return i, j, k
 
 

@@ -2,7 +2,9 @@
 
     prompts      a prompt is a type: click (prompt), scribble, box, lasso (shapes), a mask to start from (initial_mask)
     journal      the journal that repeats prompts
-    base         what every session shares: click, add, objects, undo, redo, saving; its state at one moment (state)
+    base         what every session shares: add, objects, undo, redo, saving; a call for each kind of prompt
+                 (prompt_calls); its state at one moment (state)
+    readings     what an ambiguous first prompt may mean, and the choice of one reading
     network_session   what sessions of networks share; open_session
     session      Session: a 3D network; how a click becomes a mask
     window       the cube that a 3D network sees, sampled from a volume; logits carried back
@@ -14,6 +16,7 @@
 
     simulate, simulate_shapes   the clicks and other prompts that a user would give, knowing the truth
     suggest      where to look next, not knowing it
+    proposal     organs of a whole scan without any prompt
     autopet_clicks   autoPET's click files
     stopwatch    how long somebody worked, without the pauses
 """

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from seganypet._files import replace_atomically
-from seganypet.errors import ClickError, GeometryError
+from seganypet._files import read_json, replace_atomically
+from seganypet.errors import ClickError, GeometryError, shown
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompts import Voxel, click_at
 from seganypet.prompting.simulate import shifted
@@ -48,10 +48,7 @@ def read_autopet_clicks(path: str | os.PathLike, volume: Volume | None = None) -
             is not three whole numbers from 0 on, or one outside `volume`.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ClickError(f"{path}: cannot be read as a click file ({error}); expected the JSON of autoPET.") from error
+    content = read_json(path, ClickError, "click file")
     if isinstance(content, dict) and isinstance(content.get("points"), list):
         named = [(_entry(path, point, "name"), _entry(path, point, "point")) for point in content["points"]]
     elif isinstance(content, dict) and any(isinstance(content.get(kind), list) for kind in AutoPETClicks._fields):
@@ -135,13 +132,13 @@ def _scattered(region: np.ndarray, volume: Volume, count: int, rng: np.random.Ge
 
 def _entry(path: Path, point: Any, key: str) -> Any:
     if not isinstance(point, dict) or key not in point:
-        raise ClickError(f'{path}: {point!r} is no point; expected {{"point": [i, j, k], "name": "tumor"}}.')
+        raise ClickError(f'{path}: {shown(point)} is no point; expected {{"point": [i, j, k], "name": "tumor"}}.')
     return point[key]
 
 
 def _list(path: Path, points: Any, kind: str) -> list:
     if not isinstance(points, list):
-        raise ClickError(f"{path}: {kind} holds {points!r}; expected a list of [i, j, k].")
+        raise ClickError(f"{path}: {kind} holds {shown(points)}; expected a list of [i, j, k].")
     return points
 
 
@@ -150,7 +147,7 @@ def _voxel(path: Path, point: Any, volume: Volume | None = None) -> Voxel:
         isinstance(index, Real) and not isinstance(index, bool) for index in point
     )  # fmt: skip
     if not (numbers and all(0 <= index < np.inf and index == int(index) for index in point)):
-        raise ClickError(f"{path}: {point!r} is no voxel; expected three whole numbers of 0 or more.")
+        raise ClickError(f"{path}: {shown(point)} is no voxel; expected three whole numbers of 0 or more.")
     i, j, k = (int(index) for index in point)
     if volume is not None:
         try:

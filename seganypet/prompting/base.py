@@ -1,7 +1,7 @@
 """What every way of turning prompts into masks shares: objects, undo, redo, saving, and the journal."""
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,19 +13,21 @@ from seganypet.errors import ClickError, JournalError
 from seganypet.pet.mask_files import save_masks
 from seganypet.pet.volume import Volume
 from seganypet.prompting.journal import Journal, check_fits, describe_volume
-from seganypet.prompting.prompt import voxels_on
-from seganypet.prompting.prompts import Click, InitialMask, Lasso, Prompt, Scribble, click_at, since_start
-from seganypet.prompting.shapes import box_on
-from seganypet.prompting.state import State, checked_name
+from seganypet.prompting.packed_mask import PackedMask
+from seganypet.prompting.prompt_calls import PromptCalls
+from seganypet.prompting.prompts import Choice, Click, Prompt, since_start, without_choices
+from seganypet.prompting.readings import Reading, check_reading
+from seganypet.prompting.state import State, checked_name, trimmed
 
 MAX_OBJECTS = 255  # labels of a uint8 map
 
 
-class PromptSession(ABC):
+class PromptSession(PromptCalls):
     """Prompts on the objects of one volume.
 
     A method of segmentation says in `_predict` what it makes of an object's prompts, in `_mask_on_grid` which voxels
-    that means, and in `_provenance` and `_settings` what a journal must hold so that both can be repeated.
+    that means, and in `_provenance` and `_settings` what a journal must hold so that both can be repeated. One that
+    holds a first prompt for ambiguous says in `_possible` what else it may mean.
 
     Attributes:
         volume: The volume that is segmented.
@@ -42,6 +44,7 @@ class PromptSession(ABC):
         self._past: list[State] = []
         self._future: list[State] = []
         self._told: list[str] = []  # what the prompt at hand makes a method tell
+        self._worked_out: tuple[Any, tuple[Any, ...]] = (None, ())  # prompts, and what they may mean
 
     @abstractmethod
     def _predict(self, prompts: tuple[Prompt, ...], previous: Any) -> Any:
@@ -51,6 +54,22 @@ class PromptSession(ABC):
             prompts: All prompts on the object that count, the newest last; see `prompts.since_start`.
             previous: The prediction before the newest prompt; None if that is the first, or starts the object anew.
         """
+
+    def _possible(self, prompts: tuple[Prompt, ...], prediction: Any) -> Sequence[Any]:
+        """Predictions for the active object that its prompts may mean, the likeliest first, no two much alike.
+
+        Args:
+            prompts: All prompts on the object that count.
+            prediction: The present one.
+        """
+        return [prediction]
+
+    def _reading(self, prediction: Any) -> Reading:
+        """A prediction as a user sees it among others."""
+        return Reading.of(PackedMask.of(self._mask_on_grid(prediction)), self.volume)
+
+    def _tell_of(self, prediction: Any) -> None:
+        """Tell what a user must know of a reading that is chosen, see `_tell`."""
 
     def _tell(self, sentence: str) -> None:
         """Called while predicting: something that the user must know, which becomes part of `notice`."""
@@ -102,6 +121,21 @@ class PromptSession(ABC):
     def mask(self) -> np.ndarray:
         """Mask of the active object, bool, shape of the volume; empty before its first click."""
         return self.mask_of(self.active)
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What the first prompt on the active object may mean: at most three masks, the likeliest first.
+
+        The session answers with the first; `choose` takes another. After a correction, and where a method sees no
+        doubt, it is the present mask alone. They are worked out when first asked for, in about a first click's time.
+        """
+        return tuple(map(self._reading, self._alternatives())) if self.active in self.objects else ()
+
+    @property
+    def chosen(self) -> int:
+        """Number of the present mask among `readings`."""
+        choices = [prompt.reading for prompt in since_start(self.prompts) if isinstance(prompt, Choice)]
+        return choices[-1] if choices and len(self._alternatives()) > 1 else 0
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -165,97 +199,36 @@ class PromptSession(ABC):
         self._past, self._future = others[: len(self._past)], others[len(self._past) :]
         self._changed()
 
-    def click(
-        self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True
-    ) -> np.ndarray:
-        """Click once and get the new mask of the active object.
-
-        Args:
-            ijk: Voxel that is clicked; or
-            mm: Position in RAS+ millimetres.
-            foreground: False: "this does not belong to the object".
-
-        Returns:
-            Mask on the volume's grid, bool, shape (I, J, K).
-
-        Raises:
-            ClickError: Not one position, or outside the volume; a first click that is not foreground. The session is
-                then as it was before.
-        """
-        return self.add(click_at(self.volume, ijk, mm, foreground))
-
-    def scribble(
-        self, points_ijk: Sequence[Sequence[int]] | None = None, foreground: bool = True, *,
-        points_mm: Sequence[Sequence[float]] | None = None,
-    ) -> np.ndarray:  # fmt: skip
-        """Draw a line; every voxel on it counts as if it were clicked. Returns and errors as `click`.
-
-        Args:
-            points_ijk: Voxels, (n, 3), joined by straight lines; or
-            points_mm: Positions in RAS+ millimetres, moved to the nearest voxels.
-            foreground: False: "these voxels do not belong to the object".
-        """
-        return self.add(Scribble(voxels_on(self.volume, "scribble", points_ijk, points_mm), foreground))
-
-    def box(
-        self, low_ijk: Sequence[int] | None = None, high_ijk: Sequence[int] | None = None, foreground: bool = True, *,
-        corners_mm: Sequence[Sequence[float]] | None = None,
-    ) -> np.ndarray:  # fmt: skip
-        """Draw a box, in a slice if it is one voxel thick, else in space. Returns and errors as `click`.
-
-        Args:
-            low_ijk, high_ijk: Corners with the lowest and the highest indices, both inside; or
-            corners_mm: Two opposite corners in RAS+ millimetres, (2, 3), moved to the nearest voxels. The box runs
-                along the axes of the grid, also of an oblique one.
-            foreground: True: nothing of the object lies outside, in the slice or in space. False: nothing of it lies
-                inside.
-        """
-        return self.add(box_on(self.volume, low_ijk, high_ijk, corners_mm, foreground))
-
-    def lasso(
-        self, path_ijk: Sequence[Sequence[int]] | None = None, foreground: bool = True, *,
-        path_mm: Sequence[Sequence[float]] | None = None,
-    ) -> np.ndarray:  # fmt: skip
-        """Draw a closed contour in one slice. Returns and errors as `click`.
-
-        Args:
-            path_ijk: Voxels of one slice, (n, 3), joined by straight lines, the last to the first; or
-            path_mm: Positions in RAS+ millimetres, moved to the nearest voxels.
-            foreground: True: in this slice nothing of the object lies outside. False: nothing of it lies inside.
-        """
-        return self.add(Lasso(voxels_on(self.volume, "lasso", path_ijk, path_mm), foreground))
-
-    def start_from(self, mask: np.ndarray | str | os.PathLike) -> np.ndarray:
-        """Start the active object anew from an existing mask; prompts on it before no longer count.
-
-        Args:
-            mask: Bool, or integers with one label besides 0, shape of the volume; or the path of a NIfTI file with
-                such a mask on the volume's grid.
-
-        Returns:
-            Mask of the active object, bool, shape (I, J, K): what the method makes of that start.
-
-        Raises:
-            ClickError: Another shape, nothing in it, or several labels; or this session starts from no mask.
-            VolumeError: The file cannot be read, or lies on another grid.
-        """
-        self._check_kind(InitialMask.kind)
-        return self.add(InitialMask.of(mask, self.volume))
-
     def add(self, prompt: Prompt) -> np.ndarray:
         """Give a prompt of any kind in `accepts`, and get the new mask of the active object; as `click`."""
         self._add(prompt)
         self._changed()
         return self.mask
 
+    def choose(self, reading: int) -> np.ndarray:
+        """Take another reading of the first prompt on the active object as its mask; a step like a prompt.
+
+        Args:
+            reading: Number among `readings`, from 0; that of the present one changes nothing.
+
+        Returns:
+            Mask on the volume's grid, bool, shape (I, J, K).
+
+        Raises:
+            ClickError: There is no such reading: nothing was prompted yet, or a correction has settled what is meant.
+                The session is then as it was before.
+        """
+        prompts = self.prompts
+        return self.add(Choice(prompts[-1].centre_ijk if prompts else (0, 0, 0), reading))
+
     def undo(self) -> np.ndarray:
-        """Take back the last click, removal or reset; returns the mask of the object that it changed.
+        """Take back the last click, choice, removal or reset; returns the mask of the object that it changed.
 
         Raises:
             ClickError: There is nothing to take back.
         """
         if not self._past:
-            raise ClickError("nothing to undo: no click was made yet.")
+            raise ClickError("nothing to undo: no click was made yet, or it is too long ago to be kept in memory.")
         changed = self._state.changed
         self._future.append(self._state)
         self._state = replace(self._past.pop(), active=changed)
@@ -350,10 +323,12 @@ class PromptSession(ABC):
 
     def _checked(self, prompt: Prompt) -> Prompt:
         self._told.clear()
-        self._check_kind(prompt.kind if isinstance(prompt, Prompt) else type(prompt))
+        if not isinstance(prompt, Choice):
+            self.check_accepts(prompt.kind if isinstance(prompt, Prompt) else type(prompt))
         return prompt.checked(self.volume)
 
-    def _check_kind(self, kind: str | type) -> None:
+    def check_accepts(self, kind: str | type) -> None:
+        """Raise ClickError unless the session takes prompts of a kind."""
         if kind not in self.accepts:
             name, known = self._provenance()["name"], ", ".join(sorted(self.accepts))
             got = kind.__name__ if isinstance(kind, type) else repr(kind)
@@ -361,11 +336,31 @@ class PromptSession(ABC):
 
     def _add(self, prompt: Prompt) -> None:
         prompt, name = self._checked(prompt), self.active
+        if isinstance(prompt, Choice):
+            self._choose(prompt)
+            return
         previous = None if prompt.starts_anew else self._state.predictions.get(name)
         self._check_room()
         if previous is None and not prompt.foreground:
             raise ClickError(f"{name}: the first {prompt.kind} on an object must be foreground.")
-        self._accept((prompt,), self._predict(since_start((*self.prompts, prompt)), previous))
+        counting = since_start((*without_choices(self.prompts), prompt))
+        self._accept((prompt,), self._predict(counting, previous))
+
+    def _choose(self, choice: Choice) -> None:
+        alternatives = self._alternatives() if self.active in self.objects else ()
+        check_reading(self.active, choice.reading, len(alternatives))
+        if choice.reading != self.chosen:
+            self._tell_of(alternatives[choice.reading])
+            self._accept((choice,), alternatives[choice.reading])
+
+    def _alternatives(self) -> tuple[Any, ...]:
+        """What the prompts on the active object may mean, worked out once."""
+        counting, prediction = since_start(without_choices(self.prompts)), self._state.predictions[self.active]
+        if len(counting) > 1:
+            return (prediction,)
+        if self._worked_out[0] != (self.active, counting):
+            self._worked_out = (self.active, counting), tuple(self._possible(counting, prediction))
+        return self._worked_out[1]
 
     def _check_room(self) -> None:
         if self.active not in self.objects and len(self.objects) == MAX_OBJECTS:
@@ -383,7 +378,7 @@ class PromptSession(ABC):
             self._step(State(active=self.active, changed=self.active))
 
     def _step(self, state: State) -> None:
-        self._past.append(self._state)
+        self._past = trimmed([*self._past, self._state])
         self._future.clear()
         self._state = state
 

@@ -13,7 +13,6 @@ is a place that is at most 0.6 times as thick as the thinner of the two parts th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -52,28 +51,6 @@ class Edit:
     def apply(self, mask: np.ndarray) -> None:
         """Write it into a mask, bool, shape of the volume, in place."""
         mask[self.box][self.voxels] = self.foreground
-
-
-class PackedMask(NamedTuple):
-    """A mask of which only the box around it is kept, eight voxels a byte, so that every undo step can hold one."""
-
-    shape: tuple[int, int, int]
-    box: Box
-    bits: np.ndarray
-
-    @classmethod
-    def of(cls, mask: np.ndarray) -> "PackedMask":
-        """Pack a mask, bool, 3D."""
-        box = bounding_box(mask) or (slice(0, 0),) * 3
-        i, j, k = mask.shape
-        return cls((i, j, k), box, np.packbits(mask[box]))
-
-    def unpack(self) -> np.ndarray:
-        """The mask, bool, the caller's own."""
-        mask = np.zeros(self.shape, bool)
-        size = tuple(part.stop - part.start for part in self.box)
-        mask[self.box] = np.unpackbits(self.bits, count=int(np.prod(size))).reshape(size).astype(bool)
-        return mask
 
 
 def neighbourhood(
@@ -177,33 +154,32 @@ def leak_behind_neck(
     return Edit(box, fine[:i, :j, :k] & mask[box], foreground=False)
 
 
-def within_half_contrast(volume: Volume, mask: np.ndarray) -> np.ndarray:
-    """The mask of a small object without the voxels that the scanner's blur added to it.
+def blur_around(volume: Volume, mask: np.ndarray, within: Box | None = None) -> Edit | None:
+    """What the scanner's blur added to the mask of a small object; None if nothing, or if it cannot be told.
 
     A blurred edge lies where uptake is half-way between the object and what surrounds it. The object is the 95th
     percentile within the mask, its surroundings the median from 4 to 12 mm outside. `EDGE` is below a half, because a
     small object's peak is blurred away, too.
 
     Args:
-        volume: The scan, in a unit of uptake; a CT comes back as it is.
+        volume: The scan, in a unit of uptake; of a CT nothing is told.
         mask: Bool, shape of the volume.
+        within: A box outside which the mask is empty.
     """
-    box = bounding_box(mask)
+    box = bounding_box(mask, within)
     if box is None or volume.unit == "HU":
-        return mask
+        return None
     margin = np.ceil(SHELL_MM[1] / np.array(volume.spacing)).astype(int)
     box = widen_box(box, margin, mask.shape)
     inside, data = mask[box], volume.data[box]
     away_mm = ndimage.distance_transform_edt(~inside, sampling=volume.spacing)
     shell = (away_mm > SHELL_MM[0]) & (away_mm <= SHELL_MM[1])
     if not shell.any():
-        return mask
+        return None
     around, peak = float(np.median(data[shell])), float(np.percentile(data[inside], 95))
     if peak <= around:
-        return mask  # a cold object
-    kept = np.zeros_like(mask)
-    kept[box] = inside & (data >= around + EDGE * (peak - around))
-    return kept
+        return None  # a cold object
+    return Edit(box, inside & (data < around + EDGE * (peak - around)), foreground=False)
 
 
 def corrected(before: np.ndarray, after: np.ndarray, prompt: Prompt, volume: Volume) -> np.ndarray:
@@ -231,30 +207,33 @@ def corrected(before: np.ndarray, after: np.ndarray, prompt: Prompt, volume: Vol
     return mask
 
 
-def connected_to(mask: np.ndarray, anchors: np.ndarray, volume: Volume, reach_mm: float) -> np.ndarray:
-    """Those pieces of a mask (26-connected) that hold one of some voxels, or come as near to it as `reach_mm`.
+def loose_pieces(
+    mask: np.ndarray, anchors: np.ndarray, volume: Volume, reach_mm: float, within: Box | None = None
+) -> Edit | None:
+    """Pieces of a mask (26-connected) that hold none of some voxels and come to none as near as `reach_mm`.
 
     Args:
         mask: Bool, shape of the volume.
         anchors: Voxels, (n, 3).
         volume: The scan.
         reach_mm: The network's logits are no finer than this, so a click as near to its mask is a click on it.
+        within: A box outside which the mask is empty.
 
     Returns:
-        Bool, a new array.
+        What to take away; None if nothing.
     """
-    kept = np.zeros_like(mask)
-    box = bounding_box(mask)
+    box = bounding_box(mask, within)
     if box is None:
-        return kept
+        return None
     labels, count = ndimage.label(mask[box], CONNECTED_26)
-    if count == 1 and mask[tuple(anchors.T)].any():
-        return mask.copy()
+    held = mask[tuple(anchors.T)]
+    if count == 1 and held.any():
+        return None
     low = np.array([part.start for part in box])
     reach = np.ceil(reach_mm / np.array(volume.spacing)).astype(int)
-    found = set(np.unique(labels[tuple((anchors[mask[tuple(anchors.T)]] - low).T)]).tolist())
-    for at in anchors[~mask[tuple(anchors.T)]] - low if len(anchors) < 1000 else ():
+    found = set(np.unique(labels[tuple((anchors[held] - low).T)]).tolist())
+    for at in anchors[~held] - low if len(anchors) < 1000 else ():
         near = tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(at - reach, at + reach + 1, strict=True))
         found |= set(np.unique(labels[near]).tolist())
-    kept[box] = np.isin(labels, list(found - {0}))
-    return kept
+    is_loose = ~np.isin(np.arange(count + 1), [0, *found])
+    return Edit(box, is_loose[labels], foreground=False) if is_loose.any() else None

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from seganypet import __version__
-from seganypet._files import replace_atomically
-from seganypet.errors import ClickError, JournalError
+from seganypet._files import read_json, replace_atomically
+from seganypet.errors import ClickError, JournalError, shown
+from seganypet.model.hub import edition
 from seganypet.pet.threshold_rules import current_rule_name
 from seganypet.pet.volume import Volume, check_affine
 from seganypet.prompting.prompts import Click, Prompt, read_prompt, write_prompt
@@ -68,13 +69,12 @@ class Journal:
                 millimetres contradict each other.
         """
         path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise JournalError(f"{path}: not a readable journal ({error}).") from error
+        content = read_json(path, JournalError, "journal")
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         if not isinstance(content, dict) or found not in (FORMAT, FORMAT_2):
-            raise JournalError(f"{path}: format {found!r}; expected {FORMAT!r}, as Session.save_journal writes it.")
+            raise JournalError(
+                f"{path}: format {shown(found)}; expected {FORMAT!r}, as Session.save_journal writes it."
+            )
         key = _KEYS[found]
         kinds = {"volume": dict, "model": dict, "settings": dict, "versions": dict, key: list}
         if bad := [part for part, kind in kinds.items() if not isinstance(content.get(part), kind)]:
@@ -90,7 +90,7 @@ class Journal:
             except ClickError as error:
                 raise JournalError(f"{path}: {key[:-1]} {number}: {error}") from error
             if not isinstance(entry.get("object"), str) or not entry["object"]:
-                raise JournalError(f"{path}: {key[:-1]} {number}: {entry} names no object; expected its name.")
+                raise JournalError(f"{path}: {key[:-1]} {number}: {shown(entry)} names no object; expected its name.")
             prompts.append((entry["object"], prompt))
         model = content["model"]
         if not isinstance(model.get("name", ""), str):
@@ -131,9 +131,17 @@ def check_fits(journal: Journal, path: str, here: Journal, settings: Mapping[str
             "volume it was made on."
         )
     if any(journal.model.get(key) != value for key, value in here.model.items() if key != "name"):
+        made, ours = (edition(model.get("weights_sha256")) for model in (journal.model, here.model))
+        hint = ""
+        if made and made != ours:
+            hint = (
+                f": the weights of {made}, which came with seganypet {journal.versions.get('seganypet')}; "
+                "load_model(path) opens their file. To give the same prompts to other weights: for name, prompt in "
+                "Journal.load(path).prompts: session.select(name); session.add(prompt)"
+            )
         raise JournalError(
-            f"{path}: made with {journal.model.get('name')} and other weights or rules than those of "
-            f"{here.model['name']}; with these the masks would differ. Load what it was made with."
+            f"{path}: made with {made or journal.model.get('name')} and other weights or rules than those of "
+            f"{ours or here.model['name']}; with these the masks would differ. Load what it was made with{hint}."
         )
     if dict(settings) != dict(here.settings):
         raise JournalError(

@@ -1,7 +1,7 @@
 """Where to look: the window that fits an object, found by the network itself.
 
     first_look   the first prompt: a hot spot, what the network sees in a fine and in a wide window, what is even around
-                 the click; of several answers the one with the clearest edge
+                 the click; the likeliest answer first
     look_at_region   the same for a box or a lasso
     follow       the window moves to where the object turned out to be, finer if it is small
     cover        windows over a mask to start from
@@ -22,37 +22,33 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from seganypet.model.base import PromptableNetwork
-from seganypet.prompting.binding import EDGE
+from seganypet.prompting.hints import SPOT_ML, START_LOGIT, even_region, hot_region, is_nested, is_warm
 from seganypet.prompting.prompts import Box, InitialMask, Lasso
+from seganypet.prompting.readings import distinct
 from seganypet.prompting.window import Window, resample
 from seganypet.prompting.window_decoder import WindowDecoder
 from seganypet.prompting.window_logits import (
     PointMM,
     WindowLogits,
+    dice_in_window,
     keep_clicked_components,
     mask_extent_mm,
     resample_logits,
     touched_faces,
 )
-from seganypet.regions import CONNECTED_6, CONNECTED_26
+from seganypet.regions import CONNECTED_26
 
 FINEST_MM = 1.5
 # Looks, in multiples of the network's own voxel size.
 WIDE, FINE = 1.5, 0.5
 EXTENT = 0.2  # of a window's side; what spans less is decoded in a finer window
+MAX_CANDIDATES = 6  # answers to a first prompt that are kept in mind
 MAX_COVER = 64  # windows over a mask to start from; one that needs more gets coarser ones
 LATTICE = 16  # windows that follow lie on a lattice of this fraction of their side, so that many are known already
 
 # A spot: what is seen in the fine look, small and with an edge all around; less of it before its window is found.
-SPOT_ML, SPOT_EDGE, MAYBE_SPOT_EDGE = 60.0, 0.8, 0.72
-# A hot region: as large as a spot at most, and so much hotter than its surroundings.
-HOT, HOT_FRACTIONS, HOT_PEAK_MM, HOT_SHELL_MM = 1.6, (0.42, 0.5, 0.6, 0.7), 6.0, (4.0, 14.0)
-# One nested in something warm is left to the network, which must see a spot there, too.
-FAR_SHELL_MM, NESTED, NESTED_EDGE = (20.0, 32.0), 1.8, 0.65
-# An even region: what is connected to the click and differs from it by no more than this fraction, smoothed.
-EVEN, EVEN_SMOOTHING_MM = 0.3, 5.0
-START_LOGIT = 3.0  # of what is not the network's own, but given to it to start from
-WARM = 1.5  # times what is just outside it: less is no organ that a PET shows
+SPOT_EDGE, MAYBE_SPOT_EDGE = 0.8, 0.72
+NESTED_EDGE = 0.65  # of what the network sees where a hot region lies in something warm
 EVEN_HANDICAP = 0.8  # of its edge, against that of what the network sees alone
 EDGE_STEP = 0.15  # of log(1 + SUV), from which two neighbours differ
 
@@ -95,32 +91,70 @@ def spacings_mm(model: PromptableNetwork, spacing_mm: float | None, min_spacing_
     return Scales(own, min_spacing_mm or (min(own, FINEST_MM) if around else own), around)
 
 
-def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) -> WindowLogits:
-    """The window that fits what was clicked first, and the network's logits in it."""
+class Candidate(NamedTuple):
+    """One answer to a first prompt.
+
+    Attributes:
+        part: Its window and logits.
+        quality: Predicted IoU; None of a network that was not trained to predict it.
+    """
+
+    part: WindowLogits
+    quality: float | None = None
+
+
+def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) -> tuple[Candidate, ...]:
+    """What a first prompt may mean, the likeliest first: that one in the window that fits it, others as first seen."""
     clicked_mm = next(mm for mm, foreground in points if foreground)
-
-    def look(spacing_mm: float) -> WindowLogits:
-        blank = decoder.blank(decoder.window(clicked_mm, spacing_mm))
-        return clicked_part(decoder.decode(blank, points), points)
-
     if not scales.looks_around:
-        return settled(decoder, look(scales.own), points, scales)
-    fine_mm = max(FINE * scales.own, scales.finest)
-    spot = look(fine_mm)
-    hot = hot_region(decoder, spot.window, clicked_mm)
-    if hot is not None and (not is_nested(decoder, hot) or edge_of(decoder, spot).fraction >= NESTED_EDGE):
-        return settled(decoder, clicked_part(decoder.decode(hot, points), points), points, scales)
-    if is_spot(decoder, spot, MAYBE_SPOT_EDGE):
-        spot = settled(decoder, spot, points, scales)
+        part = clicked_part(decoder.decode(decoder.blank(decoder.window(clicked_mm, scales.own)), points), points)
+        return (Candidate(settled(decoder, part, points, scales)),)
+    fine = decoder.blank(decoder.window(clicked_mm, max(FINE * scales.own, scales.finest)))
+    wide = decoder.blank(decoder.window(clicked_mm, WIDE * scales.own))
+    starts = {"fine": fine, "wide": wide}
+    if (hot := hot_region(decoder, fine.window, clicked_mm)) is not None:
+        starts["hot"] = hot
+    if is_warm(decoder, even := even_region(decoder, wide.window, clicked_mm)):
+        starts["even"] = even
+    judge = by_predicted_iou if decoder.has_readings else by_edge
+    return judge(decoder, starts, points, scales)
+
+
+def by_predicted_iou(
+    decoder: WindowDecoder, starts: dict[str, WindowLogits], points: list[PointMM], scales: Scales
+) -> tuple[Candidate, ...]:
+    """Three readings of every start, in the order of the IoU that the network predicts."""
+    read = [(clicked_part(part, points), iou) for part, iou in decoder.readings([*starts.values()], points)]
+    seen = [Candidate(part, iou) for part, iou in read if part.mask.any()] or [Candidate(*read[0])]
+    seen.sort(key=lambda one: one.quality, reverse=True)
+    best, *others = distinct(seen, lambda one, other: dice_in_window(one.part, other.part), MAX_CANDIDATES)
+    return (Candidate(settled(decoder, best.part, points, scales), best.quality), *others)
+
+
+def by_edge(
+    decoder: WindowDecoder, starts: dict[str, WindowLogits], points: list[PointMM], scales: Scales
+) -> tuple[Candidate, ...]:
+    """One answer to every start: a hot spot or another spot if there is one, then what stands out most clearly."""
+    decoded = decoder.decode_all([*starts.values()], points)
+    looks = {name: clicked_part(part, points) for name, part in zip(starts, decoded, strict=True)}
+
+    def candidates(best: str, found: WindowLogits) -> tuple[Candidate, ...]:
+        others = [part for name, part in looks.items() if name != best and part.mask.any()]
+        others.sort(key=lambda part: edge_of(decoder, part).mean, reverse=True)
+        return (Candidate(found), *map(Candidate, others))
+
+    nested = "hot" in starts and is_nested(decoder, starts["hot"])
+    if "hot" in starts and (not nested or edge_of(decoder, looks["fine"]).fraction >= NESTED_EDGE):
+        return candidates("hot", settled(decoder, looks["hot"], points, scales))
+    if is_spot(decoder, looks["fine"], MAYBE_SPOT_EDGE):
+        spot = settled(decoder, looks["fine"], points, scales)
         if is_spot(decoder, spot, SPOT_EDGE):
-            return spot
-    wide = follow(decoder, look(WIDE * scales.own), points, scales)
-    region = even_region(decoder, decoder.window(clicked_mm, WIDE * scales.own), clicked_mm)
-    if is_warm(decoder, region):
-        even = follow(decoder, clicked_part(decoder.decode(region, points), points), points, scales)
-        if EVEN_HANDICAP * edge_of(decoder, even).mean > edge_of(decoder, wide).mean:
-            wide = even
-    return follow(decoder, wide, points, scales)
+            return candidates("fine", spot)
+    large = {"wide": 1.0, "even": EVEN_HANDICAP}
+    names = [name for name in large if name in looks]
+    looks |= zip(names, follow_all(decoder, [looks[name] for name in names], points, scales), strict=True)
+    best = max(names, key=lambda name: large[name] * edge_of(decoder, looks[name]).mean)
+    return candidates(best, follow(decoder, looks[best], points, scales))
 
 
 def settled(
@@ -158,20 +192,61 @@ def follow(
 ) -> WindowLogits:
     """The prediction for a window that fits the mask of another better; the same one if it fits well enough.
 
-    With a single voxel size, such as a released network's, whose windows take seconds to embed, a window fits unless
-    its mask meets a face. What is larger than `largest_mm` is taken to be no larger: one click does not turn a node
-    into an organ.
+    What is larger than `largest_mm` is taken to be no larger: one click does not turn a node into an organ.
     """
-    clicked_mm = part.foreground_in(points)
-    if not clicked_mm or (scales.finest == scales.own and not touched_faces(part.logits)):
-        return part
+    return follow_all(decoder, [part], points, scales, largest_mm)[0]
+
+
+def follow_all(
+    decoder: WindowDecoder, parts: list[WindowLogits], points: list[PointMM], scales: Scales,
+    largest_mm: float = np.inf,
+) -> list[WindowLogits]:  # fmt: skip
+    """As `follow`, for several windows in one batch; those that would lie one step aside of another share its place."""
+    fitting: list[Window] = []
+    for part in parts:
+        window = fitting_window(decoder, part, points, scales, largest_mm)
+        clicked_mm = part.foreground_in(points)
+        beside = (
+            other for other in fitting
+            if is_beside(other, window) and all(other.contains_mm(mm) for mm in clicked_mm)
+        )  # fmt: skip
+        fitting.append(next(beside, window))
+    starts = [
+        WindowLogits(window, resample_logits(part, window))
+        for part, window in zip(parts, fitting, strict=True)
+        if window != part.window
+    ]
+    decoded = iter(decoder.decode_all(starts, points))
+    return [
+        part if window == part.window else clicked_part(next(decoded), points)
+        for part, window in zip(parts, fitting, strict=True)
+    ]
+
+
+def fitting_window(
+    decoder: WindowDecoder, part: WindowLogits, points: list[PointMM], scales: Scales, largest_mm: float
+) -> Window:
+    """The window that fits a mask, centred on it and no coarser than it needs; the mask's own if no other is better.
+
+    One step of the lattice aside is not worth another embedding, unless the mask meets a face. With a single voxel
+    size, such as a released network's, whose windows take seconds to embed, a window fits unless its mask meets a face.
+    """
+    clicked_mm, is_whole = part.foreground_in(points), not touched_faces(part.logits)
+    if not clicked_mm or (scales.finest == scales.own and is_whole):
+        return part.window
     low, high = mask_extent_mm(part, clicked_mm)
     wanted = ladder(min(float((high - low).max()), largest_mm) / (EXTENT * part.window.size), scales)
     lattice = wanted * part.window.size / LATTICE
     window = decoder.window(np.rint((low + high) / 2 / lattice) * lattice, wanted)
-    if window == part.window or not all(window.contains_mm(mm) for mm in clicked_mm):
-        return part
-    return clicked_part(decoder.decode(WindowLogits(window, resample_logits(part, window)), points), points)
+    if is_whole and is_beside(window, part.window):
+        return part.window
+    return window if all(window.contains_mm(mm) for mm in clicked_mm) else part.window
+
+
+def is_beside(one: Window, other: Window) -> bool:
+    """Whether two windows of one voxel size lie at most one step of the lattice apart."""
+    shift_mm = np.abs(one.centre_mm - other.centre_mm).max()
+    return one.spacing_mm == other.spacing_mm and bool(shift_mm < 1.5 * one.side_mm / LATTICE)
 
 
 def ladder(spacing_mm: float, scales: Scales) -> float:
@@ -203,76 +278,6 @@ def edge_of(decoder: WindowDecoder, part: WindowLogits) -> Edge:
     beside = ndimage.uniform_filter(np.where(mask, uptake, 0).astype(np.float32), 3) / np.maximum(weight, 1e-6)
     steps = np.abs(beside - uptake)[shell]
     return Edge(float(steps.mean()), float((steps > EDGE_STEP).mean())) if steps.size else Edge(0.0, 0.0)
-
-
-def hot_region(decoder: WindowDecoder, window: Window, clicked_mm: np.ndarray) -> WindowLogits | None:
-    """A small hot spot at the clicked place, seen in the scan itself, as logits to start from; None if there is none.
-
-    It is what is connected to the click above a fraction of the nearby peak, for the first fraction at which that is
-    small, inside the window, and hot against what is 4 to 14 mm around it; ending at nearly half the contrast.
-    """
-    part = decoder.blank(window)
-    size = part.logits.shape[-1]
-    step_mm = window.side_mm / size
-    uptake = decoder.uptake(window)
-    at = np.clip(np.rint(np.linalg.solve(part.affine, [*clicked_mm, 1])[:3]).astype(int), 0, size - 1)
-    reach = max(int(np.rint(HOT_PEAK_MM / step_mm)), 1)
-    peak = float(uptake[tuple(slice(max(index - reach, 0), index + reach + 1) for index in at)].max())
-    at = tuple(at)
-    for fraction in HOT_FRACTIONS:
-        labels, _ = ndimage.label(uptake >= fraction * peak)
-        region = labels == labels[at]
-        if not labels[at] or region.sum() * step_mm**3 / 1000 > SPOT_ML or _meets_face(region):
-            continue
-        away_mm = ndimage.distance_transform_edt(~region, sampling=step_mm)
-        around = float(np.median(uptake[(away_mm > HOT_SHELL_MM[0]) & (away_mm <= HOT_SHELL_MM[1])]))
-        inside = float(np.percentile(uptake[region], 95))
-        if inside >= HOT * around:
-            region &= uptake >= around + EDGE * (inside - around)
-            region[at] = True
-            logits = np.where(region, START_LOGIT, -START_LOGIT).astype(np.float32)
-            return replace(part, logits=torch.from_numpy(logits)[None, None].to(part.logits.device))
-    return None
-
-
-def is_warm(decoder: WindowDecoder, part: WindowLogits) -> bool:
-    """Whether a region takes up more than what is just outside it; a lung is even, too, but its lobes are not seen."""
-    shell = ndimage.binary_dilation(part.mask, CONNECTED_26, iterations=2) & ~part.mask
-    uptake = decoder.uptake(part.window)
-    return bool(shell.any() and uptake[part.mask].mean() > WARM * uptake[shell].mean())
-
-
-def is_nested(decoder: WindowDecoder, hot: WindowLogits) -> bool:
-    """Whether a hot region lies in something warm that is itself small, as the pelvis of a kidney does."""
-    uptake = decoder.uptake(hot.window)
-    away_mm = ndimage.distance_transform_edt(~hot.mask, sampling=hot.window.side_mm / len(uptake))
-    near, far = (uptake[(away_mm > low) & (away_mm <= high)] for low, high in (HOT_SHELL_MM, FAR_SHELL_MM))
-    return bool(far.size and np.median(near) >= NESTED * np.median(far))
-
-
-def _meets_face(region: np.ndarray) -> bool:
-    return any(region.take(side, axis).any() for axis in range(3) for side in (0, -1))
-
-
-def even_region(decoder: WindowDecoder, window: Window, clicked_mm: np.ndarray) -> WindowLogits:
-    """What looks the same as the clicked place and is connected with it, as logits to start from.
-
-    Thin bridges are cut by a binary opening.
-    """
-    part = decoder.blank(window)
-    size = part.logits.shape[-1]
-    uptake = decoder.uptake(window)
-    smooth = ndimage.gaussian_filter(uptake, EVEN_SMOOTHING_MM / (window.side_mm / size))
-    at = np.rint(np.linalg.solve(part.affine, [*clicked_mm, 1])[:3]).astype(int)
-    at = tuple(np.clip(at, 0, size - 1))
-    like = np.abs(smooth - smooth[at]) < EVEN * smooth[at]
-    core = ndimage.binary_opening(like, CONNECTED_6)
-    core[at] = True
-    core |= ndimage.binary_dilation(_only(core.shape, at), CONNECTED_6) & like
-    labels, _ = ndimage.label(core)
-    region = ndimage.binary_dilation(labels == labels[at], CONNECTED_6) & like
-    logits = np.where(region, START_LOGIT, -START_LOGIT).astype(np.float32)
-    return replace(part, logits=torch.from_numpy(logits)[None, None].to(part.logits.device))
 
 
 def cover(decoder: WindowDecoder, start: InitialMask, scales: Scales) -> tuple[WindowLogits, ...]:
@@ -308,9 +313,3 @@ def cover(decoder: WindowDecoder, start: InitialMask, scales: Scales) -> tuple[W
 def _corners(box: tuple[slice, ...]) -> list[tuple[int, ...]]:
     ends = [(part.start, part.stop - 1) for part in box]
     return [tuple(ends[axis][bit >> axis & 1] for axis in range(3)) for bit in range(8)]
-
-
-def _only(shape: tuple[int, ...], at: tuple[int, ...]) -> np.ndarray:
-    mask = np.zeros(shape, bool)
-    mask[at] = True
-    return mask

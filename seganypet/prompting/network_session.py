@@ -45,9 +45,15 @@ class NetworkSession(PromptSession):
                 f"load_model returns, and a volume; got {type(model).__name__} and {type(volume).__name__}.{lacks} "
                 "open_session(model, volume) finds the session of a network."
             )
+        first = next(model.parameters())
+        if first.is_floating_point() and str(first.dtype) != "torch.float32":
+            raise SegAnyPETError(
+                f"{model.name} holds its weights as {first.dtype}; expected torch.float32: model.float(). To compute "
+                'with fewer digits, Session(model, volume, precision="bfloat16") keeps exact what must be.'
+            )
         super().__init__(volume)
         self.model = model
-        self.device = next(model.parameters()).device
+        self.device = first.device
         self.accepts = frozenset(
             kind for kind in type(self).accepts if kind in model.accepts or STANDS_FOR.get(kind) in model.accepts
         )

@@ -5,6 +5,7 @@
     Box, Lasso    a region, drawn in a slice or in space      shapes.py
     InitialMask   a mask to start from                        initial_mask.py
     Propagation   a slice to carry to its neighbours          propagation.py
+    Choice        another reading of the prompt before it     readings.py
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +17,17 @@ from seganypet.errors import ClickError
 from seganypet.prompting.initial_mask import InitialMask
 from seganypet.prompting.prompt import Click, Mark, Prompt, Voxel, click_at
 from seganypet.prompting.propagation import Propagation
+from seganypet.prompting.readings import Choice
 from seganypet.prompting.shapes import Box, Lasso, Scribble
 
 __all__ = [
-    "PROMPTS", "Box", "Click", "InitialMask", "Lasso", "Mark", "Prompt", "Propagation", "Scribble", "Voxel", "click_at",
-    "constrain", "read_prompt", "signed_voxels", "since_start", "write_prompt",
+    "PROMPTS", "Box", "Choice", "Click", "InitialMask", "Lasso", "Mark", "Prompt", "Propagation", "Scribble", "Voxel",
+    "click_at", "constrain", "read_prompt", "signed_voxels", "since_start", "without_choices", "write_prompt",
 ]  # fmt: skip
 
-PROMPTS: dict[str, type[Prompt]] = {kind.kind: kind for kind in (Click, Scribble, Box, Lasso, InitialMask, Propagation)}
+PROMPTS: dict[str, type[Prompt]] = {
+    kind.kind: kind for kind in (Click, Scribble, Box, Lasso, InitialMask, Propagation, Choice)
+}
 
 
 def signed_voxels(prompts: Iterable[Prompt]) -> list[tuple[Voxel, bool]]:
@@ -35,6 +39,11 @@ def since_start(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
     """Those prompts on an object that count: from the last one on that starts it anew, or all."""
     starts = [number for number, prompt in enumerate(prompts) if prompt.starts_anew]
     return tuple(prompts[starts[-1] if starts else 0 :])
+
+
+def without_choices(prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
+    """Those prompts that say something of an object, and not which reading of them is meant."""
+    return tuple(prompt for prompt in prompts if not isinstance(prompt, Choice))
 
 
 def constrain(mask: np.ndarray, prompts: Iterable[Prompt]) -> None:

@@ -3,17 +3,18 @@ pass through prompt encoder and mask decoder.
 
     click -> PromptSession.add (base.py)        checks, objects, undo, journal
           -> Session._predict                   air? which windows? then what the click settles
-               look.first_look, look.follow     the window that fits what was clicked
+               look.first_look, look.follow     the window that fits what was clicked; what else it may mean
                window_decoder.decode            the network's logits in a window, given all its points
                growth.grow                      further windows for what is larger than one
                binding                          the clicked voxel obeys, and what looks like it; leaks go
           -> mask                               logits of all windows on the volume's grid, then the threshold
+    readings -> Session._possible               the same for what else a first prompt may mean, when it is asked for
 """
 
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -22,26 +23,21 @@ import numpy as np
 from seganypet.errors import ClickError, JournalError, UnitError, renamed_keywords
 from seganypet.model.base import PromptableNetwork
 from seganypet.pet.volume import Volume
-from seganypet.prompting.binding import (
-    Edit,
-    PackedMask,
-    connected_to,
-    corrected,
-    leak_behind_neck,
-    neighbourhood,
-    within_half_contrast,
-)
+from seganypet.prompting.binding import Edit, blur_around, corrected, leak_behind_neck, loose_pieces, neighbourhood
 from seganypet.prompting.binding_session import BINDING
 from seganypet.prompting.body import Body
 from seganypet.prompting.growth import MAX_WINDOWS, drop_orphan_windows, grow
 from seganypet.prompting.initial_mask import InitialMask
 from seganypet.prompting.journal import Journal
-from seganypet.prompting.look import cover, first_look, follow, look_at_region, spacings_mm
+from seganypet.prompting.look import Candidate, cover, first_look, follow, look_at_region, settled, spacings_mm
 from seganypet.prompting.network_session import NetworkSession
+from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompts import Box, Click, Lasso, Prompt, Scribble, Voxel, constrain, signed_voxels
-from seganypet.prompting.window import logits_on_grid, mask_on_grid
+from seganypet.prompting.readings import MAX_READINGS, Reading, distinct
+from seganypet.prompting.window import logits_on_grid, mask_on_grid, positive_box
 from seganypet.prompting.window_decoder import PRECISIONS, WindowDecoder, best_precision
 from seganypet.prompting.window_logits import PointMM, WindowLogits, mask_extent_mm, resample_logits
+from seganypet.regions import enclosing_box
 
 GROWTH = 1.5  # of an object's size, its positive clicks included, that one click may bring
 
@@ -54,20 +50,32 @@ class Prediction:
         windows: The network's logits, window by window; none if nothing was found.
         mask: The object, on the volume's grid.
         edits: What prompts settled against the network, oldest first.
+        is_cut: Whether it meets the border of as many windows as an object may have.
+        is_blank: Whether the network sees nothing there.
+        quality: Predicted IoU of what a first prompt was taken to mean; None of a network that predicts none.
+        candidates: What the first prompt may mean, the likeliest first; none after a correction.
     """
 
     windows: tuple[WindowLogits, ...]
     mask: PackedMask
     edits: tuple[Edit, ...] = ()
+    is_cut: bool = False
+    is_blank: bool = False
+    quality: float | None = None
+    candidates: tuple[Candidate, ...] = ()
 
 
 class Session(NetworkSession):
     """One volume, one 3D network, and the prompts so far.
 
     The first prompt on an object is answered from more than one scale, and the window then follows what was found:
-    centred on it, finer for what is small. When the mask meets a face of its window, further windows that overlap by
-    half are opened there, so that an organ larger than the window is not cut. A click binds: its voxel, and what looks
-    like it around it, end on the side that the user said. A click outside the body finds nothing, and `notice` says so.
+    centred on it, finer for what is small. What else that prompt may mean is in `readings`: in the order of the IoU
+    that the network predicts, if its metadata say that it was trained for that ("readings"), else of how clearly it
+    stands out. Released networks, whose training used one mask and no predicted IoU, have one reading.
+
+    When the mask meets a face of its window, further windows that overlap by half are opened there, so that an organ
+    larger than the window is not cut. A click binds: its voxel, and what looks like it around it, end on the side that
+    the user said. A click outside the body finds nothing, and `notice` says so.
 
     Args:
         model: Network that meets `PromptableNetwork`, such as `load_model` returns, on any device.
@@ -109,6 +117,7 @@ class Session(NetworkSession):
         self._scales = spacings_mm(model, **self._fixed)
         self._decoder = WindowDecoder(model, volume, best_precision(self.device) if precision == "auto" else precision)
         self._body = Body(volume)
+        self._nothing = Prediction((), PackedMask.of(np.zeros(volume.shape, bool)))
 
     @property
     def spacing_mm(self) -> float:
@@ -150,8 +159,7 @@ class Session(NetworkSession):
             raise
 
     def _predict(self, prompts: tuple[Prompt, ...], previous: Prediction | None) -> Prediction:
-        before = previous or Prediction((), PackedMask.of(np.zeros(self.volume.shape, bool)))
-        newest = prompts[-1]
+        before, newest = previous or self._nothing, prompts[-1]
         if self._points_at_nothing(newest):
             self._tell(f"Nothing found at this {newest.kind}: it lies outside the body.")
             return before
@@ -159,43 +167,65 @@ class Session(NetworkSession):
             self._tell("Nothing was found yet that could be taken away: click what belongs to the object first.")
             return before
         prompts = tuple(prompt for prompt in prompts if not self._points_at_nothing(prompt))
+        points = self._points_mm(prompts)
+        candidates: tuple[Candidate, ...] = ()
         with self._decoder.computing():
-            windows = self._look(prompts, before.windows)
-            return self._settle(windows, prompts, before)
-
-    def _look(self, prompts: tuple[Prompt, ...], windows: tuple[WindowLogits, ...]) -> tuple[WindowLogits, ...]:
-        """The network's logits in the windows of an object after its newest prompt."""
-        newest, points = prompts[-1], self._points_mm(prompts)
-        if isinstance(newest, InitialMask):
-            return cover(self._decoder, newest, self._scales)
-        new_mm = [mm for mm, _ in self._points_mm([newest])]
-        if not windows:
-            if isinstance(newest, Box | Lasso):
+            if isinstance(newest, InitialMask):
+                windows = cover(self._decoder, newest, self._scales)
+            elif before.windows:
+                windows = self._further(prompts, points, before.windows)
+            elif isinstance(newest, Box | Lasso):
                 windows = (look_at_region(self._decoder, newest, points, self._scales),)
             else:
-                windows = (first_look(self._decoder, points, self._scales),)
-        else:
-            if newest.foreground and not any(part.holds_any(new_mm) for part in windows):
-                nearest = min(windows, key=lambda part: np.linalg.norm(part.window.centre_mm - new_mm[0]))
-                window = self._decoder.window(new_mm[0], nearest.window.spacing_mm)
-                windows = (*windows, WindowLogits(window, resample_logits(nearest, window)))
-            clicked_mm = [mm for mm, foreground in points if foreground]
-            size_mm = float(np.ptp(mask_extent_mm(windows[0], clicked_mm), axis=0).max())
-            windows = tuple(self._corrected(part, points, new_mm, newest.foreground) for part in windows)
-            if newest.foreground and len(windows) == 1:
-                windows = (follow(self._decoder, windows[0], points, self._scales, GROWTH * size_mm),)
-        windows = drop_orphan_windows(windows)
-        if not newest.foreground or isinstance(prompts[0], InitialMask):
-            return windows
-        grown = grow(self._decoder, windows, points)
-        if grown.is_cut:
-            problem = (
-                f"the mask of {self.active} still meets the border of its {MAX_WINDOWS} windows: it may have leaked "
-                "(undo, then click elsewhere), or be cut there (use a coarser spacing_mm)."
-            )
-            self._tell(problem)
-            warnings.warn(problem, stacklevel=6)  # whoever clicks
-        return grown.windows
+                candidates = first_look(self._decoder, points, self._scales)
+                windows = (candidates[0].part,)
+            prediction = self._completed(windows, prompts, points, before)
+        self._tell_of(prediction)
+        return replace(prediction, candidates=candidates, quality=candidates[0].quality if candidates else None)
+
+    def _possible(self, prompts: tuple[Prompt, ...], prediction: Prediction) -> list[Prediction]:
+        candidates, points = prediction.candidates, self._points_mm(prompts)
+        if len(candidates) < 2:
+            return [prediction]
+
+        def completed() -> Iterator[Prediction]:
+            for number, (part, quality) in enumerate(candidates):
+                if number:  # the first is in its window already
+                    part = settled(self._decoder, part, points, self._scales)
+                one = self._completed((part,), prompts, points, self._nothing)
+                yield replace(one, candidates=candidates, quality=quality)
+
+        with self._decoder.computing():
+            return distinct(completed(), lambda one, other: one.mask.dice(other.mask), MAX_READINGS)
+
+    def _reading(self, prediction: Prediction) -> Reading:
+        return Reading.of(prediction.mask, self.volume, prediction.quality)
+
+    def _further(
+        self, prompts: tuple[Prompt, ...], points: list[PointMM], windows: tuple[WindowLogits, ...]
+    ) -> tuple[WindowLogits, ...]:
+        """The network's logits in the windows of an object, and in a new one if need be, after a further prompt."""
+        newest = prompts[-1]
+        new_mm = [mm for mm, _ in self._points_mm([newest])]
+        if newest.foreground and not any(part.holds_any(new_mm) for part in windows):
+            nearest = min(windows, key=lambda part: np.linalg.norm(part.window.centre_mm - new_mm[0]))
+            window = self._decoder.window(new_mm[0], nearest.window.spacing_mm)
+            windows = (*windows, WindowLogits(window, resample_logits(nearest, window)))
+        clicked_mm = [mm for mm, foreground in points if foreground]
+        size_mm = float(np.ptp(mask_extent_mm(windows[0], clicked_mm), axis=0).max())
+        windows = tuple(self._corrected(part, points, new_mm, newest.foreground) for part in windows)
+        if newest.foreground and len(windows) == 1:
+            windows = (follow(self._decoder, windows[0], points, self._scales, GROWTH * size_mm),)
+        return windows
+
+    def _completed(
+        self, windows: tuple[WindowLogits, ...], prompts: tuple[Prompt, ...], points: list[PointMM], before: Prediction
+    ) -> Prediction:
+        """The prediction that some windows lead to: with further ones where they are too small, then settled."""
+        windows, is_cut = drop_orphan_windows(windows), False
+        if prompts[-1].foreground and not isinstance(prompts[0], InitialMask):
+            windows, is_cut = grow(self._decoder, windows, points)
+        return replace(self._settle(windows, prompts, before), is_cut=is_cut)
 
     def _corrected(
         self, part: WindowLogits, points: list[PointMM], new_mm: list[np.ndarray], foreground: bool
@@ -216,13 +246,16 @@ class Session(NetworkSession):
         newest = prompts[-1]
         if isinstance(newest, InitialMask):
             return Prediction(windows, PackedMask.of(newest.mask))
-        mask = mask_on_grid(self.volume, [(part.window, part.logits) for part in windows])
-        if not mask.any():
-            self._tell(f"{self.model.name} sees nothing here: only what looks like your prompts is marked.")
+        parts = [(part.window, part.logits) for part in windows]
+        mask, box = mask_on_grid(self.volume, parts), positive_box(self.volume, parts)
+        is_blank = box is None or not mask[box].any()
         if isinstance(prompts[0], InitialMask):
             mask = corrected(before.mask.unpack(), mask, newest, self.volume)
-        elif all(part.window.spacing_mm < self._scales.own for part in windows):
-            mask = within_half_contrast(self.volume, mask)
+            box = None  # anywhere
+        elif all(part.window.spacing_mm < self._scales.own for part in windows) and (
+            blur := blur_around(self.volume, mask, box)
+        ):
+            blur.apply(mask)
         edits = before.edits
         for edit in edits:
             edit.apply(mask)
@@ -232,8 +265,13 @@ class Session(NetworkSession):
         constrain(mask, prompts)
         anchors = np.concatenate([_anchors(prompt, mask) for prompt in prompts if prompt.foreground])
         reach_mm = 2 * max((part.window.spacing_mm for part in windows), default=0.0)
-        mask = connected_to(mask, anchors, self.volume, reach_mm)
-        return Prediction(windows, PackedMask.of(mask), edits)
+        if box is not None:
+            bound = [_box_around(prompt) for prompt in prompts if prompt.binds_voxels]
+            i, j, k = enclosing_box([box, *bound, *(edit.box for edit in edits)])
+            box = i, j, k
+        if loose := loose_pieces(mask, anchors, self.volume, reach_mm, box):
+            loose.apply(mask)
+        return Prediction(windows, PackedMask.of(mask, box), edits, is_blank=is_blank)
 
     def _new_edits(self, mask: np.ndarray, prompts: tuple[Prompt, ...], before: Prediction) -> list[Edit]:
         newest, edits = prompts[-1], list[Edit]()
@@ -251,6 +289,17 @@ class Session(NetworkSession):
             others = _voxels_of(prompts, not newest.foreground)
             edits.append(neighbourhood(self.volume, wrong, newest.foreground, others))
         return edits
+
+    def _tell_of(self, prediction: Prediction) -> None:
+        if prediction.is_blank:
+            self._tell(f"{self.model.name} sees nothing here: only what looks like your prompts is marked.")
+        if prediction.is_cut:
+            problem = (
+                f"the mask of {self.active} still meets the border of its {MAX_WINDOWS} windows: it may have leaked "
+                "(undo, then click elsewhere), or be cut there (use a coarser spacing_mm)."
+            )
+            self._tell(problem)
+            warnings.warn(problem, stacklevel=6)  # whoever clicks
 
     def _points_at_nothing(self, prompt: Prompt) -> bool:
         """Whether a prompt says that the object is where there is no body."""
@@ -289,6 +338,12 @@ def _anchors(prompt: Prompt, mask: np.ndarray) -> np.ndarray:
     if isinstance(prompt, Box):
         return np.argwhere(mask[prompt.slices]) + prompt.low_ijk
     return prompt.voxels
+
+
+def _box_around(prompt: Prompt) -> tuple[slice, ...]:
+    """The box that holds a prompt's voxels."""
+    low, high = prompt.voxels.min(0).tolist(), prompt.voxels.max(0).tolist()
+    return tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))
 
 
 def _voxels_of(prompts: Sequence[Prompt], foreground: bool) -> list[Voxel]:

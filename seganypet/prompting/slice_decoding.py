@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seganypet.model.base import SliceNetwork
+from seganypet.model.devices import is_small, single_thread
 from seganypet.model.sam2d import best_of
 from seganypet.prompting.slice_prompts import SliceCue
 
@@ -51,6 +52,7 @@ class SliceDecoder:
     ):
         self.model, self.slices, self.pixel_mm, self.batch, self.cache_mb = model, slices, pixel_mm, batch, cache_mb
         self.device = next(model.parameters()).device
+        self._one_thread = self.device.type == "cpu" and is_small(model)
         self.seconds_embedding = self.seconds_decoding = 0.0
         self.embeddings: dict[int, Tensor] = {}  # the one used last at the end
 
@@ -103,8 +105,32 @@ class SliceDecoder:
         return self._upscaled(logits[None])[0].cpu().numpy()
 
     @torch.inference_mode()
+    def propose(self, index: int, cue: SliceCue, priors: Mapping[int, Tensor]) -> list[tuple[SlicePrediction, float]]:
+        """All masks that the network proposes for a slice, with their predicted IoU, the best first; as `decode`."""
+        proposed, iou = self._proposed({index: cue}, priors)
+        order = iou[0].argsort(descending=True, stable=True)
+        logits = proposed[0][order].half()  # (M, m, m)
+        masks = (self._upscaled(logits) > 0).cpu().numpy()
+        return [
+            (SlicePrediction(cue, one.clone(), mask.copy()), quality)
+            for one, mask, quality in zip(logits.cpu(), masks, iou[0][order].tolist(), strict=True)
+        ]
+
+    @torch.inference_mode()
     def _decode_alike(self, cues: Mapping[int, SliceCue], priors: Mapping[int, Tensor]) -> dict[int, SlicePrediction]:
         """Predictions for at most `batch` slices, whose cues are alike."""
+        chosen = best_of(*self._proposed(cues, priors)).half()  # (N, m, m)
+        with self._timed("seconds_decoding"):
+            masks = (self._upscaled(chosen) > 0).cpu().numpy()  # (N, rows, columns)
+            chosen = chosen.cpu()
+        # Copies: an undo keeps one slice, not the batch that it was in.
+        return {
+            index: SlicePrediction(cue, chosen[number].clone(), masks[number].copy())
+            for number, (index, cue) in enumerate(cues.items())
+        }
+
+    def _proposed(self, cues: Mapping[int, SliceCue], priors: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of the masks that the network proposes for slices whose cues are alike, and their predicted IoU."""
         self.embed(cues)
         with self._timed("seconds_decoding"):
             embedding = torch.stack([self.embeddings[index] for index in cues]).float()  # (N, C, g, g)
@@ -118,17 +144,7 @@ class SliceDecoder:
             if told[0].box is not None:
                 corners = torch.tensor([cue.box for cue in told])
                 boxes["boxes"] = self.model.boxes(corners, shape, self.pixel_mm).to(self.device)  # (N, 4)
-            proposed, iou = self.model.decode(
-                embedding, points.to(self.device), labels.to(self.device), logits, **boxes
-            )  # fmt: skip
-            chosen = best_of(proposed, iou).half()  # (N, m, m)
-            masks = (self._upscaled(chosen) > 0).cpu().numpy()  # (N, rows, columns)
-            chosen = chosen.cpu()
-        # Copies: an undo keeps one slice, not the batch that it was in.
-        return {
-            index: SlicePrediction(cue, chosen[number].clone(), masks[number].copy())
-            for number, (index, cue) in enumerate(cues.items())
-        }
+            return self.model.decode(embedding, points.to(self.device), labels.to(self.device), logits, **boxes)
 
     def _upscaled(self, logits: Tensor) -> Tensor:
         return self.model.upscale(logits.float(), self.slices.shape[1:], self.pixel_mm)
@@ -139,7 +155,8 @@ class SliceDecoder:
     @contextmanager
     def _timed(self, counter: str) -> Iterator[None]:
         started = perf_counter()
-        yield
+        with single_thread() if self._one_thread else nullcontext():
+            yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         setattr(self, counter, getattr(self, counter) + perf_counter() - started)

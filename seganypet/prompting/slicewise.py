@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from seganypet.errors import ClickError, renamed_keywords
+from seganypet.metrics import dice
 from seganypet.model.base import SliceNetwork
 from seganypet.pet.views import VIEWS, ras_spacing
 from seganypet.pet.volume import Volume
@@ -25,6 +26,7 @@ from seganypet.prompting.body import Body
 from seganypet.prompting.network_session import NetworkSession
 from seganypet.prompting.prompts import Box, Click, InitialMask, Lasso, Prompt, Scribble, since_start
 from seganypet.prompting.propagation import ObjectLook, Propagation, end_of_object
+from seganypet.prompting.readings import MAX_READINGS, Reading, distinct
 from seganypet.prompting.slice_binding import bind_points
 from seganypet.prompting.slice_decoding import SliceDecoder, SlicePrediction
 from seganypet.prompting.slice_prompts import (
@@ -46,17 +48,20 @@ class SlicedObject:
     Attributes:
         slices: The slices that have a prediction, by number.
         prompts: Prompts that count, oldest first; what they settle is written into the mask.
+        quality: Predicted IoU of the mask, where it is one of several readings.
     """
 
     slices: Mapping[int, SlicePrediction]
     prompts: tuple[Prompt, ...]
+    quality: float | None = None
 
 
 class SliceSession(BindingSession, NetworkSession):
     """One volume, one 2D network, and the prompts so far.
 
     In the slice of a click, all points of the active object go in, with its newest box and the logits of the mask that
-    was chosen there before; of the masks that the network proposes, the one with the highest predicted IoU is chosen.
+    was chosen there before; of the masks that the network proposes, the one with the highest predicted IoU is chosen,
+    and after the first prompt on an object, if that lies in one slice, all of them are its readings.
     Points that the network leaves on the wrong side change sides with their neighbourhood, see `slice_binding`.
     The first click or scribble of an object in each slice must be foreground: a slice without one is empty, and nothing
     can be taken away. A mask to start from is kept as it is until a slice of it is prompted; there it is the network's
@@ -224,6 +229,23 @@ class SliceSession(BindingSession, NetworkSession):
         if isinstance(newest, Propagation):
             return SlicedObject(self._propagated(newest, SlicedObject(slices, prompts)), prompts)
         return SlicedObject(self._prompted((newest,), slices), prompts)
+
+    def _possible(self, prompts: tuple[Prompt, ...], prediction: SlicedObject) -> Sequence[SlicedObject]:
+        """The masks that the network proposes for a single slice that was prompted once."""
+        (first,) = prompts
+        if len(prediction.slices) != 1 or isinstance(first, InitialMask):
+            return [prediction]
+        ((index, one),) = prediction.slices.items()
+        objects = [
+            replace(prediction, slices={index: self._bound(other, index)}, quality=iou)
+            for other, iou in self._decoder.propose(index, one.cue, self._region_logits(first))
+        ]
+        return distinct(
+            objects, lambda a, b: dice(a.slices[index].mask[None], b.slices[index].mask[None]), MAX_READINGS
+        )
+
+    def _reading(self, prediction: SlicedObject) -> Reading:
+        return super()._reading(prediction)._replace(quality=prediction.quality)
 
     def _mask_on_grid(self, prediction: SlicedObject) -> np.ndarray:
         mask = np.zeros(self.volume.shape, bool)

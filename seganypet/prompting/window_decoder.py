@@ -1,39 +1,63 @@
-"""A network at work on windows of one volume: each is embedded once and remembered, then decoded with its points."""
+"""A network at work on windows of one volume: each is embedded once and remembered, then decoded with its points.
 
-import threading
-from collections.abc import Iterator
+    windows -> uptake (a look at the scan alone)
+            -> embeddings, of all that are new in one batch
+    windows, points, logits so far -> logits, in one batch; or the three readings of a first prompt
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from seganypet.model.base import PromptableNetwork
+from seganypet.model.devices import is_small, single_thread
 from seganypet.pet.volume import Volume
 from seganypet.prompting.window import Window, sample_window, window_around
 from seganypet.prompting.window_logits import PointMM, WindowLogits
 
 MAX_EMBEDDINGS = 64
-SMALL_NETWORK = 20e6  # parameters, up to which one thread is as fast as many, and is not slowed by a busy neighbour
 PRECISIONS = ("float32", "bfloat16")
 
 
+@dataclass(eq=False)
+class Sight:
+    """What is known of a window.
+
+    Attributes:
+        voxels: Intensities, (1, 1, n, n, n); None once they are embedded.
+        uptake: Intensities from 0 on, means over the voxels of the logits' grid, (m, m, m).
+        embedding: The network's embedding; None until a decoding needs it.
+    """
+
+    voxels: Tensor | None
+    uptake: np.ndarray
+    embedding: Any = None
+
+
 class WindowDecoder:
-    """A network, a volume, and the embeddings of the windows that were looked at so far.
+    """A network, a volume, and the windows that were looked at so far.
 
     Attributes:
         model: Network that meets `PromptableNetwork`.
         volume: Volume that windows are sampled from.
         precision: "float32" or "bfloat16".
+        has_readings: Whether the network was trained to give three readings of a first prompt, with their IoU.
     """
 
     def __init__(self, model: PromptableNetwork, volume: Volume, precision: str):
         self.model, self.volume, self.precision = model, volume, precision
         self.device = next(model.parameters()).device
-        self._one_thread = self.device.type == "cpu" and sum(map(torch.numel, model.parameters())) < SMALL_NETWORK
-        self._seen: dict[Window, tuple[Any, np.ndarray]] = {}
+        # Released networks have the outputs, too, but their training used the first mask alone and no IoU.
+        self.has_readings = getattr(model, "metadata", {}).get("readings") is True
+        self._one_thread = self.device.type == "cpu" and is_small(model)
+        self._seen: dict[Window, Sight] = {}
 
     def compute_in(self, precision: str) -> None:
         """Compute in another precision from now on."""
@@ -51,25 +75,58 @@ class WindowDecoder:
 
     def decode(self, part: WindowLogits, points: list[PointMM]) -> WindowLogits:
         """The network's new prediction for one window, given the logits so far and all points that lie in it."""
-        given = [*points, *((np.array(seed), True) for seed in part.seeds_mm)]
-        inside = [(part.window.to_window(mm), foreground) for mm, foreground in given if part.window.contains_mm(mm)]
-        positions = np.array([voxel for voxel, _ in inside]).reshape(-1, 3)
+        return self.decode_all([part], points)[0]
+
+    def decode_all(self, parts: Sequence[WindowLogits], points: list[PointMM]) -> list[WindowLogits]:
+        """As `decode`, for several windows in one batch."""
+        return [replace(part, logits=logits[None]) for part, logits, _ in self._decoded(parts, points)]
+
+    def readings(self, parts: Sequence[WindowLogits], points: list[PointMM]) -> list[tuple[WindowLogits, float]]:
+        """Three predictions for each window, for a prompt that may mean several things, each with its predicted IoU.
+
+        Only of a network that `has_readings`.
+        """
+        return [
+            (replace(part, logits=logits[None, None]), iou)
+            for part, three, ious in self._decoded(parts, points, multimask=True)
+            for logits, iou in zip(three, ious.tolist(), strict=True)
+        ]
+
+    def _decoded(
+        self, parts: Sequence[WindowLogits], points: list[PointMM], **options: bool
+    ) -> list[tuple[WindowLogits, Tensor, Tensor]]:
+        """Windows with their new logits, (M, m, m, m), and predicted IoU, (M,); those with equally many points share
+        a batch."""
+        alike: dict[int, list[int]] = defaultdict(list)
+        inside = [self._points_in(part, points) for part in parts]
+        for number, (positions, _) in enumerate(inside):
+            alike[len(positions)].append(number)
+        decoded: dict[int, tuple[WindowLogits, Tensor, Tensor]] = {}
         with self.computing():
-            ijk = torch.tensor(positions, dtype=torch.float32, device=self.device)
-            labels = torch.tensor([int(foreground) for _, foreground in inside], device=self.device)
-            embedding, _ = self._see(part.window)
-            with self._autocast():
-                logits, _ = self.model.decode(embedding, ijk[None], labels[None], part.logits)
-        return replace(part, logits=logits.float())
+            for numbers in alike.values():
+                ijk = torch.tensor(np.array([inside[number][0] for number in numbers]), dtype=torch.float32)
+                labels = torch.tensor([inside[number][1] for number in numbers])
+                before = torch.cat([parts[number].logits for number in numbers])
+                embedding = self._embedded([parts[number].window for number in numbers])
+                with self._autocast():
+                    logits, iou = self.model.decode(
+                        embedding, ijk.to(self.device), labels.to(self.device), before, **options
+                    )
+                for number, one, quality in zip(numbers, logits.float(), iou.float(), strict=True):
+                    decoded[number] = parts[number], one.clone(), quality  # a view would keep the whole batch
+        return [decoded[number] for number in range(len(parts))]
+
+    def _points_in(self, part: WindowLogits, points: list[PointMM]) -> tuple[np.ndarray, list[int]]:
+        """Points in voxels of a window, (P, 3), and their labels."""
+        given = [*points, *((np.array(seed), True) for seed in part.seeds_mm)]
+        inside = [(mm, int(foreground)) for mm, foreground in given if part.window.contains_mm(mm)]
+        positions = np.array([part.window.to_window(mm) for mm, _ in inside]).reshape(-1, 3)
+        return positions, [label for _, label in inside]
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute without gradients, and a small network on one thread.
-
-        Two processes whose threads outnumber the cores wait for each other at every operation: a click of a small
-        network then took fifty times as long.
-        """
-        with _single_thread() if self._one_thread else nullcontext(), torch.inference_mode():
+        """Compute without gradients, and a small network on one thread, see `seganypet.model.devices`."""
+        with single_thread() if self._one_thread else nullcontext(), torch.inference_mode():
             yield
 
     def _autocast(self) -> torch.autocast:
@@ -77,20 +134,49 @@ class WindowDecoder:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def uptake(self, window: Window) -> np.ndarray:
-        """Intensities from 0 on, means over the voxels of the logits' grid, (m, m, m)."""
-        return self._see(window)[1]
+        """Intensities from 0 on, means over the voxels of the logits' grid, (m, m, m); the network is not asked."""
+        return self._sight(window).uptake
 
-    def _see(self, window: Window) -> tuple[Any, np.ndarray]:
-        """Embedding and uptake of a window."""
+    def _sight(self, window: Window) -> Sight:
         if window not in self._seen:
             if len(self._seen) >= MAX_EMBEDDINGS:
                 del self._seen[next(iter(self._seen))]
-            voxels = sample_window(self.volume, window)
-            uptake = F.adaptive_avg_pool3d(voxels.clamp(min=0), self.model.no_logits().shape[-1])[0, 0].numpy()
-            with self.computing(), self._autocast():
-                embedding = self.model.embed(self.model.normalise(voxels.to(self.device)))
-            self._seen[window] = embedding, uptake
+            with self.computing():
+                voxels = sample_window(self.volume, window)
+                uptake = F.adaptive_avg_pool3d(voxels.clamp(min=0), self.model.no_logits().shape[-1])[0, 0].numpy()
+            self._seen[window] = Sight(voxels, uptake)
         return self._seen[window]
+
+    def _embedded(self, windows: Sequence[Window]) -> Any:
+        """The embeddings of windows, one after the other; those that are new are embedded together."""
+        sights = [self._sight(window) for window in windows]
+        new = list({id(sight): sight for sight in sights if sight.embedding is None}.values())
+        if new:
+            voxels = torch.cat([sight.voxels for sight in new]).to(self.device)
+            with self._autocast():
+                embedding = self.model.embed(self.model.normalise(voxels))
+            for number, sight in enumerate(new):
+                sight.embedding, sight.voxels = _one_of(embedding, number), None
+        return _joined([sight.embedding for sight in sights])
+
+
+def _one_of(embedding: Any, number: int) -> Any:
+    """The embedding of one window of a batch, (1, ...); a copy, as a view would keep the whole batch."""
+    if isinstance(embedding, tuple):
+        kind: Any = type(embedding)
+        return kind(*(_one_of(part, number) for part in embedding))
+    return None if embedding is None else embedding[number : number + 1].clone()
+
+
+def _joined(embeddings: Sequence[Any]) -> Any:
+    """The embeddings of single windows as that of a batch."""
+    first = embeddings[0]
+    if len(embeddings) == 1 or first is None:
+        return first
+    if isinstance(first, tuple):
+        kind: Any = type(first)
+        return kind(*map(_joined, zip(*embeddings, strict=True)))
+    return torch.cat(list(embeddings))
 
 
 def best_precision(device: torch.device) -> str:
@@ -98,26 +184,3 @@ def best_precision(device: torch.device) -> str:
     # Without matrix units bfloat16 is no faster than float32 on a CPU, only less exact.
     has_units = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
     return "bfloat16" if has_units else "float32"
-
-
-_lock = threading.Lock()
-_computing: list[int] = []  # for each thread that computes, the number of PyTorch's threads before the first began
-_here = threading.local()
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
-    """One thread of PyTorch while this thread computes, then as many as before any did: the number is the process's."""
-    if getattr(_here, "computes", False):
-        yield
-        return
-    with _lock:
-        _computing.append(_computing[0] if _computing else torch.get_num_threads())
-        torch.set_num_threads(1)
-    _here.computes = True
-    try:
-        yield
-    finally:
-        _here.computes = False
-        with _lock:
-            torch.set_num_threads(_computing.pop())

@@ -90,6 +90,14 @@ def mask_extent_mm(part: WindowLogits, positions_mm: list[np.ndarray]) -> tuple[
     return corners.min(0), corners.max(0)
 
 
+def dice_in_window(one: WindowLogits, other: WindowLogits) -> float:
+    """DSC of two masks of one window; 0.0 if they lie in two."""
+    if one.window != other.window:
+        return 0.0
+    a, b = one.mask, other.mask
+    return float(2 * (a & b).sum() / max(a.sum() + b.sum(), 1))
+
+
 def touched_faces(logits: Tensor) -> list[tuple[int, int]]:
     """Faces of a window that its mask meets, as pairs (axis, side), side -1 or +1.
 

@@ -59,8 +59,7 @@ class EveryBrightIsland(ThresholdNetwork):
     """Marks all that is bright in a window, whatever was clicked."""
 
     def decode(self, embedding, points_ijk, labels, previous_logits):
-        above = embedding[0, 0].float() - torch.log1p(self.threshold)
-        return 5 * above[None, None], torch.ones(1, 1)
+        return 5 * (embedding.float() - torch.log1p(self.threshold)), torch.ones(len(labels), 1)
 
 
 def test_a_window_that_growth_opened_continues_the_object_and_begins_no_other():

@@ -14,7 +14,7 @@ from seganypet.model.checkpoints import load_model
 from seganypet.model.config import ModelConfig
 from seganypet.pet.volume import Volume
 from seganypet.phantom import make_phantom
-from seganypet.prompting.look import FINEST_MM, MAX_COVER, cover, spacings_mm
+from seganypet.prompting.look import FINEST_MM, LATTICE, MAX_COVER, cover, fitting_window, spacings_mm
 from seganypet.prompting.prompts import InitialMask
 from seganypet.prompting.session import Session
 from seganypet.prompting.window_decoder import WindowDecoder
@@ -136,6 +136,36 @@ def test_the_extent_of_a_mask_holds_the_positions_too():
     mm = volume.to_mm(BALLS_IJK[1])
     low, high = mask_extent_mm(WindowLogits(blank.window, blank.logits - 1), [mm, mm + (1.0, -2.0, 3.0)])
     np.testing.assert_allclose((low, high), (mm + (0, -2, 0), mm + (1, 0, 3)))
+
+
+def test_windows_decoded_together_get_what_each_gets_alone():
+    volume, _ = with_balls(centres=BALLS_IJK[:2])
+    points = [(volume.to_mm(BALLS_IJK[0]), True), (volume.to_mm((22, 20, 21)), False)]
+    alone, together = (WindowDecoder(load_model("tiny"), volume, "float32") for _ in range(2))
+    sizes = (4.0, 6.0, 1.5)  # the finest holds the first point alone
+    centres = [volume.to_mm(at) for at in (BALLS_IJK[0], (26, 30, 30), (18, 18, 12))]
+    parts = [together.blank(together.window(mm, size)) for mm, size in zip(centres, sizes, strict=True)]
+    both = together.decode_all([*parts, parts[0]], points)
+    for one, part in zip(both, [*parts, parts[0]], strict=True):
+        expected = alone.decode(part, points)
+        assert one.window == part.window and one.logits.shape == expected.logits.shape
+        torch.testing.assert_close(one.logits, expected.logits, rtol=1e-3, atol=1e-3)
+    assert together.decode_all([], points) == []
+
+
+def test_a_window_moves_for_a_mask_that_lies_aside_and_not_for_one_step():
+    volume = Volume(np.ones((90, 90, 90), np.float32), oblique((8.0, 8.0, 8.0)), "SUVbw")
+    decoder = WindowDecoder(ThresholdNetwork(), volume, "float32")
+    middle, scales = volume.to_mm((45, 45, 45)), spacings_mm(decoder.model, None, None)
+    blank = decoder.blank(decoder.window(middle, 8.0))
+    step_mm = blank.window.side_mm / LATTICE
+    for shift_mm, moves in ((0.0, False), (step_mm, False), (2.5 * step_mm, True)):
+        centres = np.stack(np.meshgrid(*[np.arange(16)] * 3, indexing="ij"), -1) @ blank.affine[:3, :3].T
+        away = np.abs(centres + blank.affine[:3, 3] - (blank.window.centre_mm + (shift_mm, 0, 0))).max(-1)
+        part = WindowLogits(blank.window, torch.from_numpy(np.where(away < 48, 3.0, -3.0)[None, None]).float())
+        window = fitting_window(decoder, part, [(blank.window.centre_mm, True)], scales, np.inf)
+        assert (window != blank.window) == moves
+        assert all(window.contains_mm(blank.window.centre_mm + (shift_mm + side, 0, 0)) for side in (-48, 48))
 
 
 @pytest.mark.parametrize("threads", [2, 3])
