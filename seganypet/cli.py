@@ -1,8 +1,8 @@
 """The command `seganypet`, with a subcommand for each study, for training, for the pages, and for data.
 
 Each subcommand is a function: its signature is its command line, its docstring its help. It calls the library and
-prints a summary; PyTorch and the like are imported when it runs. `seganypet.study.commands` has the four studies and
-`convert`.
+prints a summary; PyTorch and the like are imported when it runs. `seganypet.study.commands` has the four studies,
+`file_commands` `convert` and `table`.
 """
 
 import inspect
@@ -27,13 +27,12 @@ from tyro.conf import (
 from tyro.extras import SubcommandApp
 
 import seganypet as sap
-from seganypet._files import replace_atomically
-from seganypet.errors import SegAnyPETError
+from seganypet._files import replace_atomically, system_reason
+from seganypet.errors import SegAnyPETError, printable
 from seganypet.study.commands import (
     OptionalPath,
     OptionalText,
     Texts,
-    convert,
     evaluate,
     in_folder,
     interactive,
@@ -41,6 +40,7 @@ from seganypet.study.commands import (
     print_table,
     quantify,
 )
+from seganypet.study.file_commands import convert, table
 
 if TYPE_CHECKING:
     from seganypet.model.sam3d import Sam3D
@@ -71,6 +71,7 @@ def train(
     cohort: OptionalPath = None,
     output: Path = Path("runs"),
     processes: int = 4,
+    device: str = "auto",
     devices: str = "auto",
     num_nodes: int = 1,
     prepare: bool = False,
@@ -91,21 +92,22 @@ def train(
         init: Name or path of the weights to start from.
         cohort: Cohort table to train on.
         output: Folder of everything that is written.
-        processes: Number of processes that cut training windows, and that load samples for each GPU.
-        devices: Number of devices on each machine, or auto.
+        processes: Number of processes that prepare scans, and that load samples for each GPU.
+        device: What to train on: auto, cpu, cuda, cuda:1 or mps.
+        devices: Number of devices on each machine; auto is what torchrun or SLURM started, else every GPU.
         num_nodes: Number of machines, under torchrun.
-        prepare: Only cut the training windows, for instance before many devices would wait for them.
+        prepare: Only prepare the scans, for instance before many devices would wait for them.
     """
     from seganypet.training.config import load_config
-    from seganypet.training.loop import prepare as cut_windows
+    from seganypet.training.loop import prepare as prepare_scans
 
     given = [f"{key}={value}" for key, value in (("init", init), ("data.cohort", cohort)) if value is not None]
     in_package = CONFIGS / f"{config}.yaml"
     settings = load_config(in_package if in_package.is_file() else config, overrides=[*overrides, *given])
     if prepare:
-        print(f"{cut_windows(settings, output, processes=processes)} windows")
+        print(f"{prepare_scans(settings, output, processes=processes)} scans")
         return
-    sap.train(settings, output, processes=processes, devices=devices, num_nodes=num_nodes)
+    sap.train(settings, output, processes=processes, devices=devices, num_nodes=num_nodes, device=device)
     print(f"Weights: {output / settings.name}.safetensors. Log: {output / settings.name}.csv.")
 
 
@@ -114,10 +116,14 @@ def app(
     port: int = 8866,
     base_url: str = "/",
     server_url: OptionalText = None,
+    max_pages: int = 8,
+    memory_gb: float = 5.0,
+    device: str = "auto",
 ) -> None:
     """Serve a notebook as a page without code to the browsers of this machine, until interrupted.
 
-    The server listens on localhost only and knows no passwords; the README says how to put it behind JupyterHub.
+    Open the address that is printed: it holds the token without which nothing is answered. The server listens on
+    localhost only; the README says how to put it behind JupyterHub.
 
     Examples:
       seganypet app
@@ -128,10 +134,14 @@ def app(
         port: Port of the page.
         base_url: Prefix of the page's address, behind a proxy.
         server_url: Prefix that the proxy has taken away; as --base-url unless given.
+        max_pages: Number of pages at a time; each has a kernel.
+        memory_gb: Memory of each kernel, in GB; kept on Linux only.
+        device: Where networks compute: auto, cpu, cuda, cuda:1 or mps.
     """
+    _use_device(device)
     from seganypet.widgets.serve import serve_notebook
 
-    serve_notebook(notebook, port, base_url, server_url)
+    serve_notebook(notebook, port, base_url, server_url, max_pages, memory_gb)
 
 
 def annotate(
@@ -142,6 +152,7 @@ def annotate(
     quality: Annotated[Literal["LQ", "HQ"] | None, arg(help_behavior_hint="")] = None,
     targets: Texts = (),
     refine: OptionalPath = None,
+    device: str = "auto",
     port: int = 8866,
     no_serve: bool = False,
 ) -> None:
@@ -162,9 +173,11 @@ def annotate(
         quality: Quality of the labels; HQ if something is refined, else LQ, unless given.
         targets: What is to be drawn: organs, "lesions" (one object) or "lesion" (each by itself). All unless given.
         refine: Folder of an earlier annotation, whose finished cases are the starting point.
+        device: Where the model computes: auto, cpu, cuda, cuda:1 or mps.
         port: Port of the page.
         no_serve: List and write only.
     """
+    _use_device(device)
     from seganypet.widgets.serve import serve_notebook, write_annotation_notebook
 
     options: dict[str, Any] = {"annotator": annotator, "quality": quality, "refine": refine}
@@ -187,6 +200,7 @@ def report(
     model: OptionalText = None,
     truth: OptionalPath = None,
     title: OptionalText = None,
+    device: str = "auto",
 ) -> None:
     """Replay a journal of clicks on its scan, and write one self-contained page: pictures, quantities, clicks, origin.
 
@@ -201,6 +215,7 @@ def report(
         model: Network that was clicked, by name or path; the one that the journal names unless given.
         truth: Mask or label map of the true lesions (NIfTI, .seg.nrrd, DICOM SEG or RTSTRUCT), drawn and scored beside.
         title: Title of the page; the scan's file name unless given.
+        device: Where the network computes: auto, cpu, cuda, cuda:1 or mps.
     """
     import numpy as np
 
@@ -208,7 +223,7 @@ def report(
 
     recorded = sap.Journal.load(journal)
     volume = open_as_recorded(scan, recorded)
-    network = sap.load_model(model or recorded.model.get("name", "tiny"))
+    network = sap.load_model(model or recorded.model.get("name", "tiny"), device)
     session = type(open_session(network, volume)).replay(network, volume, journal)
     lesions = None
     if truth is not None:
@@ -254,18 +269,30 @@ def samples(
 def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPath = None) -> int:
     """List everything that is wrong with a cohort: missing or damaged files, other grids, wrong units, strange labels.
 
+    Of a training configuration: what it asks for and its cohort does not have.
+
     The exit code is 1 if a case cannot be used as it is; warnings alone leave it at 0.
 
     Examples:
       seganypet check cohort.csv
       seganypet check FDG-PET-CT-Lesions --no-voxels --output problems.csv
+      seganypet check seganypet/configs/tiny.yaml
 
     Args:
-        cohort: Cohort table (CSV), AutoPET tree or nnU-Net folder.
+        cohort: Cohort table (CSV), AutoPET tree or nnU-Net folder; or a training configuration (YAML).
         no_voxels: Read headers only: milliseconds a case, but units and labels are not checked.
         output: Table (CSV) of the problems.
     """
-    if cohort.is_file():
+    if cohort.suffix in (".yaml", ".yml"):
+        import pandas as pd
+
+        from seganypet.training.checks import problems_of
+        from seganypet.training.config import load_config
+
+        found = problems_of(load_config(cohort), voxels=not no_voxels)
+        problems = pd.DataFrame([(severity, "", message) for severity, message in found],
+                                columns=["severity", "case", "message"])  # fmt: skip
+    elif cohort.is_file():
         problems = sap.Cohort.validate_csv(cohort, voxels=not no_voxels)
     else:
         problems = sap.Cohort.from_path(cohort).validate(voxels=not no_voxels)
@@ -280,9 +307,19 @@ def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPat
     return 1 if errors else 0
 
 
+def _use_device(device: str) -> None:
+    """Make a device that of this process and of the kernels that it starts, unless it is "auto"."""
+    if device != "auto":
+        from seganypet.model.devices import find_device
+
+        os.environ["SEGANYPET_DEVICE"] = str(find_device(device))
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     command.__name__: command
-    for command in (evaluate, lesions, interactive, quantify, train, app, annotate, report, samples, check, convert)
+    for command in (
+        evaluate, lesions, interactive, quantify, table, train, app, annotate, report, samples, check, convert,
+    )  # fmt: skip
 }
 
 
@@ -316,6 +353,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"error: {printable(str(error.filename or 'file'))}: {system_reason(error)}", file=sys.stderr)
+        return ERROR
     except KeyboardInterrupt:
         print("interrupted; what was finished is on disk, and the same command resumes.", file=sys.stderr)
         return INTERRUPTED
@@ -356,4 +396,4 @@ def _refuse_renamed(command: str, options: Sequence[str]) -> None:
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     from tqdm.auto import tqdm
 
-    tqdm.write(f"warning: {message}", file=sys.stderr)  # on a line of its own, above a progress bar
+    tqdm.write(f"warning: {printable(str(message))}", file=sys.stderr)  # on a line of its own, above a progress bar

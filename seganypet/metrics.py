@@ -4,15 +4,17 @@ What is undefined stays undefined: overlap with an empty truth is NaN; means lea
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
+from scipy.spatial import KDTree
 
 from seganypet.errors import GeometryError, SegAnyPETError
-from seganypet.regions import CONNECTED_6, CONNECTED_18, bounding_box, box_within, enclosing_box, widen_box
+from seganypet.regions import CONNECTED_6, CONNECTED_18, bounding_box, enclosing_box
 
 LEVEL = 0.95  # coverage of intervals
 MIN_IOU = 0.1  # from which a found and a true lesion may be paired
@@ -83,40 +85,77 @@ def surface_dice(
     Raises:
         GeometryError: If a mask is not bool or the shapes differ.
 
-    Source: Nikolov et al. 2021 in the voxel-counting form of MONAI's `compute_surface_dice`, whose numbers it
-    gives. It is written out here because a mask that has leaked over a whole scan costs MONAI two distance transforms
-    of that scan, while only the surroundings of the truth can be within the tolerance of it.
+    Source: Nikolov et al. 2021 in the voxel-counting form of MONAI's `compute_surface_dice`, whose numbers it gives.
     """
-    _check_pair(mask, truth)
-    spacing = np.asarray(spacing, float)
-    tolerance_mm = float(spacing.max()) if tolerance_mm is None else tolerance_mm
-    truth_box, mask_box = bounding_box(truth), bounding_box(mask)
-    if truth_box is None:
-        return float("nan")
-    if mask_box is None:
-        return 0.0
-    near = widen_box(truth_box, np.ceil(tolerance_mm / spacing) + 1, truth.shape)
-    mask_surface = np.zeros_like(mask)
-    mask_surface[mask_box] = _surface(mask[mask_box])
-    truth_surface = np.zeros_like(truth[near])
-    truth_surface[box_within(truth_box, near)] = _surface(truth[truth_box])
-    surface_voxels = np.count_nonzero(mask_surface[mask_box]) + np.count_nonzero(truth_surface)
-    mask_surface = mask_surface[near]
-    if not mask_surface.any():
-        return 0.0
-    to_truth_mm = ndimage.distance_transform_edt(~truth_surface, sampling=spacing)
-    to_mask_mm = ndimage.distance_transform_edt(~mask_surface, sampling=spacing)
-    agreeing = np.count_nonzero(to_truth_mm[mask_surface] <= tolerance_mm)
-    agreeing += np.count_nonzero(to_mask_mm[truth_surface] <= tolerance_mm)
-    return float(agreeing / surface_voxels)
+    return Comparison(mask, truth, spacing).nsd(tolerance_mm)
 
 
-# What `evaluate` measures of each mask, by the name of its column: called with mask and truth, bool, cropped to a box
-# that holds both, and the voxel size in mm. A metric that is added here is in its tables and summaries.
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[float]], float]] = {
-    "dsc": lambda mask, truth, spacing: dice(mask, truth),
-    "nsd": surface_dice,
+class Comparison:
+    """A mask against the truth; what several metrics need is computed once.
+
+    Args:
+        mask, truth: Bool, shape (I, J, K); a box that holds both is enough.
+        spacing: Voxel size along (i, j, k), in mm.
+
+    Raises:
+        GeometryError: A mask is not bool, or the shapes differ.
+    """
+
+    def __init__(self, mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float]):
+        _check_pair(mask, truth)
+        self.mask, self.truth, self.spacing = mask, truth, np.asarray(spacing, float)
+
+    @cached_property
+    def surface_distances_mm(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distance of each surface voxel of the mask to the truth's surface, and of the truth's to the mask's.
+
+        Surfaces as in `surface_dice`. Both are empty if one of the masks is.
+        """
+        mask, truth = (_surface_voxels(one) * self.spacing for one in (self.mask, self.truth))
+        if not len(mask) or not len(truth):
+            return np.empty(0), np.empty(0)
+        # Trees of surface voxels: distance transforms would cost the whole box, which a leak makes the whole scan.
+        return KDTree(truth).query(mask)[0], KDTree(mask).query(truth)[0]
+
+    def nsd(self, tolerance_mm: float | None = None) -> float:
+        """As `surface_dice`."""
+        distances = np.concatenate(self.surface_distances_mm)
+        if not distances.size:
+            return 0.0 if self.truth.any() else float("nan")
+        within = (self.spacing.max() if tolerance_mm is None else tolerance_mm) * (1 + 1e-9)  # products are rounded
+        return float(np.count_nonzero(distances <= within) / len(distances))
+
+    def hd95_mm(self) -> float:
+        """95 % Hausdorff distance, the larger of the two directions, in mm; NaN if one of the masks is empty.
+
+        Source: MONAI's `compute_hausdorff_distance`, percentile 95, whose numbers it gives.
+        """
+        found = self.surface_distances_mm
+        return max(float(np.percentile(one, 95)) for one in found) if found[0].size else float("nan")
+
+    def assd_mm(self) -> float:
+        """Average symmetric surface distance over the voxels of both surfaces, in mm; NaN if one mask is empty.
+
+        Source: MONAI's `compute_average_surface_distance`, symmetric, whose numbers it gives.
+        """
+        found = np.concatenate(self.surface_distances_mm)
+        return float(found.mean()) if found.size else float("nan")
+
+
+# What `evaluate` measures of each mask, by the name of its column. A metric that is added here is in its tables and
+# summaries.
+METRICS: dict[str, Callable[[Comparison], float]] = {
+    "dsc": lambda pair: dice(pair.mask, pair.truth),
+    "nsd": Comparison.nsd,
+    "hd95_mm": Comparison.hd95_mm,
+    "assd_mm": Comparison.assd_mm,
 }
+
+
+def scores_of(mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
+    """All `METRICS` of a mask; arguments as for `Comparison`."""
+    pair = Comparison(mask, truth, spacing)
+    return {name: metric(pair) for name, metric in METRICS.items()}
 
 
 def noc(dsc_per_click: Sequence[float], threshold: float = 0.85, cap: int = 20) -> ClicksNeeded:
@@ -173,9 +212,7 @@ def auc(dsc_per_click: Sequence[float]) -> ClickArea:
     return ClickArea(raw, raw / (len(values) - 1))
 
 
-def bootstrap_interval(
-    values: Sequence[float], patients: Sequence[str], seed: int = 0, draws: int = 2000
-) -> Interval:
+def bootstrap_interval(values: Sequence[float], patients: Sequence[str], seed: int = 0, draws: int = 2000) -> Interval:
     """Mean over patients and its 95 % percentile bootstrap interval; patients are resampled, not rows.
 
     Each patient counts once, with the mean of their values, because several lesions of one patient are not independent
@@ -239,17 +276,50 @@ def lesion_f1(mask: np.ndarray, truth: np.ndarray) -> float:
         GeometryError: A mask is not bool, or the shapes differ.
     """
     _check_pair(mask, truth)
-    found, found_count = ndimage.label(mask, CONNECTED_18)
-    true, true_count = ndimage.label(truth, CONNECTED_18)
+    found_count, true_count, pairs = _matches(mask, truth)
     if found_count + true_count == 0:
         return float("nan")
+    matches = csr_matrix((np.ones(pairs.shape[1]), pairs - 1), shape=(found_count, true_count))
+    paired = np.count_nonzero(maximum_bipartite_matching(matches) >= 0)
+    return 2 * paired / (found_count + true_count)
+
+
+def dmm(mask: np.ndarray, truth: np.ndarray) -> tuple[float, int, int, int]:
+    """Detection of lesions as autoPET V counts it (its DMM): many lesions may be matched by one finding.
+
+    18-connected components match where their IoU is at least 0.1. TP are true lesions with any match, FN the others,
+    FP findings without one; F1 is 2 TP / (2 TP + FP + FN).
+
+    Args:
+        mask: Bool, shape (I, J, K).
+        truth: Bool, shape (I, J, K).
+
+    Returns:
+        F1, NaN if the truth is empty; TP, FP, FN.
+
+    Raises:
+        GeometryError: A mask is not bool, or the shapes differ.
+
+    Source: the challenge's evaluation code (Apache-2.0), written out anew.
+    """
+    _check_pair(mask, truth)
+    found_count, true_count, matches = _matches(mask, truth)
+    true_positive = len(np.unique(matches[1]))
+    false_positive, false_negative = found_count - len(np.unique(matches[0])), true_count - true_positive
+    if not true_count:
+        return float("nan"), 0, false_positive, 0
+    f1 = 2 * true_positive / (2 * true_positive + false_positive + false_negative)
+    return f1, true_positive, false_positive, false_negative
+
+
+def _matches(mask: np.ndarray, truth: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """Number of found and of true components, and the pairs (found, true), from 1, with an IoU of `MIN_IOU`, (2, n)."""
+    found, found_count = ndimage.label(mask, CONNECTED_18)
+    true, true_count = ndimage.label(truth, CONNECTED_18)
     both = mask & truth
     pairs, shared = np.unique(np.stack([found[both], true[both]]), axis=1, return_counts=True)
     union = np.bincount(found.ravel())[pairs[0]] + np.bincount(true.ravel())[pairs[1]] - shared
-    good = shared / union >= MIN_IOU
-    matches = csr_matrix((np.ones(good.sum()), pairs[:, good] - 1), shape=(found_count, true_count))
-    paired = np.count_nonzero(maximum_bipartite_matching(matches) >= 0)
-    return 2 * paired / (found_count + true_count)
+    return found_count, true_count, pairs[:, shared / union >= MIN_IOU]
 
 
 def lesion_scores(
@@ -310,8 +380,13 @@ def _untouched_voxels(components_of: np.ndarray, other: np.ndarray) -> int:
     return int(sizes.sum())
 
 
-def _surface(mask: np.ndarray) -> np.ndarray:
-    return mask & ~ndimage.binary_erosion(mask, CONNECTED_6)
+def _surface_voxels(mask: np.ndarray) -> np.ndarray:
+    """Indices of the surface of a mask, (n, 3)."""
+    box = bounding_box(mask)
+    if box is None:
+        return np.empty((0, 3), int)
+    inside = mask[box]
+    return np.argwhere(inside & ~ndimage.binary_erosion(inside, CONNECTED_6)) + [part.start for part in box]
 
 
 def _check_pair(mask: np.ndarray, truth: np.ndarray) -> None:

@@ -81,7 +81,8 @@ def test_help_comes_within_a_second_and_without_the_heavy_libraries():
 def shown_commands() -> Iterator[str]:
     """Every command line that help, README, CONTRIBUTING and the lessons show."""
     texts = [command.__doc__ for command in COMMANDS.values()]
-    texts += [(REPOSITORY / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "Makefile")]
+    pages = ("README.md", "CONTRIBUTING.md", "Makefile", "notebooks/studies.md")
+    texts += [(REPOSITORY / name).read_text() for name in pages]
     texts += [re.sub(r"^# ?", "", path.read_text(), flags=re.M) for path in (REPOSITORY / "notebooks").glob("*.py")]
     for text in texts:
         for line in re.findall(r"^\s*(?:\$\(BIN\)/)?(seganypet (?:.+\\\n)*.+)$", text, re.MULTILINE):
@@ -169,10 +170,10 @@ def test_errors_are_one_line_without_a_traceback():
 
 
 def test_rules_and_no_rules_exclude_each_other():
-    assert Methods().chosen_rules() == {}  # the study's default
-    assert Methods(no_rules=True).chosen_rules() == {"rules": ()}
+    assert "rules" not in Methods().chosen()  # the study's default
+    assert Methods(no_rules=True).chosen()["rules"] == ()
     with pytest.raises(SegAnyPETError, match="exclude each other"):
-        Methods(rules=("band",), no_rules=True).chosen_rules()
+        Methods(rules=("band",), no_rules=True).chosen()
 
 
 def test_an_interruption_ends_with_a_line(monkeypatch, capsys):
@@ -189,10 +190,10 @@ def test_an_interruption_ends_with_a_line(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("name", "study", "options"), [
     ("evaluate", "evaluate", "--models tiny --clicks 2 --targets liver --split test --processes 3 --no-rules --seed 4 "
-     "--prompt box --correction scribble"),
+     "--prompt box --correction scribble --device cuda:1 --precision float32 --mixed-precision"),
     ("lesions", "analyse_tumours", "--models tiny --thresholds 2.5 4 --min-volume-ml 3 --threads 2"),
     ("interactive", "evaluate_interactive", "--models tiny --click-files clicks --objects single --cluster tcp://a:1"),
-    ("quantify", "quantify_cohort", "--threshold SUV>=4 --peak local --retry-failed --output q.csv"),
+    ("quantify", "quantify_cohort", "--threshold SUV>=4 --peak local --propose --retry-failed --output q.csv"),
 ])  # fmt: skip
 def test_a_study_is_given_what_the_options_say(name: str, study: str, options: str, monkeypatch):
     signature, calls = inspect.signature(getattr(sap, study)), []
@@ -208,10 +209,12 @@ def test_a_study_is_given_what_the_options_say(name: str, study: str, options: s
     for option in re.findall(r"--(?:no-)?([a-z-]+)", options.replace("--split test", "")):
         assert option.replace("-", "_") in given
     expected = {"evaluate": {"models": ["tiny"], "clicks": 2, "targets": ("liver",), "rules": (), "processes": 3,
-                             "prompt": "box", "correction": "scribble"},
+                             "prompt": "box", "correction": "scribble", "device": "cuda:1", "precision": "float32",
+                             "mixed_precision": True},
                 "lesions": {"thresholds": (2.5, 4.0), "min_volume_ml": 3.0, "threads": 2},
                 "interactive": {"click_files": Path("clicks"), "objects": "single", "cluster": "tcp://a:1"},
-                "quantify": {"threshold": "SUV>=4", "peak": "local", "retry_failed": True}}  # fmt: skip
+                "quantify": {"threshold": "SUV>=4", "peak": "local", "propose": True,
+                             "retry_failed": True}}  # fmt: skip
     assert {key: given[key] for key in expected[name]} == expected[name]
 
 
@@ -392,7 +395,7 @@ def test_train_takes_settings_from_the_command_line(tmp_path: Path, capsys):
     command = ["train", str(config), "--set", "name=shorter", "--set", "steps_per_epoch=1", "--processes", "1",
                "--output", str(tmp_path / "runs")]  # fmt: skip
     assert main([*command, "--prepare"]) == 0
-    assert "windows" in capsys.readouterr().out and not (tmp_path / "runs" / "shorter.ckpt").exists()
+    assert "1 scans" in capsys.readouterr().out and not (tmp_path / "runs" / "shorter.ckpt").exists()
     assert main(command) == 0
     assert str(tmp_path / "runs" / "shorter.safetensors") in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "runs" / "shorter.csv")["step"].max() == 1

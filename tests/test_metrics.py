@@ -1,8 +1,20 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from seganypet.errors import GeometryError, SegAnyPETError
-from seganypet.metrics import auc, bootstrap_interval, dice, fnv_ml, fpv_ml, lesion_f1, noc, surface_dice
+from seganypet.metrics import (
+    auc,
+    bootstrap_interval,
+    dice,
+    dmm,
+    fnv_ml,
+    fpv_ml,
+    lesion_f1,
+    noc,
+    scores_of,
+    surface_dice,
+)
 
 SPACING = (4.0, 2.0, 3.0)
 
@@ -170,3 +182,51 @@ def test_lesion_f1_of_empty_masks():
     some, none = box((4, 4, 4), (1, 2), (1, 3), (0, 4)), np.zeros((4, 4, 4), bool)
     assert np.isnan(lesion_f1(none, none))
     assert lesion_f1(some, none) == 0.0 and lesion_f1(none, some) == 0.0
+
+
+# ---- autoPET V's detection, and distances of surfaces
+
+def on_a_line(*parts: tuple[int, int]) -> np.ndarray:
+    line = np.zeros((24, 1, 1), bool)
+    for start, end in parts:
+        line[start:end] = True
+    return line
+
+
+@pytest.mark.parametrize(("truth", "mask", "expected"), [
+    ([(0, 10)], [(0, 4), (6, 10)], (1.0, 1, 0, 0)),
+    ([(0, 4), (5, 7), (12, 13)], [(0, 8), (15, 17)], (2 / 3, 2, 1, 1)),
+    ([(0, 10)], [(9, 20)], (0.0, 0, 1, 1)),
+    ([(0, 10)], [(0, 1)], (1.0, 1, 0, 0)),  # an IoU of just 0.1
+    ([], [(3, 6)], (float("nan"), 0, 1, 0)),
+    ([], [], (float("nan"), 0, 0, 0)),
+])  # fmt: skip
+def test_dmm_lets_one_finding_match_many_lesions(truth, mask, expected):
+    np.testing.assert_equal(dmm(on_a_line(*mask), on_a_line(*truth)), expected)
+
+
+@pytest.mark.parametrize("spacing", [(4.07, 4.07, 3.0), (2.04, 2.04, 5.0)])
+def test_surface_distances_are_those_of_monai(spacing):
+    import torch
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
+
+    rng = np.random.default_rng(3)
+    smooth = ndimage.gaussian_filter(rng.standard_normal((3, 20, 18, 16)), (0, 2, 2, 2))
+    truth, *masks = smooth > 0.03
+    for mask in masks:
+        one_hot = [torch.from_numpy(one)[None, None] for one in (mask, truth)]
+        options = {"include_background": True, "spacing": spacing}
+        scores = scores_of(mask, truth, spacing)
+        hd95 = compute_hausdorff_distance(*one_hot, percentile=95, **options)
+        assd = compute_average_surface_distance(*one_hot, symmetric=True, **options)
+        nsd = compute_surface_dice(*one_hot, class_thresholds=[max(spacing)], **options)
+        assert scores["hd95_mm"] == pytest.approx(hd95.item(), rel=1e-5)
+        assert scores["assd_mm"] == pytest.approx(assd.item(), rel=1e-5)
+        assert scores["nsd"] == pytest.approx(nsd.item(), rel=1e-5)
+
+
+def test_distances_to_an_empty_mask_are_undefined_not_zero():
+    truth = on_a_line((3, 9))
+    for pair in ((on_a_line(), truth), (truth, on_a_line())):
+        scores = scores_of(*pair, (2.0, 3.0, 4.0))
+        assert np.isnan([scores["hd95_mm"], scores["assd_mm"]]).all()

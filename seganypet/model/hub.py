@@ -3,13 +3,18 @@
 A network gets a name by one line in `NETWORKS`.
 """
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
-from seganypet.errors import CheckpointError
+from seganypet.errors import CheckpointError, first_line
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SAM_FILES = ("config.json", "model.safetensors")  # a 2D SAM, as transformers saves it
+
+
+PAUSE_S = 60.0  # after the hub could not be reached, which takes half a minute to find out for each network
+_unreachable = {"until": 0.0}
 
 
 class Source(NamedTuple):
@@ -44,6 +49,23 @@ NETWORKS = {
 }
 
 
+# First digits of the SHA-256 of the weights that came with the package so far: journals made with earlier ones hold no
+# more than this of them.
+EDITIONS = {
+    "fcc0c16cc7ec3e50": "tiny-base, first edition",
+    "a1dd1a3ae08af92c": "tiny-base, second edition",
+    "ebd94cc21ad842eb": "tiny, first edition",
+    "8dd53de311188998": "tiny-organs, first edition",
+    "3314e99c57c8fc92": "tiny-2d, first edition",
+    "4deca32b15c89ba9": "tiny-2d-organs, first edition",
+}
+
+
+def edition(weights_sha256: object) -> str | None:
+    """Name and edition of weights that come, or once came, with the package; None of others."""
+    return EDITIONS.get(str(weights_sha256)[:16])
+
+
 def locate(name: str) -> Path:
     """Path of a named network's file, or of the folder of its files; downloaded if the hub's cache lacks any.
 
@@ -59,7 +81,7 @@ def locate(name: str) -> Path:
 
 def _fetch(name: str, repository: str, files: tuple[str, ...]) -> list[Path]:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
     what = " and ".join(files)
     try:
@@ -70,8 +92,13 @@ def _fetch(name: str, repository: str, files: tuple[str, ...]) -> list[Path]:
             "read the licence on that page before you use them."
         )
     try:
+        if time.monotonic() < _unreachable["until"]:
+            raise ConnectionError("not tried again, as the hub could not be reached a moment ago")
         return [Path(hf_hub_download(repository, file)) for file in files]
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # whatever the client raises: a proxy, a cut body, SOCKS without its package, no room
+        refused = isinstance(error, HfHubHTTPError)
+        if not refused and _unreachable["until"] < time.monotonic():
+            _unreachable["until"] = time.monotonic() + PAUSE_S
         if len(files) == 1:
             by_hand = f"get the file on another machine and open it by path: load_model({files[0]!r})"
         else:
@@ -80,6 +107,9 @@ def _fetch(name: str, repository: str, files: tuple[str, ...]) -> list[Path]:
                 "get these files on another machine, put them into one folder and open that by path: "
                 f"load_model({folder!r})"
             )
+        licence = f"Accept its owners' licence on https://huggingface.co/{repository}, then: hf auth login. "
         raise CheckpointError(
-            f"{name}: cannot download {what} from {repository} ({type(error).__name__}). Without a network, {by_hand}."
+            f"{name}: cannot download {what} from {repository} ({type(error).__name__}: {first_line(error)}). "
+            f"{licence if isinstance(error, GatedRepoError) else ''}Without a network, {by_hand}; on the command line "
+            f"--models {name}=PATH."
         ) from error

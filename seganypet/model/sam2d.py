@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seganypet.errors import SegAnyPETError
+from seganypet.model.sam_attention import use_blocked_attention
 
 if TYPE_CHECKING:
     from transformers import SamModel
@@ -56,6 +57,7 @@ class Sam2D(nn.Module):
 
     def __init__(self, sam: SamModel, name: str = "sam", accepts: Iterable[str] = SAM_PROMPTS):
         super().__init__()
+        use_blocked_attention(sam)
         self.sam, self.name, self.accepts = sam, name, frozenset(accepts)
         self.metadata: dict[str, Any] = {}
         vision: Any = sam.config.vision_config  # transformers declares what its constructor takes, also dict and list

@@ -1,4 +1,4 @@
-"""The studies, and `convert`, as subcommands of `seganypet`: a signature is a command line, a docstring its help.
+"""The studies as subcommands of `seganypet`: a signature is a command line, a docstring its help.
 
 Each function calls a study and prints a summary of its table. Options that studies share are `Study` and `Methods`.
 PyTorch is imported when a function runs, not before.
@@ -37,7 +37,7 @@ class Study:
         limit: Only the first LIMIT cases.
         processes: Number of cases that are worked on at the same time, each in a process of its own.
         cluster: Address of a Dask scheduler, tcp://host:port, whose workers take the cases instead (extra `cluster`).
-        threads: PyTorch's threads in each process.
+        threads: PyTorch's threads in each process; its share of the cores unless given.
         retry_failed: Try cases again that failed before.
     """
 
@@ -46,7 +46,7 @@ class Study:
     limit: OptionalInt = None
     processes: int = 1
     cluster: OptionalText = None
-    threads: int = 1
+    threads: OptionalInt = None
     retry_failed: bool = False
 
     def cases(self) -> "Cohort":
@@ -68,11 +68,17 @@ class Methods:
         models: Networks by name or path, threshold rules, "random_walker"; NAME=... names one in the table.
         rules: Additional threshold rules, such as "41% SUVmax", "SUV>=4", "41% SUVmax, from hottest", "band".
         no_rules: Leave out all threshold rules that are not among the models.
+        device: Where networks compute: auto, cpu, cuda, cuda:1, mps. Several GPUs are dealt to the processes.
+        precision: Digits of 3D networks; auto is bfloat16 where the processor has units for it, else float32.
+        mixed_precision: Allow rows of one network in several precisions, as on a cluster of different machines.
     """
 
     models: Texts = ()
     rules: Texts = ()
     no_rules: bool = False
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    mixed_precision: bool = False
 
     def named(self) -> dict[str, str] | list[str]:
         """The models, for a study."""
@@ -80,11 +86,14 @@ class Methods:
 
         return named_models(self.models)
 
-    def chosen_rules(self) -> dict[str, Any]:
-        """The keyword argument `rules` of a study; nothing where its default is meant."""
+    def chosen(self) -> dict[str, Any]:
+        """Keyword arguments of a study: where networks compute; and `rules`, unless its default is meant."""
         if self.no_rules and self.rules:
             raise SegAnyPETError("--rules and --no-rules exclude each other; give one of them.")
-        return {"rules": self.rules} if self.rules or self.no_rules else {}
+        names = ("device", "precision", "mixed_precision")
+        return {name: getattr(self, name) for name in names} | (
+            {"rules": self.rules} if self.rules or self.no_rules else {}
+        )
 
 
 def evaluate(
@@ -99,6 +108,9 @@ def evaluate(
     prompt: Literal["click", "scribble", "box", "box3d", "lasso", "mask"] = "click",
     correction: Annotated[Literal["click", "scribble"] | None, UNSET] = None,
     seconds_per_click: float = 2.0,
+    modality: tuple[Literal["pet", "ct"], ...] = ("pet",),
+    totalsegmentator: OptionalPath = None,
+    save_masks: OptionalPath = None,
     output: Path = Path("results.csv"),
 ) -> None:
     """Segment every target of a cohort under simulated clicks, and print means over patients with 95 % intervals.
@@ -111,6 +123,7 @@ def evaluate(
       seganypet-v1, -v2, -lesion, sam-med3d, sam-med3d-turbo; in 2D sam-vit-b, -l, -h, medsam-vit-b: downloaded once
       PATH of a .safetensors or .pth file, or of a folder that holds a SAM
       "41% SUVmax", "SUV>=4", ... and random_walker: the same clicks without a network
+      propose: organs without a click
       A 2D model is clicked on every slice that holds the target, which 3D models are not told: an oracle.
 
     Protocols:
@@ -128,6 +141,7 @@ def evaluate(
       seganypet evaluate cohort.csv --models tiny tiny-2d mine=runs/mine.safetensors --processes 4
       seganypet evaluate cohort.csv --models tiny --protocol release --no-rules --output release.csv
       seganypet evaluate cohort.csv --rules "41% SUVmax" "SUV>=2.5" --targets liver spleen
+      seganypet evaluate cohort.csv --models sam-med3d-turbo --modality pet ct --totalsegmentator TotalSegmentator
 
     Args:
         study: Cases and resources.
@@ -141,17 +155,24 @@ def evaluate(
         prompt: Kind of the first prompt, see above.
         correction: Kind of later prompts; scribble after a scribble, click otherwise, unless given.
         seconds_per_click: What a click costs a person, in seconds: assumed, not measured.
+        modality: What networks look at: pet, and/or ct, the case's CT laid over its PET.
+        totalsegmentator: Folder of TotalSegmentator's output, <case>.nii.gz or <case>/, scored beside the models.
+        save_masks: Folder for the masks after the last click, <case>/<model>/<target>.nii.gz.
         output: Table (CSV) that rows are appended to.
     """
+    from seganypet.study.automatic import CT, PET
+
     results = sap.evaluate(
         study.cases(), methods.named(), clicks, targets=targets or None, protocol=protocol, first=first, then=then,
         seed=seed, prompt=prompt, correction=correction, seconds_per_click=seconds_per_click,
-        output=in_folder(output), **methods.chosen_rules(), **study.engine(),
+        modalities=[{"pet": PET, "ct": CT}[one] for one in modality], totalsegmentator=totalsegmentator,
+        save_masks=save_masks, output=in_folder(output), **methods.chosen(), **study.engine(),
     )  # fmt: skip
     _check_failures(results, output)
     summary = sap.summarise(results, sorted({1, 3, 5, int(results["click"].max())}))
     shown = [  # columns that fit a terminal
-        name for name in summary if not name.startswith(("auc_", "noc85_")) or name.endswith(("relative", "failures"))
+        name for name in summary
+        if not name.startswith(("auc_", "noc85_", "hd95_", "assd_")) or name.endswith(("relative", "failures", "mm"))
     ]
     print_table(summary[shown])
 
@@ -165,6 +186,7 @@ def lesions(
     thresholds: tuple[float, ...] = (4.0,),
     min_volume_ml: float = 0.0,
     totalsegmentator: OptionalPath = None,
+    save_masks: OptionalPath = None,
     output: Path = Path("tumours.csv"),
     reports: OptionalPath = None,
 ) -> None:
@@ -188,13 +210,14 @@ def lesions(
         thresholds: SUVs of thresholds without clicks: everything above is called tumour.
         min_volume_ml: Smallest lesion that is clicked one by one, in mL.
         totalsegmentator: Folder of TotalSegmentator's output, <case>.nii.gz or <case>/.
+        save_masks: Folder for the masks after the last click, <case>/<model>/<prompting>.nii.gz.
         output: Table (CSV) that rows are appended to.
         reports: Folder for one page for each case.
     """
     table = sap.analyse_tumours(
         study.cases(), methods.named(), clicks=clicks, clicks_at_once=clicks_at_once, promptings=promptings,
         thresholds=thresholds, min_volume_ml=min_volume_ml, totalsegmentator=totalsegmentator,
-        output=in_folder(output), reports=reports, **methods.chosen_rules(), **study.engine(),
+        save_masks=save_masks, output=in_folder(output), reports=reports, **methods.chosen(), **study.engine(),
     )  # fmt: skip
     _check_failures(table, output)
     print_table(sap.summarise_tumours(table))
@@ -204,31 +227,44 @@ def interactive(
     study: Study,
     methods: Methods,
     click_files: OptionalPath = None,
+    edition: Literal["IV", "V"] = "IV",
+    strokes: Literal["centerline", "random", "boundary"] = "centerline",
+    steps: OptionalInt = None,
+    one_sided: Literal["stroke", "none"] = "stroke",
     objects: Literal["per_lesion", "single"] = "per_lesion",
     seed: int = 0,
+    save_masks: OptionalPath = None,
     output: Path = Path("interactive.csv"),
 ) -> None:
-    """Follow autoPET's interactive protocol: clicks given in advance, scores after 0, 1, ..., 10 of each kind.
+    """Follow autoPET's interactive protocols: IV, clicks given in advance; V, strokes where the mask is most wrong.
 
+    IV scores after 0, 1, ..., 10 clicks of each kind, V after 0, 1, ..., 5 strokes; AUCs are areas over these steps.
     Prints means over patients with 95 % intervals. An interrupted run resumes with the same command.
 
     Examples:
       seganypet interactive FDG-PET-CT-Lesions --models seganypet-v1 --click-files clicks
       seganypet interactive cohort.csv --models tiny-organs --rules "41% SUVmax, from hottest" --objects single
+      seganypet interactive cohort.csv --models tiny-base --edition V --strokes random --save-masks masks
 
     Args:
         study: Cases and resources.
         methods: Models and threshold rules. No rule unless given.
         click_files: Folder of <case>_clicks.json or <case>.json; without it, clicks are simulated.
+        edition: Edition of the challenge.
+        strokes: How strokes are drawn, of edition V.
+        steps: Number of the last step; 10 of IV and 5 of V unless given.
+        one_sided: What happens where only missing or only false tumour is left, of edition V: a stroke, or none.
         objects: An object for each lesion, or a single one for all.
         seed: Seed of simulated clicks.
+        save_masks: Folder for the masks, <case>/<model>/iter_<step>.nii.gz, and of V their strokes.
         output: Table (CSV) that rows are appended to.
     """
     from seganypet.study.interactive import summarise_interactive
 
     table = sap.evaluate_interactive(
-        study.cases(), methods.named(), click_files, objects=objects, seed=seed, output=in_folder(output),
-        **methods.chosen_rules(), **study.engine(),
+        study.cases(), methods.named(), click_files, edition=edition, strokes=strokes, steps=steps,
+        one_sided=one_sided, objects=objects, seed=seed, save_masks=save_masks, output=in_folder(output),
+        **methods.chosen(), **study.engine(),
     )  # fmt: skip
     _check_failures(table, output)
     print_table(summarise_interactive(table))
@@ -238,6 +274,7 @@ def quantify(
     study: Study,
     threshold: OptionalText = None,
     peak: Literal["global", "local"] = "global",
+    propose: bool = False,
     output: Path = Path("quantities.csv"),
 ) -> None:
     """Measure every organ and lesion of a cohort: SUVmax, SUVmean, SUVpeak, MTV, TLG. Prints medians over cases.
@@ -247,15 +284,17 @@ def quantify(
     Examples:
       seganypet quantify data_samples/cohort.csv --output out/quantities.csv
       seganypet quantify FDG-PET-CT-Lesions --threshold "41% SUVmax" --processes 4
+      seganypet quantify FDG-PET-CT-Lesions --propose --output organs.csv
 
     Args:
         study: Cases and resources.
         threshold: Threshold rule that narrows the masks of lesions, such as "41% SUVmax" or "SUV>=4".
         peak: Where the sphere of SUVpeak may be centred: on any voxel of the mask, or on its hottest.
+        propose: Propose organs where a case has none drawn; the columns proposed_by and confidence say so.
         output: Table (CSV) that rows are appended to.
     """
     table = sap.quantify_cohort(
-        study.cases(), threshold=threshold, peak=peak, output=in_folder(output), **study.engine()
+        study.cases(), threshold=threshold, peak=peak, propose=propose, output=in_folder(output), **study.engine()
     )
     _check_failures(table, output)
     # Single lesions are numbered in each case: lesion_01 of one has nothing to do with that of another.
@@ -263,60 +302,8 @@ def quantify(
     medians = table.pivot_table("value", ["kind", "object"], "quantity", "median", sort=False).round(2)
     print("Medians:")
     print_table(medians.reset_index())
-
-
-def convert(
-    source: Positional[Path],
-    output: Positional[Path],
-    layout: Literal["autopet", "nnunet"] = "autopet",
-    series: Texts = (),
-    masks: OptionalPath = None,
-    no_masks: bool = False,
-    no_ct: bool = False,
-    processes: int = 1,
-    limit: OptionalInt = None,
-) -> int:
-    """Convert DICOM studies to NIfTI in AutoPET's or nnU-Net's layout: SUV, CT on the PET's grid, masks.
-
-    Of each study the attenuation corrected PET is taken, the CT in its frame of reference, and its DICOM SEG or
-    RTSTRUCT. Where several fit, the study is refused with their list. OUTPUT also gets conversion.csv, a row for each
-    study, and cohort.csv for the other subcommands. Folders are named by PatientID and study date: pseudonymise first.
-
-    An interrupted run resumes with the same command; what failed is tried again, what is new or changed converted. The
-    exit code is 1 if a study failed.
-
-    Examples:
-      seganypet convert dicom/ converted/
-      seganypet convert dicom/ Dataset042_PET --layout nnunet --masks masks/ --processes 4
-      seganypet convert study/ converted/ --series 1.2.840.113619.2.1 1.2.840.113619.2.7
-
-    Args:
-        source: Folder of DICOM files: a study, or studies of several patients in any arrangement.
-        output: Folder of the result.
-        layout: <patient>/<study>/{SUV,CTres,SEG}.nii.gz, or imagesTr, labelsTr and dataset.json.
-        series: SeriesInstanceUIDs to take where a study holds several PETs, CTs or masks that fit.
-        masks: Folder of masks instead of those in the studies: <case>, <study> or <patient> with an ending of NIfTI,
-            NRRD or DICOM.
-        no_masks: Convert no masks.
-        no_ct: Convert no CT.
-        processes: Number of studies that are converted at the same time, each in a process of its own.
-        limit: Only the first LIMIT studies.
-    """
-    if masks is not None and no_masks:
-        raise SegAnyPETError("--masks and --no-masks exclude each other; give one of them.")
-    done = sap.convert(
-        source, output, layout, series=series, masks=not no_masks if masks is None else masks, ct=not no_ct,
-        processes=processes, limit=limit,
-    )  # fmt: skip
-    failed = done.table["error"].notna()
-    for severity, sentences in (("warning", done.skipped), ("error", done.damaged)):
-        for sentence in sentences:
-            print(f"{severity}: {sentence}")
-    for row in done.table.fillna("").to_dict("records"):
-        if row["error"] or row["notes"]:
-            print(f"{'error' if row['error'] else 'warning'}: case {row['case']}: {row['error'] or row['notes']}")
-    print(f"{int((~failed).sum())} studies converted, {int(failed.sum())} failed. Table: {output / 'conversion.csv'}")
-    return 1 if failed.any() or done.damaged else 0
+    if drawn_by := sorted(table["proposed_by"].dropna().unique()):
+        print(f"Organs that nobody drew were {', '.join(drawn_by)}: nobody has checked them.")
 
 
 def _check_failures(table: "pd.DataFrame", output: Path) -> None:

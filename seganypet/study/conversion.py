@@ -33,7 +33,8 @@ from seganypet.errors import DicomError, SegAnyPETError, UnitError
 from seganypet.pet.dicom import load_dicom
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Volume, save_mask, save_volume
-from seganypet.study.engine import Rows, Study, run_study
+from seganypet.study.definition import Rows, Study
+from seganypet.study.engine import run_study
 
 if TYPE_CHECKING:
     import pandas

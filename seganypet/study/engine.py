@@ -17,98 +17,28 @@ cases and methods are measured alone, a corrected label again, and a folder that
 """
 
 import os
+import platform
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seganypet import __version__
 from seganypet._files import FileHashes
 from seganypet.cohort.case import InMemoryCase
 from seganypet.errors import DoubtfulValuesWarning, SegAnyPETError
 from seganypet.phantom import PhantomCase
+from seganypet.study.definition import Rows, Study, StudyMethod
 from seganypet.study.identity import UNREADABLE, contents_of, contents_of_case
+from seganypet.study.progress import CaseBar, begin_case
 from seganypet.study.store import ResultStore
-from seganypet.study.workers import check_picklable, check_workers, run_jobs
+from seganypet.study.workers import check_picklable, check_workers, run_jobs, threads_for_run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class StudyMethod(Protocol):
-    """What the engine asks of a method.
-
-    Attributes:
-        name: Name in the table.
-        weights: Digits that identify its weights; None without weights.
-        identity: What tells its rows from those of another method of the same name, in words.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def weights(self) -> str | None: ...
-
-    @property
-    def identity(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class WithoutMethod:
-    """Stands for the method of a study that has none, such as one that quantifies what is drawn."""
-
-    name: str = ""
-    weights: str | None = None
-    identity: str = ""
-
-
-Rows = list[dict[str, Any]]
-Measure = Callable[[Any, Sequence[Any], Mapping[str, Any]], Iterable[tuple[str, Rows]]]
-Files = Callable[[Any, Any], Mapping[str, Any]]
-
-
-def _no_files(case: Any, method: Any) -> Mapping[str, Any]:
-    return {}
-
-
-@dataclass(frozen=True, eq=False)
-class Study:
-    """What is measured on each case.
-
-    Attributes:
-        name: Name of the study, as the command calls it.
-        columns: Name and type (str, float, int, bool) of each column. Case, patient, model and error are added if they
-            are missing; the engine fills them in, and weights, version, and columns that are named like a setting.
-        settings: What the numbers depend on besides cases and methods: names and values that people can read.
-        measure: Called with a case, some of the methods, and the settings; yields the name of each method and all its
-            rows, as soon as they are complete. A module-level function, or a `partial` of one. What it raises becomes
-            a row with the error for each method that has none yet.
-        methods: See `methods.resolve_methods`.
-        reads: What else the rows of a case and method depend on: names, and paths or values.
-        writes: Files that `measure` writes beside the rows, such as a page; a unit is measured again if one of them is
-            no longer as it was.
-        within_case: Column by which the rows of a case are sorted before the method, in its order of appearance.
-    """
-
-    name: str
-    columns: Mapping[str, type]
-    settings: Mapping[str, Any]
-    measure: Measure
-    methods: Sequence[StudyMethod] = (WithoutMethod(),)
-    reads: Files = _no_files
-    writes: Files = _no_files
-    within_case: str | None = None
-
-    def __post_init__(self) -> None:
-        first = {"case": str, "patient": str}
-        if not isinstance(self.methods[0], WithoutMethod):
-            first["model"] = str
-        first = {name: kind for name, kind in first.items() if name not in self.columns}
-        object.__setattr__(self, "columns", first | dict(self.columns) | {"error": str})
 
 
 def run_study(
@@ -118,9 +48,10 @@ def run_study(
     output: str | os.PathLike | None = None,
     processes: int = 1,
     cluster: str | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
+    mixed_precision: bool = False,
     progress: bool = True,
 ) -> "pd.DataFrame":
     """Measure all cases by all methods of a study, except what is finished in the output.
@@ -134,24 +65,25 @@ def run_study(
         processes: Number of cases that are measured at the same time, each in a process of its own.
         cluster: Address of a Dask scheduler, such as "tcp://host:8786", whose workers take the cases instead; they need
             the same files at the same paths.
-        threads: Threads of PyTorch in each other process; with `processes=1` PyTorch keeps its own number.
+        threads: Threads of PyTorch in each process; None: on this machine the process's share of the cores, on a
+            cluster one. A small network computes on one anyway.
         limit: Number of cases, from the first; None: all.
         retry_failed: Whether failures that the output holds are tried again.
-        progress: Whether a bar over cases is shown.
+        mixed_precision: Whether rows of one network may have been computed in several precisions, as on a cluster of
+            different machines; they differ by up to some hundredths of DSC on single organs.
+        progress: Whether a bar over cases is shown, which names the target at work.
 
     Returns:
         Rows by case and method, in the order of both, whoever measured them and however often the run was interrupted.
 
     Raises:
         SegAnyPETError: Two cases of one name; an output that is another table, was made with other settings, weights or
-            version, or is in use by another run; with several processes, what cannot be sent to them; a worker that
-            died, or no scheduler.
+            version, or is in use by another run; rows of one network in several precisions; with several processes,
+            what cannot be sent to them; a worker that died, or no scheduler.
 
     Warns:
         UserWarning: Cases that are measured again because they changed, and cases that fail.
     """
-    from tqdm.auto import tqdm
-
     check_workers(processes, cluster, threads)
     cases = as_cases(cases, limit)
     _check_names("cases", cases)
@@ -166,14 +98,19 @@ def run_study(
     failures: dict[str, str] = {}
     with ResultStore(path, study.name, study.columns, settings, identities, study.within_case) as store:
         jobs = list(_unfinished(study, cases, store, retry_failed))
-        with tqdm(total=len(cases), initial=len(cases) - len(jobs), desc="cases", disable=not progress) as bar:
-            for case, unit in _measured(jobs, store.hashes, processes, cluster, threads, bar.update):
-                rows = [_standard_cells(study, case, unit.method) | row for row in unit.rows]
-                store.append((case.name, unit.method.name), rows, inputs=unit.inputs, outputs=unit.outputs)
+        keys = [(case.name, method.name) for case in cases for method in study.methods]
+        places = {key[1]: place for key in keys if (place := (store.record(key) or {}).get("place"))}
+        with CaseBar(len(cases), len(cases) - len(jobs), progress) as bar:
+            for case, unit in _measured(jobs, store.hashes, processes, cluster, threads, bar):
+                if not mixed_precision:
+                    _check_precision(unit.method.name, unit.place, places.setdefault(unit.method.name, unit.place))
+                rows = [_standard_cells(study, case, unit) | row for row in unit.rows]
+                key = case.name, unit.method.name
+                store.append(key, rows, inputs=unit.inputs, outputs=unit.outputs, place=unit.place)
                 for row in rows:
                     if row.get("error"):
                         failures.setdefault(case.name, row["error"])
-        table = store.finish([(case.name, method.name) for case in cases for method in study.methods])
+        table = store.finish(keys)
     for name, error in failures.items():
         warnings.warn(f"case {name} failed: {error}", stacklevel=4)
     return table
@@ -199,6 +136,7 @@ class _Unit(NamedTuple):
     rows: Rows
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
+    place: Mapping[str, Any]
 
 
 def _unfinished(study: Study, cases: Sequence[Any], store: ResultStore, retry_failed: bool) -> Iterator[_Job]:
@@ -255,21 +193,21 @@ def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> set[str]:
 
 
 def _measured(
-    jobs: Sequence[_Job], hashes: FileHashes, processes: int, cluster: str | None, threads: int,
-    case_done: Callable[[], Any],
-) -> Iterator[tuple[Any, _Unit]]:  # fmt: skip
+    jobs: Sequence[_Job], hashes: FileHashes, processes: int, cluster: str | None, threads: int | None, bar: CaseBar
+) -> Iterator[tuple[Any, _Unit]]:
     """Units as they are finished: method by method here, case by case from other processes."""
     if cluster is None and (processes == 1 or len(jobs) < 2):
         for job in jobs:
-            for unit in _measure(job, hashes):
-                yield job.case, unit
-            case_done()
+            with threads_for_run(threads):
+                for unit in _measure(job, hashes):
+                    yield job.case, unit
+            bar.case_done()
         return
-    for index, result in run_jobs(_measure_elsewhere, jobs, processes, cluster, threads):
+    for index, result in run_jobs(_measure_elsewhere, jobs, processes, cluster, threads, bar.watch):
         job = jobs[index]
         if isinstance(result, Exception):
             inputs, rows = _inputs_of(job, hashes), [{"error": error_text(result)}]
-            result = [_unit(job, method, rows, inputs, hashes) for method in job.methods], [], []
+            result = [_Unit(method, rows, inputs[method.name], {}, {}) for method in job.methods], [], []
         units, new_hashes, messages = result
         for signature, digits in new_hashes:
             hashes.remember(signature, digits, new=True)
@@ -277,12 +215,23 @@ def _measured(
             warnings.warn(message, stacklevel=6)
         for unit in units:
             yield job.case, unit
-        case_done()
+        bar.case_done()
+
+
+def _check_precision(method: str, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    if now and before and now.get("precision") != before.get("precision"):
+        here, there = (f"{one['precision']} on {one['host']} ({one['device']})" for one in (now, before))
+        raise SegAnyPETError(
+            f"model {method} computes in {here}, but rows of this table were computed in {there}. Give one precision, "
+            'such as precision="float32" (--precision float32), or allow both: mixed_precision=True '
+            "(--mixed-precision)."
+        )
 
 
 def _measure(job: _Job, hashes: FileHashes) -> Iterator[_Unit]:
     # Inputs are hashed before they are read: if one changes in between, the next run sees it.
     inputs = _inputs_of(job, hashes)
+    begin_case(job.case.name, [method.name for method in job.methods])
     left = {method.name: method for method in job.methods}
     try:
         for name, rows in job.study.measure(job.case, job.methods, job.study.settings):
@@ -313,7 +262,16 @@ def _inputs_of(job: _Job, hashes: FileHashes) -> dict[str, dict[str, Any]]:
 
 def _unit(job: _Job, method: Any, rows: Rows, inputs: Mapping[str, Any], hashes: FileHashes) -> _Unit:
     outputs = contents_of(job.study.writes(job.case, method), hashes) if job.identified else {}
-    return _Unit(method, rows, inputs[method.name], outputs)
+    return _Unit(method, rows, inputs[method.name], outputs, _place(method))
+
+
+def _place(method: Any) -> dict[str, Any]:
+    """Where a method computes in this process; nothing where that fails, as its rows then have."""
+    try:
+        place = method.place() if hasattr(method, "place") else {}
+    except Exception:
+        return {}
+    return {"device": "cpu", "threads": 1} | place | {"host": platform.node()}
 
 
 def _measure_elsewhere(job: _Job) -> tuple[list[_Unit], list[tuple[tuple, str]], list[str]]:
@@ -330,9 +288,9 @@ def error_text(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _standard_cells(study: Study, case: Any, method: StudyMethod) -> dict[str, Any]:
-    cells: dict[str, Any] = {"case": case.name, "patient": case.patient, "model": method.name}
-    cells |= {"weights": method.weights, "version": __version__, **study.settings}
+def _standard_cells(study: Study, case: Any, unit: _Unit) -> dict[str, Any]:
+    cells: dict[str, Any] = {"case": case.name, "patient": case.patient, "model": unit.method.name}
+    cells |= {"weights": unit.method.weights, "version": __version__, **study.settings, **unit.place}
     return {name: value for name, value in cells.items() if name in study.columns}
 
 

@@ -6,23 +6,31 @@ name, for comparison; `protocol.py` says what it does and how it flatters.
 """
 
 import os
+import time
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from seganypet.cohort.case import CTCase
 from seganypet.errors import SegAnyPETError, renamed_keywords
-from seganypet.metrics import METRICS
+from seganypet.metrics import METRICS, scores_of
 from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.pet.volume import Volume
 from seganypet.phantom import PhantomCase
 from seganypet.prompting.thresholds import RULES
-from seganypet.regions import bounding_box
-from seganypet.study.engine import Rows, Study, error_text, run_study
-from seganypet.study.methods import forget_networks, resolve_methods
+from seganypet.regions import bounding_box, enclosing_box
+from seganypet.study.automatic import CT, PET, automatic_methods
+from seganypet.study.definition import Rows, Study
+from seganypet.study.engine import as_cases, error_text, run_study
+from seganypet.study.methods import forget_networks, on_ct, resolve_methods
+from seganypet.study.progress import tell
 from seganypet.study.protocol import ClickProtocol, segment_target
+from seganypet.study.saved_masks import check_mask_names, keep_mask, masks_written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +49,9 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "target": (str, "organ, 'lesions' (all), 'lesion_01', ...; '(whole case)' if the case cannot be read"),
     "seen": (bool, "whether the organ is among the paper's seen ones, see `organs`; blank for lesions"),
     "model": (str, "name of the network or threshold rule"),
-    "click": (int, "round, from 1"),
-    "METRICS": (float, "one column for each of metrics.METRICS: dsc, nsd, ...; blank for an empty target"),
+    "click": (int, "round, from 1; 0 of a method without clicks"),
+    "METRICS": (float, "one column for each of metrics.METRICS: dsc, nsd, ...; blank where undefined"),
+    "best_of_three_dsc": (float, "DSC of the best reading of the first prompt, see `session.readings`; else blank"),
     "nsd_tolerance_mm": (float, "largest voxel spacing"),
     "seconds": (float, "from clicking to the mask on the full grid; with an embedding where a new one is needed"),
     "prompt_kind": (str, "click, scribble, box, box3d, lasso or mask: what the round gave; blank if nothing was wrong"),
@@ -50,9 +59,10 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "click_i": (int, "voxel of the click, of another prompt its middle; likewise click_j and click_k"),
     "click_j": (int, ""),
     "click_k": (int, ""),
+    "modality": (str, "what the model looks at: PET, or registered CT"),
     "protocol": (str, "strategies of the clicks, after 'release: ' if that is the protocol"),
     "seed": (int, "seed of random clicks"),
-    "prompt": (str, "1, 2, ..., or N, 2N, ... where each slice is clicked"),
+    "prompt": (str, "1, 2, ..., or N, 2N, ... where each slice is clicked; auto without clicks"),
     "total_clicks": (int, "clicks, or other prompts, up to this round"),
     "per_slice": (bool, "whether each slice is clicked"),
     "slices": (int, "the N slices that hold the target, which only an oracle knows"),
@@ -111,9 +121,15 @@ def evaluate(
     output: str | os.PathLike | None = None,
     processes: int = 1,
     cluster: str | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    mixed_precision: bool = False,
+    modalities: Sequence[str] = (PET,),
+    totalsegmentator: str | os.PathLike | None = None,
+    save_masks: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> "pd.DataFrame":
     """Segment every target of every case with every model under simulated clicks.
@@ -136,7 +152,13 @@ def evaluate(
         correction: Kind of later prompts, "click" or "scribble"; default "scribble" after a scribble, else "click".
         rules: Threshold rules beside the models, see `ThresholdSession`.
         seconds_per_click: Time that a click costs a person, assumed, not measured.
-        output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
+        modalities: What networks look at, "PET" and/or "registered CT": the case's CT, laid over the PET rigidly. On
+            the CT their names in the table end in " on CT". Rules look at the PET.
+        totalsegmentator: Folder of TotalSegmentator's output, <case>.nii.gz or <case>/, to be scored beside the models.
+        save_masks: Folder for the masks after the last round, <case>/<model>/<target>.nii.gz; those that a finished
+            case lacks are made again.
+        device, precision: Where networks that are given by name or path compute, see `methods.resolve_methods`.
+        output, processes, cluster, threads, limit, retry_failed, mixed_precision, progress: See `engine.run_study`.
 
     Returns:
         One row per case, target, model and round, in this order; `COLUMNS` says what is in them. What else `output`
@@ -153,50 +175,124 @@ def evaluate(
     how = ClickProtocol(clicks, protocol, first, then, seed, prompt, correction)
     settings: dict[str, Any] = {setting: getattr(how, name) for name, setting in _SETTINGS.items()}
     settings |= {"targets": "all" if targets is None else list(targets), "seconds_per_click": seconds_per_click}
+    if not modalities or {*modalities} - {PET, CT}:
+        raise SegAnyPETError(f"modalities={modalities!r}; expected {PET!r} and/or {CT!r}.")
+    cases = as_cases(cohort, limit)
     try:
-        methods = resolve_methods(models, rules)
+        methods = resolve_methods(models, rules, device, precision, automatic_methods(totalsegmentator))
+        looking = (*(methods if PET in modalities else ()), *(on_ct(methods) if CT in modalities else ()))
+        if PET not in modalities:
+            looking += tuple(automatic_methods(totalsegmentator))
+        if not looking:
+            raise SegAnyPETError("nothing to evaluate on the CT: give a network; rules look at the PET.")
+        check_mask_names(save_masks, cases, looking)
+        study = Study(
+            "evaluate", columns(), settings, partial(evaluate_case, masks=save_masks), looking, reads=_reads,
+            writes=partial(masks_written, save_masks), within_case="target",
+        )  # fmt: skip
         return run_study(
-            Study("evaluate", columns(), settings, evaluate_case, methods, within_case="target"), cohort, output=output,
-            processes=processes, cluster=cluster, threads=threads, limit=limit, retry_failed=retry_failed,
-            progress=progress,
+            study, cases, output=output, processes=processes, cluster=cluster, threads=threads,
+            retry_failed=retry_failed, mixed_precision=mixed_precision, progress=progress,
         )  # fmt: skip
     finally:
         forget_networks()
 
 
-def evaluate_case(case: Any, methods: Sequence[Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+def evaluate_case(
+    case: Any, methods: Sequence[Any], settings: Mapping[str, Any], masks: str | os.PathLike | None = None
+) -> Iterator[tuple[str, Rows]]:
     """Segment every target of a case, method by method; what fails becomes rows with the error.
 
     One session of a method serves all targets. Where the scan or its labels cannot be read, each method gets rows of
-    the target `WHOLE_CASE`.
+    the target `WHOLE_CASE`. Masks after the last round go to the folder `masks`, if there is one.
     """
     protocol = ClickProtocol(**{name: settings[setting] for name, setting in _SETTINGS.items()})
-    common = {"protocol": protocol.label, "rounds": protocol.clicks}
     only = None if settings["targets"] == "all" else settings["targets"]
-    try:
-        pet = case.load_pet()
-        targets = [(name, *_cropped(mask)) for name, mask in case.targets(pet, only)]  # read once, small in memory
-    except Exception as error:
-        for method in methods:
-            yield method.name, [common | {"target": WHOLE_CASE} | row for row in _failed_rows(error, protocol.clicks)]
-        return
-    for method in methods:
-        session, rows = None, []
-        for target, box, inside in targets:
-            truth = np.zeros(pet.shape, bool)
-            truth[box] = inside
-            rng = np.random.default_rng((protocol.seed, zlib.crc32(f"{case.name}/{target}".encode())))
-            try:
-                session = method.open(pet) if session is None else session
-                found = list(segment_target(method, session, truth, pet, protocol, rng))
-            except Exception as error:  # whatever a method does, the others go on
-                found = _failed_rows(error, protocol.clicks)
-            for row in found:
+    on_modality = {modality: [one for one in methods if _looks_at(one) == modality] for modality in (PET, CT)}
+    for modality, looking in on_modality.items():
+        if not looking:
+            continue
+        try:
+            seen = CTCase(case, register=True) if modality == CT else case
+            scan = seen.load_pet()
+            targets = [(name, *_cropped(mask)) for name, mask in case.targets(scan, only)]  # read once, small in memory
+        except Exception as error:
+            for method in looking:
+                yield method.name, [_common(method, protocol) | {"target": WHOLE_CASE} | row
+                                    for row in _failed_rows(error, protocol.clicks)]  # fmt: skip
+            continue
+        for method in looking:
+            rows: Rows = []
+            found = _automatic if hasattr(method, "segment") else _clicked
+            for target, row in found(case, method, scan, targets, protocol, masks):
                 if "total_clicks" in row:
                     row["human_seconds"] = row["total_clicks"] * settings["seconds_per_click"]
-                seen = target in SEEN_ORGANS if target in ORGANS else None
-                rows.append(common | {"target": target, "seen": seen} | row)
-        yield method.name, rows
+                seen_organ = target in SEEN_ORGANS if target in ORGANS else None
+                rows.append(_common(method, protocol) | {"target": target, "seen": seen_organ} | row)
+            yield method.name, rows
+
+
+def _clicked(
+    case: Any, method: Any, scan: Volume, targets: Sequence[Any], protocol: ClickProtocol, masks: Any
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of each target under simulated clicks."""
+    session = None
+    for number, (target, box, inside) in enumerate(targets):
+        tell(method.name, target, number / len(targets))
+        truth = np.zeros(scan.shape, bool)
+        truth[box] = inside
+        rng = np.random.default_rng((protocol.seed, zlib.crc32(f"{case.name}/{target}".encode())))
+        kept: deque[np.ndarray] = deque(maxlen=1)
+        try:
+            session = method.open(scan) if session is None else session
+            found = list(segment_target(method, session, truth, scan, protocol, rng, kept.append))
+        except Exception as error:  # whatever a method does, the others go on
+            found = _failed_rows(error, protocol.clicks)
+            kept.clear()
+        for mask in kept:
+            keep_mask(masks, case.name, method.name, target, mask, scan)
+        yield from ((target, row) for row in found)
+
+
+def _automatic(
+    case: Any, method: Any, scan: Volume, targets: Sequence[Any], protocol: ClickProtocol, masks: Any
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A row for each target that a method without clicks knows."""
+    tell(method.name)
+    start, fixed = time.perf_counter(), {"click": 0, "prompt": "auto", "total_clicks": 0}
+    try:
+        found = method.segment(case, scan)
+    except Exception as error:
+        yield from ((target, fixed | {"error": error_text(error)}) for target, _, _ in targets)
+        return
+    seconds = time.perf_counter() - start
+    for target, box, inside in targets:
+        if target not in found:
+            continue
+        truth = np.zeros(scan.shape, bool)
+        truth[box] = inside
+        both = enclosing_box([one for one in map(bounding_box, (truth, found[target])) if one is not None])
+        scores = scores_of(found[target][both], truth[both], scan.spacing) if truth.any() else {}
+        keep_mask(masks, case.name, method.name, target, found[target], scan)
+        tolerance = {"nsd_tolerance_mm": max(scan.spacing), "per_slice": False}
+        yield target, fixed | tolerance | scores | {"seconds": seconds, "model_seconds": seconds}
+
+
+def _common(method: Any, protocol: ClickProtocol) -> dict[str, Any]:
+    """Cells that all rows of a method share."""
+    label = "no clicks" if hasattr(method, "segment") else protocol.label
+    return {"protocol": label, "rounds": protocol.clicks, "modality": getattr(method, "modality", PET)}
+
+
+def _looks_at(method: Any) -> str:
+    """The scan that a method is called with: files were made from a CT, and are read on the PET's grid."""
+    return PET if hasattr(method, "segment") else getattr(method, "modality", PET)
+
+
+def _reads(case: Any, method: Any) -> dict[str, Any]:
+    if hasattr(method, "reads"):
+        return method.reads(case)
+    return {"ct": getattr(case, "ct", None)} if _looks_at(method) == CT else {}
 
 
 def _failed_rows(error: Exception, clicks: int) -> Rows:

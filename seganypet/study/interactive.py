@@ -1,12 +1,16 @@
-"""autoPET's interactive protocol on a cohort.
+"""autoPET's interactive protocols on a cohort, by edition.
 
-All clicks are given in advance, ten in tumour and ten in background. After 0, 1, ..., 10 of each the mask is measured;
-nobody looks at it before the next click. Source: autoPET IV, task 1.
+"IV": all clicks are given in advance, ten in tumour and ten in background. After 0, 1, ..., 10 of each the mask is
+measured; nobody looks at it before the next click. Source: autoPET IV, task 1.
+
+"V": somebody looks at each mask and draws one stroke where it is most wrong, see `prompting.autopet_strokes`; six
+predictions, the first without any stroke. Source: autoPET V. What it leaves open are named options: `strokes` (the
+challenge deals three strategies to a third of the cases each, it does not say how), `steps` and `one_sided`.
 """
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,24 +19,37 @@ import numpy as np
 
 from seganypet._files import check_folder
 from seganypet.errors import CohortError, GeometryError, SegAnyPETError, renamed_keywords
-from seganypet.metrics import auc, lesion_scores
-from seganypet.prompting.autopet_clicks import AutoPETClicks, read_autopet_clicks, simulate_autopet_clicks
+from seganypet.metrics import auc, dmm, lesion_scores
+from seganypet.prompting.autopet_clicks import (
+    AutoPETClicks,
+    read_autopet_clicks,
+    simulate_autopet_clicks,
+    write_autopet_clicks,
+)
+from seganypet.prompting.autopet_strokes import Stroke, connected_runs, simulate_stroke
 from seganypet.prompting.base import PromptSession
-from seganypet.study.engine import Rows, Study, run_study
-from seganypet.study.methods import forget_networks, resolve_methods
+from seganypet.prompting.shapes import Scribble
+from seganypet.regions import bounding_box, enclosing_box
+from seganypet.study.definition import Rows, Study
+from seganypet.study.engine import as_cases, run_study
+from seganypet.study.lesion_clicks import union_of
+from seganypet.study.methods import clicked_only, forget_networks, resolve_methods
+from seganypet.study.progress import tell
+from seganypet.study.saved_masks import check_mask_names, folder_of, keep_mask, masks_written
 from seganypet.study.summaries import with_interval, without_failures
 from seganypet.study.tumour_scan import TumourScan
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STEPS = 10
+STEPS = {"IV": 10, "V": 5}  # of the last prediction, by edition; the first is step 0
 OBJECTS = ("per_lesion", "single")
 SINGLE_OBJECT = "tumour"
 CLICK_FILES = ("_clicks.json", ".json")  # after the name of the case
-MEASURES = ("dsc", "fpv_ml", "fnv_ml", "f1")
+MEASURES = ("dsc", "fpv_ml", "fnv_ml", "f1", "dmm")
 COLUMNS: dict[str, type] = {
-    "case": str, "patient": str, "model": str, "weights": str, "objects": str, "step": int,
+    "case": str, "patient": str, "model": str, "weights": str, "edition": str, "strokes": str, "objects": str,
+    "step": int,
     **dict.fromkeys(MEASURES, float), "tumor_clicks": int, "background_clicks": int, "disobeyed": int, "seconds": float,
     "version": str, "error": str,
 }  # fmt: skip
@@ -42,22 +59,26 @@ class InteractiveScores(NamedTuple):
     """What the challenge ranks by.
 
     Attributes:
-        auc_dsc, auc_fpv, auc_fnv: Areas over the steps (trapezoid, a step is 1 wide; of DSC at most 10; mL).
-        dsc, fpv_ml, fnv_ml, f1: At the last step.
+        auc_dsc, auc_fpv, auc_fnv, auc_dmm: Areas over the steps (trapezoid, a step is 1 wide; of DSC and DMM at most
+            the number of the last step; mL). Edition IV ranks by the first three, V by DSC and DMM.
+        dsc, fpv_ml, fnv_ml, f1, dmm: At the last step.
     """
 
     auc_dsc: float
     auc_fpv: float
     auc_fnv: float
+    auc_dmm: float
     dsc: float
     fpv_ml: float
     fnv_ml: float
     f1: float
+    dmm: float
 
 
 def interactive_steps(
-    session: PromptSession, clicks: AutoPETClicks, truth: np.ndarray, objects: str = "per_lesion", steps: int = STEPS
-) -> "pd.DataFrame":
+    session: PromptSession, clicks: AutoPETClicks, truth: np.ndarray, objects: str = "per_lesion",
+    steps: int = STEPS["IV"],
+) -> "pd.DataFrame":  # fmt: skip
     """Give the clicks one after the other, and measure what is segmented after each.
 
     A step gives one tumour click and one background click, until there are no more. A background click is passed on
@@ -72,7 +93,7 @@ def interactive_steps(
         steps: Number of the last step; the challenge's is 10.
 
     Returns:
-        Rows for the steps 0, 1, ..., `steps`: step; dsc, fpv_ml, fnv_ml, f1 (see `seganypet.metrics`; NaN where
+        Rows for the steps 0, 1, ..., `steps`: step; dsc, fpv_ml, fnv_ml, f1, dmm (see `seganypet.metrics`; NaN where
         undefined); tumor_clicks and background_clicks given so far, and how many of them the mask contradicts
         (disobeyed); seconds of this step in the session.
 
@@ -98,20 +119,87 @@ def interactive_steps(
                     session.click(ijk=ijk, foreground=False)
                     passed_on.add((name, number))
         seconds = time.perf_counter() - start
-        mask = np.zeros(truth.shape, bool)
-        for name in session.objects:
-            mask |= session.mask_of(name)
-        scores = lesion_scores(mask, truth, session.volume.data, session.volume.voxel_volume_ml)
+        mask = union_of(session)
         given = {"tumor_clicks": min(step, len(clicks.tumor)), "background_clicks": min(step, len(clicks.background))}
         given["disobeyed"] = int(sum(not mask[ijk] for ijk in clicks.tumor[:step]))
         given["disobeyed"] += int(sum(mask[ijk] for ijk in clicks.background[:step]))
-        rows.append({"step": step} | {name: scores[name] for name in MEASURES} | given | {"seconds": seconds})
+        rows.append({"step": step} | _measures(session, mask, truth) | given | {"seconds": seconds})
     return pd.DataFrame(rows)
+
+
+def stroke_steps(
+    session: PromptSession, truth: np.ndarray, strokes: str, *, objects: str = "per_lesion", steps: int = STEPS["V"],
+    one_sided: str = "stroke", keep: Callable[[int, np.ndarray, AutoPETClicks], object] | None = None,
+) -> "pd.DataFrame":  # fmt: skip
+    """Look at the mask, draw a stroke where it is most wrong, measure, and again: the loop of autoPET V.
+
+    Args:
+        session: Session on the scan that takes scribbles, without prompts.
+        truth: All lesions, bool, shape of the scan; strokes come from it.
+        strokes: One of `autopet_strokes.STROKES`.
+        objects: "per_lesion": a stroke on missing tumour begins an object of its own; "single": all go to one object.
+            A stroke on false tumour goes to each object whose mask it meets.
+        steps: Number of strokes, at most; a perfect mask gets none, and stays.
+        one_sided: See `autopet_strokes.simulate_stroke`.
+        keep: Called with step, mask (bool, shape of the scan) and the voxels of all strokes so far.
+
+    Returns:
+        As `interactive_steps`; its clicks are voxels of strokes.
+
+    Raises:
+        SegAnyPETError: Unknown `objects` or `strokes`, a session that takes no scribbles.
+    """
+    import pandas as pd
+
+    _check_objects(objects)
+    rows: list[dict[str, Any]] = []
+    given = AutoPETClicks((), ())
+    mask, seconds = np.zeros(truth.shape, bool), 0.0
+    for step in range(steps + 1):
+        if step:
+            stroke = simulate_stroke(mask, truth, strokes, one_sided)
+            start = time.perf_counter()
+            if stroke is not None:
+                _give(session, stroke, objects)
+                drawn = tuple(sorted(stroke.path_ijk))  # as the challenge's files hold them
+                given = given._replace(tumor=given.tumor + drawn) if stroke.foreground else (
+                    given._replace(background=given.background + drawn))  # fmt: skip
+            seconds = time.perf_counter() - start
+            mask = union_of(session)
+        cells = {"tumor_clicks": len(given.tumor), "background_clicks": len(given.background), "seconds": seconds}
+        cells["disobeyed"] = int(sum(not mask[ijk] for ijk in given.tumor) + sum(mask[ijk] for ijk in given.background))
+        rows.append({"step": step} | _measures(session, mask, truth) | cells)
+        if keep is not None:
+            keep(step, mask, given)
+    return pd.DataFrame(rows)
+
+
+def _give(session: PromptSession, stroke: Stroke, objects: str) -> None:
+    """A stroke as scribbles without gaps."""
+    runs = connected_runs(stroke.path_ijk)
+    if stroke.foreground:
+        session.select(SINGLE_OBJECT if objects == "single" else f"lesion {len(session.objects) + 1}")
+        for run in runs:
+            session.add(Scribble(tuple(run), True))
+        return
+    for name in session.objects:
+        for run in runs:
+            mask = session.mask_of(name)
+            if any(mask[ijk] for ijk in run):
+                session.select(name)
+                session.add(Scribble(tuple(run), False))
+
+
+def _measures(session: PromptSession, mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    scores = lesion_scores(mask, truth, session.volume.data, session.volume.voxel_volume_ml)
+    box = enclosing_box([one for one in map(bounding_box, (mask, truth)) if one is not None])
+    scores["dmm"] = dmm(mask[box], truth[box])[0]
+    return {name: scores[name] for name in MEASURES}
 
 
 def interactive_scores(steps: "pd.DataFrame") -> InteractiveScores:
     """Areas over the steps, and what the last one reached, of a table of `interactive_steps`."""
-    areas = [auc(steps[name].tolist()).raw for name in MEASURES[:3]]
+    areas = [auc(steps[name].tolist()).raw for name in ("dsc", "fpv_ml", "fnv_ml", "dmm")]
     last = steps.iloc[-1]
     return InteractiveScores(*areas, *(float(last[name]) for name in MEASURES))
 
@@ -122,15 +210,23 @@ def evaluate_interactive(
     models: Any,
     click_files: str | os.PathLike | None = None,
     *,
+    edition: str = "IV",
+    strokes: str = "centerline",
+    steps: int | None = None,
+    one_sided: str = "stroke",
     objects: str = "per_lesion",
     rules: Sequence[str] = (),
     seed: int = 0,
+    save_masks: str | os.PathLike | None = None,
     output: str | os.PathLike | None = None,
     processes: int = 1,
     cluster: str | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    mixed_precision: bool = False,
     progress: bool = True,
 ) -> "pd.DataFrame":
     """The protocol for every case and method.
@@ -138,11 +234,19 @@ def evaluate_interactive(
     Args:
         cohort: Cases with lesions, their PETs in SUVbw: a `Cohort`, phantoms, or `InMemoryCase`.
         models: As for `evaluate`.
-        click_files: Folder with <case>_clicks.json or <case>.json for each case; None: clicks are simulated.
+        click_files: Folder with <case>_clicks.json or <case>.json for each case; None: clicks are simulated. Of edition
+            IV, whose clicks are given in advance.
+        edition: "IV" or "V".
+        strokes: Of edition V: one of `autopet_strokes.STROKES`.
+        steps: Number of the last step; None: the edition's, 10 of IV and 5 of V.
+        one_sided: Of edition V: see `autopet_strokes.simulate_stroke`.
         objects: "per_lesion" or "single", see `interactive_steps`.
         rules: Threshold rules beside the models, see `ThresholdSession`.
         seed: Seed of simulated clicks.
-        output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
+        save_masks: Folder for the masks of all lesions, <case>/<model>/iter_<step>.nii.gz, of edition V with
+            iter_<step>_scribbles.json; of IV after the last step only.
+        device, precision: Where networks that are given by name or path compute, see `methods.resolve_methods`.
+        output, processes, cluster, threads, limit, retry_failed, mixed_precision, progress: See `engine.run_study`.
 
     Returns:
         Rows of `interactive_steps` with case, patient, model, weights, objects, version and error.
@@ -151,35 +255,69 @@ def evaluate_interactive(
         SegAnyPETError: Unknown models or `objects`, no such folder, and what `engine.run_study` raises.
     """
     _check_objects(objects)
-    if click_files is not None:
-        check_folder(click_files)
-    settings = {"objects": objects, "clicks": "simulated" if click_files is None else "from files", "seed": seed}
+    if edition not in STEPS:
+        raise SegAnyPETError(f"edition={edition!r}; expected one of {', '.join(STEPS)}.")
+    last = STEPS[edition] if steps is None else steps
+    if last < 1:
+        raise SegAnyPETError(f"steps={last}; expected at least 1.")
+    settings = {"edition": edition, "objects": objects, "steps": last}
+    if edition == "V":
+        if click_files is not None:
+            raise SegAnyPETError("click_files: edition V draws strokes on the errors of each mask; leave it out.")
+        simulate_stroke(np.zeros((1, 1, 1), bool), np.zeros((1, 1, 1), bool), strokes, one_sided)  # refuses the unknown
+        settings |= {"strokes": strokes, "one_sided": one_sided}
+    else:
+        if click_files is not None:
+            check_folder(click_files)
+        settings |= {"clicks": "simulated" if click_files is None else "from files", "seed": seed}
+    cases = as_cases(cohort, limit)
     try:
+        methods = clicked_only(resolve_methods(models, rules, device, precision), "an interactive protocol")
+        check_mask_names(save_masks, cases, methods)
         study = Study(
-            "interactive", COLUMNS, settings, partial(interactive_case, click_files), resolve_methods(models, rules),
-            reads=partial(_read_clicks, click_files),
-        )  # fmt: skip
+            "interactive", COLUMNS, settings, partial(interactive_case, click_files, masks=save_masks), methods,
+            reads=partial(_read_clicks, click_files), writes=partial(masks_written, save_masks),
+        )
         return run_study(
-            study, cohort, output=output, processes=processes, cluster=cluster, threads=threads, limit=limit,
-            retry_failed=retry_failed, progress=progress,
+            study, cases, output=output, processes=processes, cluster=cluster, threads=threads,
+            retry_failed=retry_failed, mixed_precision=mixed_precision, progress=progress,
         )  # fmt: skip
     finally:
         forget_networks()
 
 
 def interactive_case(
-    click_files: str | os.PathLike | None, case: Any, methods: Sequence[Any], settings: Mapping[str, Any]
-) -> Iterator[tuple[str, Rows]]:
+    click_files: str | os.PathLike | None, case: Any, methods: Sequence[Any], settings: Mapping[str, Any],
+    masks: str | os.PathLike | None = None,
+) -> Iterator[tuple[str, Rows]]:  # fmt: skip
     """The steps of one case, method by method."""
-    scan, objects = TumourScan.of(case), settings["objects"]
-    clicks = _clicks_of(scan, click_files, settings["seed"])
+    scan, objects, last = TumourScan.of(case), settings["objects"], settings["steps"]
+    clicks = None if settings["edition"] == "V" else _clicks_of(scan, click_files, settings["seed"], last)
     for method in methods:
-        steps = interactive_steps(method.open(scan.pet), clicks, scan.truth, objects)
+        tell(method.name)
+        session = method.open(scan.pet)
+        if clicks is None:
+            keep = None if masks is None else partial(_keep, masks, method.name, scan)
+            steps = stroke_steps(
+                session, scan.truth, settings["strokes"], objects=objects, steps=last, one_sided=settings["one_sided"],
+                keep=keep,
+            )  # fmt: skip
+        else:
+            steps = interactive_steps(session, clicks, scan.truth, objects, last)
+            keep_mask(masks, scan.name, method.name, f"iter_{last}", union_of(session), scan.pet)
         yield method.name, steps.to_dict("records")
 
 
+def _keep(
+    masks: str | os.PathLike, model: str, scan: TumourScan, step: int, mask: np.ndarray, strokes: AutoPETClicks
+) -> None:
+    """Mask and strokes of a step, laid out as the challenge's loop does."""
+    keep_mask(masks, scan.name, model, f"iter_{step}", mask, scan.pet)
+    write_autopet_clicks(folder_of(masks, scan.name, model) / f"iter_{step}_scribbles.json", strokes)
+
+
 def summarise_interactive(table: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame":
-    """Means over patients of `interactive_scores`, by model and objects, each with its 95 % bootstrap interval.
+    """Means over patients of `interactive_scores` with 95 % bootstrap intervals, by model, edition and objects.
 
     Cases without lesions have no DSC and no F1; they count in the false positive volume. Failed cases are left out.
 
@@ -190,11 +328,12 @@ def summarise_interactive(table: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame
     import pandas as pd
 
     table, rows = without_failures(table), []
-    for (model, objects), of_model in table.groupby(["model", "objects"], sort=False):
+    table = table.assign(edition=table.get("edition", "IV"))  # tables from before V
+    for (model, edition, objects), of_model in table.groupby(["model", "edition", "objects"], sort=False):
         cases = of_model.groupby(["case", "patient"], sort=False)
         patients = [patient for (_, patient), _ in cases]
         scores = [interactive_scores(steps.sort_values("step")) for _, steps in cases]
-        row = {"model": model, "objects": objects, "patients": len({*patients})}
+        row = {"model": model, "edition": edition, "objects": objects, "patients": len({*patients})}
         for name in InteractiveScores._fields:
             row |= with_interval(name, [getattr(one, name) for one in scores], patients, seed)
         rows.append(row)
@@ -225,9 +364,9 @@ def _read_clicks(folder: str | os.PathLike | None, case: Any, method: Any) -> di
     return {} if folder is None else {"clicks": _click_file(case.name, folder)}
 
 
-def _clicks_of(scan: TumourScan, folder: str | os.PathLike | None, seed: int) -> AutoPETClicks:
+def _clicks_of(scan: TumourScan, folder: str | os.PathLike | None, seed: int, count: int) -> AutoPETClicks:
     if folder is None:
-        return simulate_autopet_clicks(scan.truth, scan.pet, STEPS, seed)
+        return simulate_autopet_clicks(scan.truth, scan.pet, count, seed)
     path = _click_file(scan.name, folder)
     if path is None:
         names = " nor ".join(f"{scan.name}{suffix}" for suffix in CLICK_FILES)

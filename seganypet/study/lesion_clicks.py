@@ -89,6 +89,14 @@ def prompt_one_by_one(
         yield {"prompting": ONE_BY_ONE, "lesion": ALL} | cost | lesion_scores(union, truth, *scan)
 
 
+def union_of(session: PromptSession) -> np.ndarray:
+    """All objects of a session in one mask, bool, shape of the scan."""
+    mask = np.zeros(session.volume.shape, bool)
+    for name in session.objects:
+        mask |= session.mask_of(name)
+    return mask
+
+
 def _costs(row: dict[str, Any]) -> dict[str, Any]:
     """What a round cost; where nothing was wrong, nothing was given and nothing disobeyed."""
     return {name: row.get(name, 0) for name in ("total_clicks", "model_seconds", "disobeyed")}

@@ -5,19 +5,23 @@ reading room has: thresholds, with clicks on each lesion, and without any.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from seganypet._files import check_folder, make_folder, unsafe_name
 from seganypet.errors import SegAnyPETError, renamed_keywords
 from seganypet.metrics import lesion_scores
 from seganypet.pet.physiology import without_physiology
+from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.suggest import hot_mask
-from seganypet.study.engine import Rows, Study, as_cases, run_study
+from seganypet.study.definition import Rows, Study
+from seganypet.study.engine import as_cases, run_study
 from seganypet.study.lesion_clicks import (
     ALL,
     NO_CLICK,
@@ -26,10 +30,13 @@ from seganypet.study.lesion_clicks import (
     PROMPTINGS_3D,
     prompt_all_at_once,
     prompt_one_by_one,
+    union_of,
 )
-from seganypet.study.methods import Method, forget_networks, is_3d_network, resolve_methods
+from seganypet.study.methods import Method, clicked_only, forget_networks, is_3d_network, resolve_methods
+from seganypet.study.progress import tell
 from seganypet.study.protocol import ClickProtocol
 from seganypet.study.report import write_report
+from seganypet.study.saved_masks import check_mask_names, keep_mask, masks_written
 from seganypet.study.tumour_scan import TumourScan, organs_of_case
 
 if TYPE_CHECKING:
@@ -81,12 +88,16 @@ def analyse_tumours(
     min_volume_ml: float = 0.0,
     totalsegmentator: str | os.PathLike | None = None,
     reports: str | os.PathLike | None = None,
+    save_masks: str | os.PathLike | None = None,
     output: str | os.PathLike | None = None,
     processes: int = 1,
     cluster: str | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    mixed_precision: bool = False,
     progress: bool = True,
 ) -> "pd.DataFrame":
     """Segment the lesions of every case with every method under simulated clicks.
@@ -104,7 +115,9 @@ def analyse_tumours(
         totalsegmentator: Folder of TotalSegmentator's output, see `TumourScan.of`.
         reports: Folder for one page for each case, of the first 3D network one by one; made if missing. A finished
             case whose page was removed or changed is analysed again by that network.
-        output, processes, cluster, threads, limit, retry_failed, progress: See `engine.run_study`.
+        save_masks: Folder for the masks of all lesions after the last round, <case>/<model>/<prompting>.nii.gz.
+        device, precision: Where networks that are given by name or path compute, see `methods.resolve_methods`.
+        output, processes, cluster, threads, limit, retry_failed, mixed_precision, progress: See `engine.run_study`.
 
     Returns:
         Columns: case, patient, model, weights (digits of their SHA-256), lesions_in_training ("none", "simulated",
@@ -137,16 +150,17 @@ def analyse_tumours(
             raise SegAnyPETError(f"case {found[0]!r} cannot give a report its file name: {found[1]}. Rename it.")
     try:
         methods: list[Any] = [HotThreshold(float(suv), cut) for suv in thresholds for cut in (False, True)]
-        methods += resolve_methods(models, rules)
+        methods += clicked_only(resolve_methods(models, rules, device, precision), "a study of lesions")
         reporter = None if reports is None else next((one.name for one in methods if is_3d_network(one)), None)
+        check_mask_names(save_masks, cases, methods)
         pages = partial(_page, reports, reporter)
         study = Study(
-            "lesions", COLUMNS, settings, partial(analyse_case, totalsegmentator, pages), methods,
-            reads=partial(_organs, totalsegmentator), writes=pages,
+            "lesions", COLUMNS, settings, partial(analyse_case, totalsegmentator, pages, masks=save_masks), methods,
+            reads=partial(_organs, totalsegmentator), writes=partial(_written, pages, save_masks),
         )  # fmt: skip
         return run_study(
             study, cases, output=output, processes=processes, cluster=cluster, threads=threads,
-            retry_failed=retry_failed, progress=progress,
+            retry_failed=retry_failed, mixed_precision=mixed_precision, progress=progress,
         )  # fmt: skip
     finally:
         forget_networks()
@@ -154,37 +168,45 @@ def analyse_tumours(
 
 def analyse_case(
     totalsegmentator: str | os.PathLike | None, pages: Any, case: Any, methods: Sequence[Any],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any], masks: str | os.PathLike | None = None,
 ) -> Iterator[tuple[str, Rows]]:  # fmt: skip
     """All rows of one case, method by method."""
     scan = TumourScan.of(case, totalsegmentator)
     for method in methods:
+        tell(method.name)
+        keep = partial(_keep, masks, case.name, method.name, scan.pet) if masks is not None else None
         if isinstance(method, HotThreshold):
-            yield method.name, list(without_clicks(scan, method))
+            yield method.name, list(without_clicks(scan, method, keep))
         else:
-            yield method.name, list(with_clicks(scan, method, settings, pages(case, method).get("page")))
+            yield method.name, list(with_clicks(scan, method, settings, pages(case, method).get("page"), keep))
 
 
-def without_clicks(scan: TumourScan, method: HotThreshold) -> Iterator[dict[str, Any]]:
+def _keep(masks: str | os.PathLike, case: str, model: str, scan: Volume, prompting: str, mask: np.ndarray) -> None:
+    keep_mask(masks, case, model, prompting, mask, scan)
+
+
+def without_clicks(
+    scan: TumourScan, method: HotThreshold, keep: Callable[[str, np.ndarray], object] | None = None
+) -> Iterator[dict[str, Any]]:
     """What a threshold calls tumour that nobody clicks: everywhere, or outside the organs that are hot in health."""
     mask = hot_mask(scan.pet, method.suv)
     if method.without_organs:
         if scan.physiology is None:
             return
         mask = without_physiology(scan.pet, mask, scan.physiology)
+    if keep is not None:
+        keep(NO_CLICK, mask)
     row = {"prompting": NO_CLICK, "lesion": ALL, "click": 0, "total_clicks": 0}
     yield row | lesion_scores(mask, scan.truth, scan.pet.data, scan.pet.voxel_volume_ml)
 
 
 def with_clicks(
-    scan: TumourScan, method: Method, settings: Mapping[str, Any], page: Path | None = None
-) -> Iterator[dict[str, Any]]:
-    """What a method makes of clicks, as suits it; writes a page about clicking one by one.
+    scan: TumourScan, method: Method, settings: Mapping[str, Any], page: Path | None = None,
+    keep: Callable[[str, np.ndarray], object] | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """What a method makes of clicks, as suits it; writes a page about clicking one by one, keeps each last mask.
 
     A page that cannot be written gives a row with the error behind the others.
-
-    Warns:
-    XX
     """
     if not scan.truth.any():
         return  # nothing to click
@@ -199,6 +221,8 @@ def with_clicks(
         else:
             rows = prompt_all_at_once(session, scan.truth, protocol if prompting == PER_SLICE else at_once)
         yield from ({"lesions_in_training": training} | row for row in rows)
+        if keep is not None:
+            keep(prompting, union_of(session))
     if page is not None and paged is not None and paged.objects:
         notes = [f"A simulated user, who knew the truth, clicked each lesion {protocol.clicks} times."]
         try:
@@ -226,6 +250,10 @@ def _promptings(session: PromptSession, settings: Mapping[str, Any]) -> Sequence
 
 def _organs(totalsegmentator: str | os.PathLike | None, case: Any, method: Any) -> dict[str, Path | None]:
     return {} if totalsegmentator is None else {"totalsegmentator": organs_of_case(case.name, totalsegmentator)}
+
+
+def _written(pages: Any, masks: str | os.PathLike | None, case: Any, method: Any) -> dict[str, Path]:
+    return pages(case, method) | masks_written(masks, case, method)
 
 
 def _page(reports: str | os.PathLike | None, reporter: str | None, case: Any, method: Any) -> dict[str, Path]:

@@ -1,7 +1,8 @@
 """Methods of a study: networks by name, path or as objects, threshold rules, and factories of sessions."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from operator import call
 from pathlib import Path
@@ -9,15 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import CheckpointError, SegAnyPETError
 from seganypet.pet.threshold_rules import current_rule_name
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.binding_session import BINDING
 from seganypet.prompting.network_session import open_session
+from seganypet.prompting.session import Session
 from seganypet.prompting.thresholds import baseline_name, baseline_session
+from seganypet.prompting.window_decoder import PRECISIONS, best_precision
+from seganypet.study.automatic import CT, PET, AutomaticMethod, Proposal
+from seganypet.study.workers import worker_number
 
 HASH_DIGITS = 16  # of SHA-256; enough to tell networks apart, short enough for a table
+
+PROPOSE = "propose"
 
 Opener = Callable[..., Any]
 
@@ -32,6 +39,9 @@ class Method:
         source: Threshold rule, name or path of a network, the network itself, or a factory of sessions.
         weights: First digits of the weights' SHA-256; None of what has no weights.
         by_name: Whether `source` names a network that each process opens for itself.
+        device: Device of such a network, see `devices.find_device`; several GPUs are dealt to the processes of a run.
+        precision: Precision of a 3D network: "auto", "float32" or "bfloat16", see `Session`.
+        modality: What it looks at: `automatic.PET`, or `automatic.CT`.
     """
 
     name: str
@@ -39,6 +49,9 @@ class Method:
     source: Any
     weights: str | None = None
     by_name: bool = False
+    device: str = "cpu"
+    precision: str = "auto"
+    modality: str = PET
 
     @property
     def identity(self) -> str:
@@ -59,25 +72,79 @@ class Method:
         """
         if self.opener is not open_session:
             return None
-        return _network(self.source, self.weights) if self.by_name else self.source
+        return _network(self.source, self.weights, dealt_device(self.device)) if self.by_name else self.source
 
     def open(self, volume: Volume) -> Any:
         """A new session on a volume: something with `reset` and with `click`, or `click_slices` and `axis`."""
         network = self.network
-        return self.opener(self.source if network is None else network, volume)
+        if network is None:
+            return self.opener(self.source, volume)
+        options = {"precision": self.precision} if self.precision != "auto" and _has_precision(network) else {}
+        return self.opener(network, volume, **options)
+
+    def place(self) -> dict[str, Any]:
+        """Where it computes in this process: device, precision, and threads of the CPU; nothing of what is no network.
+
+        Raises:
+            SegAnyPETError: As `network`, and if there is no such device.
+        """
+        network = self.network
+        if network is None:
+            return {}
+        import torch
+
+        from seganypet.model.devices import is_small
+
+        device = next(network.parameters()).device
+        precision = best_precision(device) if self.precision == "auto" else self.precision
+        return {
+            "device": str(device),
+            "precision": precision if _has_precision(network) else "float32",
+            "threads": 1 if device.type == "cpu" and is_small(network) else torch.get_num_threads(),
+        }
 
 
-def resolve_methods(models: Any, rules: Sequence[str] = ()) -> tuple[Method, ...]:
+def dealt_device(name: str) -> str:
+    """The device of this process: where "auto" or "cuda" leaves a choice, processes of a run take GPUs in turn.
+
+    Workers of a Dask cluster take the first GPU that they see; `dask-cuda` shows each worker one of its own.
+
+    Raises:
+        SegAnyPETError: There is no such device.
+    """
+    import torch
+
+    from seganypet.model.devices import find_device
+
+    device = find_device(name)
+    number = worker_number()
+    fixed = name == "auto" and "SEGANYPET_DEVICE" in os.environ
+    if name in ("auto", "cuda") and device.type == "cuda" and number is not None and not fixed:
+        return f"cuda:{number % torch.cuda.device_count()}"
+    return str(device)
+
+
+def resolve_methods(
+    models: Any, rules: Sequence[str] = (), device: str = "auto", precision: str = "auto",
+    automatic: Sequence[AutomaticMethod] = (),
+) -> tuple[Method | AutomaticMethod, ...]:  # fmt: skip
     """The methods that a caller names.
 
     Args:
-        models: None, or one or several of: name of a network or path of its weights; a threshold rule; a network; a
-            factory, which is called with a volume and returns a session. A mapping gives them names.
+        models: None, or one or several of: name of a network or path of its weights; a threshold rule; "propose", which
+            nobody clicks; a network; a factory, which is called with a volume and returns a session. A mapping gives
+            them names.
         rules: Threshold rules to add, except for those that are among the models.
+        device: Device of networks that are given by name or path, see `devices.find_device`.
+        precision: Precision of 3D networks, see `Session`.
+        automatic: Methods without clicks to add.
 
     Raises:
-        SegAnyPETError: Nothing to evaluate, two of one name, an unknown rule; a network that cannot be opened.
+        SegAnyPETError: Nothing to evaluate, two of one name, an unknown rule, no such device or precision.
+        CheckpointError: Networks that cannot be opened, all of them.
     """
+    if precision not in ("auto", *PRECISIONS):
+        raise SegAnyPETError(f"precision={precision!r}; expected one of auto, {', '.join(PRECISIONS)}.")
     if models is None:
         named = []
     elif isinstance(models, Mapping):
@@ -86,9 +153,26 @@ def resolve_methods(models: Any, rules: Sequence[str] = ()) -> tuple[Method, ...
         named = [(None, model) for model in models]
     else:
         named = [(None, models)]
-    methods = [_method(name, model) for name, model in named]
+    if any(isinstance(model, str | Path) and model != PROPOSE and not is_rule(str(model)) for _, model in named):
+        from seganypet.model.devices import find_device
+
+        find_device(device)  # refused before any weights are read
+    methods: list[Any] = []
+    missing: list[str] = []
+    for name, model in named:
+        try:
+            methods.append(Proposal(name or PROPOSE) if model == PROPOSE else _method(name, model))
+        except CheckpointError as error:
+            missing.append(str(error))
+    if missing:
+        several = f"{len(missing)} networks cannot be opened. " if len(missing) > 1 else ""
+        raise CheckpointError(several + " ".join(missing))
+    for number, method in enumerate(methods):
+        if isinstance(method, Method) and method.opener is open_session:
+            methods[number] = replace(method, precision=precision, device=device if method.by_name else method.device)
     present = {method.name for method in methods}
     methods += [_rule(rule) for rule in rules if rule not in present]
+    methods += automatic
     names = [method.name for method in methods]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -99,6 +183,19 @@ def resolve_methods(models: Any, rules: Sequence[str] = ()) -> tuple[Method, ...
     if not methods:
         raise SegAnyPETError("nothing to evaluate: give a model or a threshold rule.")
     return tuple(methods)
+
+
+def clicked_only(methods: Sequence[Any], study: str) -> tuple[Method, ...]:
+    """The methods of a study that needs clicks; SegAnyPETError if one of them takes none."""
+    if automatic := [one.name for one in methods if not isinstance(one, Method)]:
+        raise SegAnyPETError(f"{', '.join(automatic)}: finds organs without a click, so {study} cannot use it.")
+    return tuple(methods)
+
+
+def on_ct(methods: Sequence[Any]) -> tuple[Any, ...]:
+    """The networks among methods, looking at the CT that is laid over the PET; their names say so."""
+    networks = [one for one in methods if isinstance(one, Method) and one.opener is open_session]
+    return tuple(replace(one, name=f"{one.name} on CT", modality=CT) for one in networks)
 
 
 def named_models(arguments: Sequence[str]) -> dict[str, str] | list[str]:
@@ -168,6 +265,11 @@ def is_rule(name: str) -> bool:
     return True
 
 
+def _has_precision(network: Any) -> bool:
+    """Whether its sessions have a choice of precision: those in windows do, those in slices compute in float32."""
+    return Session.serves(network)
+
+
 _ONE_VOXEL = Volume(np.ones((1, 1, 1), np.float32), np.eye(4), "SUVbw", source="one voxel")
 
 
@@ -196,13 +298,13 @@ def _load(source: str) -> Any:
     """A network, opened once in each process."""
     from seganypet.model.checkpoints import load_model
 
-    return load_model(source)
+    return load_model(source, device="cpu")
 
 
 @lru_cache(maxsize=8)
-def _network(source: str, weights: str | None) -> Any:
-    """A network whose weights are those that were asked for."""
-    network = _load(source)
+def _network(source: str, weights: str | None, device: str) -> Any:
+    """A network whose weights are those that were asked for, on a device."""
+    network = _load(source).to(device)
     if _weights(network) != weights:
         raise SegAnyPETError(
             f"{source} holds other weights here ({_weights(network)}) than where the study was started ({weights}); "

@@ -22,14 +22,14 @@ session: in each), a 3D box, or a mask to start from. Later rounds correct by cl
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from seganypet.errors import GeometryError, SegAnyPETError
-from seganypet.metrics import METRICS
+from seganypet.metrics import METRICS, dice, scores_of
 from seganypet.pet.views import VIEWS, ras_axes
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompts import Click, Prompt
@@ -114,8 +114,9 @@ class ClickProtocol:
 
 
 def segment_target(
-    method: Any, session: Any, truth: np.ndarray, pet: Volume, protocol: ClickProtocol, rng: np.random.Generator
-) -> Iterator[dict[str, Any]]:
+    method: Any, session: Any, truth: np.ndarray, pet: Volume, protocol: ClickProtocol, rng: np.random.Generator,
+    keep: Callable[[np.ndarray], object] = lambda mask: None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """The rounds of one target by either protocol.
 
     Args:
@@ -125,17 +126,25 @@ def segment_target(
         pet: The scan.
         protocol: How clicks are simulated.
         rng: Source of random clicks.
+        keep: Called with the mask of each round, bool, shape of the scan.
 
     Yields:
         Rows as `simulate_clicks` yields them, in voxels of the scan.
     """
     if protocol.protocol != "release" or not truth.any():
         session.reset()
-        yield from simulate_clicks(session, truth, pet, protocol, rng)
+        yield from simulate_clicks(session, truth, pet, protocol, rng, keep)
         return
+
+    def keep_in_scan(inside: np.ndarray) -> None:
+        mask = np.zeros(pet.shape, bool)
+        there, here = overlap(corner, inside.shape, pet.shape)
+        mask[there] = inside[here]
+        keep(mask)
+
     window, truth, corner = release_window(pet, truth, _window_mm(session))
     best: dict[str, float] = {"dsc": -1.0}
-    for row in simulate_clicks(method.open(window), truth, window, protocol, rng):
+    for row in simulate_clicks(method.open(window), truth, window, protocol, rng, keep_in_scan):
         best = max(best, {name: row[name] for name in METRICS}, key=lambda scores: scores["dsc"])
         for axis, first in zip(("click_i", "click_j", "click_k"), corner, strict=True):
             if axis in row:
@@ -144,8 +153,9 @@ def segment_target(
 
 
 def simulate_clicks(
-    session: Any, truth: np.ndarray, volume: Volume, protocol: ClickProtocol, rng: np.random.Generator
-) -> Iterator[dict[str, Any]]:
+    session: Any, truth: np.ndarray, volume: Volume, protocol: ClickProtocol, rng: np.random.Generator,
+    keep: Callable[[np.ndarray], object] = lambda mask: None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Click on one target, look at the mask, and click again.
 
     Args:
@@ -154,6 +164,7 @@ def simulate_clicks(
         volume: The scan; it gives the grid.
         protocol: Strategies and number of clicks.
         rng: Source of random clicks.
+        keep: Called with the mask of each round, bool, shape of `volume`.
 
     Yields:
         One row for each round; `evaluation.COLUMNS` says what its columns mean.
@@ -190,6 +201,7 @@ def simulate_clicks(
             mask = np.asarray(mask, bool)
             if mask.shape != truth.shape:
                 raise GeometryError(f"a session on a volume of shape {truth.shape} gave a mask of shape {mask.shape}.")
+            keep(mask)
             total_clicks += len(prompts)
             model_seconds += row["seconds"]
             row |= {"prompt_kind": kind, "notice": getattr(session, "notice", "")}
@@ -198,8 +210,10 @@ def simulate_clicks(
                 row |= dict(zip(("click_i", "click_j", "click_k"), prompts[0].centre_ijk, strict=True))
                 row["foreground"] = prompts[0].foreground
             box = enclosing_box([truth_box, bounding_box(mask) or truth_box])
-            inside = mask[box], truth[box]
-            scores = {name: metric(*inside, spacing) for name, metric in METRICS.items()}
+            scores = scores_of(mask[box], truth[box], spacing)
+            if number == 1:
+                others = [dice(reading.mask, truth) for reading in getattr(session, "readings", ())]
+                row["best_of_three_dsc"] = max([scores["dsc"], *others])
         yield row | scores | {"total_clicks": total_clicks, "model_seconds": model_seconds}
 
 
@@ -251,14 +265,27 @@ def release_window(pet: Volume, truth: np.ndarray, window_mm: float) -> tuple[Vo
     size = np.maximum(np.floor(window_mm / np.array(pet.spacing) + 1e-6), 1).astype(int)
     centre = np.array([(part.start + part.stop) / 2 for part in box])
     low = np.floor(centre - size / 2 + 0.5).astype(int)
-    inside = tuple(slice(max(a, 0), min(a + n, end)) for a, n, end in zip(low, size, pet.shape, strict=True))
-    there = tuple(slice(part.start - a, part.stop - a) for part, a in zip(inside, low, strict=True))
+    inside, there = overlap(low, size, pet.shape)
     data, cut = np.zeros(size, np.float32), np.zeros(size, bool)
     data[there], cut[there] = pet.data[inside], truth[inside]
     affine = pet.affine.copy()
     affine[:3, 3] = pet.to_mm(low)
     window = Volume(data, affine, pet.unit, source=f"{pet.source}, window on the truth", metadata=pet.metadata)
     return window, cut, (int(low[0]), int(low[1]), int(low[2]))
+
+
+def overlap(
+    corner: Iterable[int], size: Iterable[int], shape: Iterable[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where a box that may reach beyond a scan lies in it, and where that part lies in the box.
+
+    >>> overlap((-2, 3), (5, 5), (10, 6))
+    ((slice(0, 3, None), slice(3, 6, None)), (slice(2, 5, None), slice(0, 3, None)))
+    """
+    axes = [(int(low), int(low) + int(side), int(end)) for low, side, end in zip(corner, size, shape, strict=True)]
+    inside = tuple(slice(max(low, 0), min(high, end)) for low, high, end in axes)
+    there = tuple(slice(part.start - low, part.stop - low) for part, (low, _, _) in zip(inside, axes, strict=True))
+    return inside, there
 
 
 def _window_mm(session: Any) -> float:

@@ -18,7 +18,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seganypet._files import FileHashes, check_writable, only_writer, replace_atomically, write_error
+from seganypet._files import FileHashes, check_writable, only_writer, reading, replace_atomically, write_error
 from seganypet.errors import SegAnyPETError
 
 if TYPE_CHECKING:
@@ -187,6 +187,17 @@ class ResultStore:
         self._must_rewrite = False
 
     def _read(self, path: Path) -> None:
+        try:
+            with reading(path):
+                self._read_both(path)
+        except SegAnyPETError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # of lines that somebody made up
+            raise SegAnyPETError(
+                f"{self._beside}: not as it was written ({error!r}). Restore a copy, or choose another output."
+            ) from error
+
+    def _read_both(self, path: Path) -> None:
         notes = self._read_notes()
         header = notes.pop(0)
         if header["study"] != self.study:
@@ -230,7 +241,7 @@ class ResultStore:
             for note in notes[1:]:
                 if not any(fields <= note.keys() for fields in _NOTES):
                     raise ValueError("not its lines")
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise SegAnyPETError(
                 f"{self.path} lacks its companion {self._beside.name}, which says what was measured ({error}). "
                 "It is another table, or one of an earlier version of seganypet, which missed corrected labels. "

@@ -38,6 +38,8 @@ def summarise(results: "pd.DataFrame", clicks: Sequence[int] = (1, 3, 5), seed: 
         - disobeyed: fraction of all prompts up to this round that the mask contradicted right afterwards; NaN of tables
           that do not say
         - dsc, nsd and what else is in `metrics.METRICS`: means, each with `_low` and `_high`
+        - best_of_three_dsc: likewise, for the best reading of the first prompt; NaN in later rounds, and of tables that
+          do not say
         - auc: area under DSC over all rounds (trapezoid), auc_relative: divided by its maximum; likewise with intervals
         - noc85: rounds until DSC 0.85, of at most 20, likewise; noc85_failures: fraction of targets that never get
           there; both NaN where fewer than 20 rounds were run. These and the areas are repeated in each of a group's
@@ -56,8 +58,8 @@ def summarise(results: "pd.DataFrame", clicks: Sequence[int] = (1, 3, 5), seed: 
             row |= {"empty": len(at) - len(counted) - failed, "failed": failed}
             disobeyed = rows.loc[rows["click"] <= click, "disobeyed"].astype(float).sum(min_count=1)
             row["disobeyed"] = disobeyed / (at["total_clicks"].astype(float).sum() or float("nan"))
-            for measure in (name for name in METRICS if name in at):
-                row |= with_interval(measure, at[measure], at["patient"], seed)
+            for measure in (name for name in (*METRICS, "best_of_three_dsc") if name in at):
+                row |= with_interval(measure, at[measure].astype(float), at["patient"], seed)
             summary.append(row | whole)
     return pd.DataFrame(summary)
 
@@ -208,7 +210,7 @@ def _grouped(results: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     lacking = {"protocol": "", "error": pd.NA, "prompt": results["click"].astype(str)}
-    lacking |= dict.fromkeys(("disobeyed", "total_clicks"), float("nan"))
+    lacking |= dict.fromkeys(("disobeyed", "total_clicks", "best_of_three_dsc"), float("nan"))
     results = results.assign(**{name: value for name, value in lacking.items() if name not in results})
     return results.assign(group=results["target"].map(group_of), protocol=results["protocol"].fillna(""))
 

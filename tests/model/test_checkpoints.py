@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle
+import random
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from huggingface_hub import constants, errors
 from safetensors.torch import load_file, save_file
 
 from seganypet.errors import CheckpointError
+from seganypet.model import hub as hub_module
 from seganypet.model.checkpoints import config_from_weights, load_model, save_model, save_sam, weights_sha256
 from seganypet.model.config import PAPER, RELEASED, ModelConfig
 from seganypet.model.hub import NETWORKS, SAM_FILES
@@ -24,6 +26,12 @@ from seganypet.model.sam3d import Sam3D
 REFERENCE = REPOSITORY / "tests" / "data" / "reference"
 RELEASED_FILE = REFERENCE / "mini_training_checkpoint.pth"
 SMALL = ModelConfig(window_size=32, spacing_mm=3.5, encoder_dim=32, encoder_depth=2, encoder_heads=2, prompt_dim=48)
+
+
+@pytest.fixture(autouse=True)
+def hub_is_tried(monkeypatch):
+    """As if no earlier test had found that the hub cannot be reached."""
+    monkeypatch.setitem(hub_module._unreachable, "until", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +315,7 @@ def test_a_folder_that_lacks_a_file_says_which_are_needed(tmp_path, folder, abse
 @pytest.mark.parametrize(
     "config, message",
     [
-        ("{", "not readable as JSON"),
+        ("{", "not a readable JSON file"),
         ("[]", "model type None; expected 'sam'"),
         ('{"model_type": "sam2"}', "model type 'sam2'; expected 'sam'"),
         ('{"model_type": "sam", "vision_config": 5}', "describes no 2D SAM"),
@@ -366,3 +374,51 @@ def test_a_2d_download_says_whose_it_is_once_and_offline_how_to_do_without(monke
         load_model("sam-vit-h")
     for needed in ("config.json and model.safetensors", "facebook/sam-vit-huge", "load_model('sam-vit-huge')"):
         assert needed in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_every_flipped_bit_of_weights_is_noticed_or_changes_none(tmp_path, kind):
+    path = tmp_path / f"small.{kind}"
+    if kind == "pth":
+        torch.save({"model_state_dict": load_file(REFERENCE / "mini_state_dict.safetensors")}, path)
+    else:
+        save_model(path, Sam3D(SMALL), "small", {"seed": 3})
+    model, content, dice = load_model(path), path.read_bytes(), random.Random(1)
+    noticed = 0
+    for _ in range(30):
+        flipped = bytearray(content)
+        flipped[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            again = load_model(path)
+        except CheckpointError:
+            noticed += 1
+        else:  # in a name or a time of the archive
+            assert kind == "pth" and again.config == model.config and weights_sha256(again) == weights_sha256(model)
+    assert noticed >= 25
+
+
+@pytest.mark.parametrize(
+    "change", [{"window_size": 4096}, {"encoder_dim": 400_000_000}, {"encoder_depth": 100_000}, {"encoder_depth": 1.5},
+               {"decoder_mlp_dim": 10**9}, {"prompt_dim": 48 * 10**6},
+               {"attention_window": 10**9}],
+    ids=str,
+)  # fmt: skip
+def test_a_header_that_describes_a_huge_network_is_refused_before_anything_is_built(tmp_path, monkeypatch, change):
+    save_model(tmp_path / "small.safetensors", Sam3D(SMALL), "small")
+    weights = load_file(tmp_path / "small.safetensors")
+    config = {**asdict(SMALL), **change}
+    header = {"format": "seganypet-weights-1", "name": "small", "config": config, "facts": {}}
+    path = headed(tmp_path / "bad.safetensors", weights, header)
+    monkeypatch.setattr("seganypet.model.checkpoints.Sam3D", lambda _: pytest.fail("it was built"))
+    with pytest.raises(CheckpointError):
+        load_model(path)
+
+
+def test_tensors_that_claim_more_than_their_file_holds_are_refused(tmp_path):
+    weights = load_file(REFERENCE / "mini_state_dict.safetensors")
+    key = "image_encoder.pos_embed"
+    weights[key] = torch.zeros(1).expand(1, 512, 512, 512, weights[key].shape[-1])
+    torch.save({"model_state_dict": weights}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="claim more bytes than the file has"):
+        load_model(tmp_path / "a.pth")

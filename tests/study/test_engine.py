@@ -60,7 +60,8 @@ def start(output: Path, folder: Path, processes: int, seconds: float = 0.05) -> 
 
 def test_a_study_is_columns_settings_and_a_function(folder, tmp_path):
     table = count_bytes(byte_cases(folder), output=tmp_path / "table.csv")
-    assert list(table.columns) == ["case", "patient", "model", "rank", "third", "weights", "error"]
+    place = ["device", "precision", "threads", "host"]
+    assert list(table.columns) == ["case", "patient", "model", "rank", "third", "weights", *place, "error"]
     assert table[["model", "rank", "third", "error"]].dtypes.tolist() == ["string", "Int64", "float64", "string"]
     expected = [(case.name, f"above {level}", byte / 3) for case in byte_cases(folder) for level in (50, 100)
                 for byte in sorted(case.scan.read_bytes()) if byte > level]  # fmt: skip

@@ -13,6 +13,7 @@ from seganypet.metrics import METRICS, dice, surface_dice
 from seganypet.pet.volume import Volume, save_mask, save_volume
 from seganypet.prompting.simulate import first_click, next_click
 from seganypet.prompting.thresholds import RULES
+from seganypet.study.definition import PLACE
 from seganypet.study.evaluation import columns, evaluate
 from seganypet.study.methods import named_models
 from seganypet.study.summaries import effort, summarise
@@ -47,7 +48,7 @@ def no_session_is_open():
 
 def test_table_has_one_row_per_target_model_and_click():
     results = evaluate([memory_case()], Plodder, 3, targets=["liver", "spleen"], progress=False)
-    assert list(results.columns) == list(columns())
+    assert list(results.columns) == [*(name for name in columns() if name != "error"), *PLACE, "error"]
     assert len(results) == 2 * (1 + len(RULES)) * 3
     assert set(results["model"]) == {"plodder", *RULES}
     assert not results.duplicated(["case", "target", "model", "click"]).any()
@@ -201,7 +202,7 @@ def test_the_first_cases_can_be_evaluated_alone(cohort_table):
 
 def test_a_metric_is_one_entry_of_the_registry(monkeypatch, tmp_path):
     """In `METRICS`, and with that in the table, its file, and the means with intervals."""
-    monkeypatch.setitem(METRICS, "volume_error", lambda mask, truth, spacing: mask.sum() / truth.sum() - 1)
+    monkeypatch.setitem(METRICS, "volume_error", lambda pair: pair.mask.sum() / pair.truth.sum() - 1)
     cases, options = [memory_case(name) for name in "ab"], {"targets": ["spleen"], "rules": (), "progress": False}
     results = evaluate(cases, Plodder, 2, output=tmp_path / "results.csv", **options)
     assert results["volume_error"].iloc[0] == pytest.approx(125 / 225 - 1)

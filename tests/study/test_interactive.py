@@ -19,6 +19,7 @@ from seganypet.prompting.autopet_clicks import (
     simulate_autopet_clicks,
     write_autopet_clicks,
 )
+from seganypet.study.definition import PLACE
 from seganypet.study.interactive import (
     COLUMNS,
     evaluate_interactive,
@@ -77,7 +78,7 @@ def test_voxels_are_those_of_the_file_whatever_its_axes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "cannot be read as a click file"),
+        ("{", "not a readable click file"),
         ("[1, 2]", "no click file of autoPET"),
         ('{"clicks": [[1, 2, 3]]}', "no click file of autoPET"),
         ('{"tumor": [[1, 2]]}', r"\[1, 2\] is no voxel"),
@@ -86,7 +87,7 @@ def test_voxels_are_those_of_the_file_whatever_its_axes(tmp_path):
         ('{"tumor": ["here"]}', "is no voxel"),
         ('{"tumor": [["1", "2", "3"]]}', "is no voxel"),
         ('{"tumor": [[true, false, true]]}', "is no voxel"),
-        ("[" * 100_000, "cannot be read as a click file"),
+        ("[" * 100_000, "not a readable click file"),
         ('{"tumor": [[1, 2, 3]], "background": 5}', "background holds 5"),
         ('{"tumor": [], "liver": [[1, 2, 3]]}', "clicks named liver; expected tumor and background"),
         ('{"points": [{"point": [1, 2, 3], "name": "lesion"}]}', "clicks named lesion"),
@@ -210,7 +211,8 @@ def test_a_cohort_with_click_files_resumes_after_a_kill(cohort, tmp_path, monkey
     options = {"output": tmp_path / "interactive.csv", "progress": False}
     with pytest.warns(UserWarning, match="case healthy failed: .*neither healthy_clicks.json nor healthy.json"):
         table = evaluate_interactive(cohort, models, folder, **options)
-    assert list(table.columns) == list(COLUMNS) and table["case"].tolist() == ["sick"] * 11 + ["healthy"]
+    assert list(table.columns) == [*[*COLUMNS][:-1], *PLACE, "error"]
+    assert table["case"].tolist() == ["sick"] * 11 + ["healthy"]
     table = table[table["error"].isna()]
     assert table["step"].tolist() == list(range(11))
     assert table["dsc"].iloc[-1] > 0.85 and table["fnv_ml"].tolist()[0] > table["fnv_ml"].tolist()[1] > 0

@@ -15,6 +15,7 @@ import seganypet as sap
 from seganypet.cohort.case import Case, InMemoryCase
 from seganypet.errors import SegAnyPETError
 from seganypet.pet.volume import Volume, save_mask, save_volume
+from seganypet.study.definition import PLACE
 from seganypet.study.lesion_clicks import PROMPTINGS_3D
 from seganypet.study.lesions import COLUMNS, analyse_tumours, trained_on
 from seganypet.study.summaries import summarise_tumours
@@ -62,7 +63,7 @@ def ways(table: pd.DataFrame) -> dict[str, list[str]]:
 
 def test_every_method_is_clicked_as_suits_it(cohort, tmp_path):
     table = analysed(cohort, tmp_path)
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == [*[*COLUMNS][:-1], *PLACE, "error"]
     sick = table[table["case"] == "sick"]
     assert ways(sick) == {
         "SUV>=4": ["no click"], "SUV>=4, no hot organs": ["no click"], "deep": [*PROMPTINGS_3D],

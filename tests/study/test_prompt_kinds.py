@@ -6,7 +6,9 @@ import pytest
 from evaluation_cases import CubeSession, SquareSession, memory_case
 
 from seganypet.errors import SegAnyPETError
+from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompts import Box, InitialMask, Lasso, Scribble
+from seganypet.prompting.readings import Reading
 from seganypet.prompting.thresholds import ThresholdSession
 from seganypet.study.evaluation import evaluate
 from seganypet.study.protocol import ClickProtocol
@@ -115,6 +117,30 @@ def test_disobeyed_prompts_are_counted_and_what_was_told_is_kept():
     # In slices, each prompt counts: a session that draws nothing disobeys all five.
     deaf = evaluate([memory_case()], DeafSliceSession, 1, **OPTIONS)
     assert deaf["disobeyed"].tolist() == [5] and deaf["total_clicks"].tolist() == [5]
+
+
+class AmbiguousSession(CubeSession):
+    """Reads every click as a cube of 5 x 5 x 5 voxels, or as the row of nine of them that the spleen is."""
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        row = np.zeros_like(self.mask)
+        row[12:21, 2:7, 2:7] = True
+        return tuple(Reading.of(PackedMask.of(mask), self.volume) for mask in (self.mask, row))
+
+
+def test_the_first_prompt_has_the_score_of_its_best_reading_beside_that_of_the_answer():
+    options = OPTIONS | {"targets": ["liver", "spleen"]}
+    results = evaluate([memory_case()], AmbiguousSession, 2, **options).set_index(["target", "click"])
+    assert results.loc[("liver", 1), "dsc"] == results.loc[("liver", 1), "best_of_three_dsc"] == 1
+    assert results.loc[("spleen", 1), "dsc"] < 0.75 and results.loc[("spleen", 1), "best_of_three_dsc"] == 1
+    assert results["best_of_three_dsc"].isna().tolist() == [False, True, False, True]
+    plain = evaluate([memory_case()], CubeSession, 1, **options)
+    np.testing.assert_array_equal(plain["best_of_three_dsc"], plain["dsc"])
+    summary = summarise(results.reset_index(), (1, 2)).set_index("click")
+    assert summary["best_of_three_dsc"].tolist() == [1, pytest.approx(np.nan, nan_ok=True)]
+    older = results.reset_index().drop(columns="best_of_three_dsc")
+    assert summarise(older, (1,))["best_of_three_dsc"].isna().all()
 
 
 class DeafSliceSession(SquareSession):

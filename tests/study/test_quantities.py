@@ -13,6 +13,8 @@ from seganypet.cohort.case import Case
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.pet.volume import Volume, save_mask, save_volume
+from seganypet.prompting import proposal
+from seganypet.prompting.proposal import Proposal
 from seganypet.study.quantities import COLUMNS, quantify_case, quantify_cohort
 
 SHAPE = (20, 22, 24)
@@ -55,6 +57,34 @@ def test_a_case_gives_its_organs_then_each_lesion_then_all_together(cohort):
     assert values(table, "MTV") == pytest.approx({name: n * VOXEL_ML for name, n in sizes.items()}, rel=1e-5)
     assert values(table, "TLG")["lesions"] == pytest.approx((12 * 10 + 5) * VOXEL_ML, rel=1e-5)
     assert set(table["source"]) == {str(cohort["a"].pet)}
+
+
+@pytest.fixture
+def spleen_proposed(monkeypatch):
+    """Whatever the scan, a spleen of 8 voxels is proposed."""
+
+    def propose(volume):
+        labels = np.zeros(volume.shape, np.uint8)
+        labels[2:4, 8:10, 2:4] = 5
+        return Proposal(volume, labels, {5: "spleen"}, {"spleen": 0.81}, (), "proposed by a test")
+
+    monkeypatch.setattr(proposal, "propose", propose)
+
+
+def test_organs_that_nobody_drew_are_proposed_on_request_and_the_table_says_so(cohort, spleen_proposed):
+    table = quantify_cohort(cohort, propose=True, progress=False)
+    drawn, found = (table[(table["case"] == case) & (table["kind"] == "organ")] for case in "ab")
+    assert drawn[["proposed_by", "confidence"]].isna().all(axis=None)  # organs that are drawn are measured as drawn
+    assert set(found["object"]) == {"spleen"} and set(found["proposed_by"]) == {"proposed by a test"}
+    assert set(found["confidence"]) == {0.81} and values(found, "SUVmax") == {"spleen": 3}
+    assert table.loc[table["kind"] != "organ", "proposed_by"].isna().all()
+    assert "organ" not in set(quantify_case(cohort["b"])["kind"])
+
+
+def test_drawn_and_proposed_organs_do_not_share_a_table_by_mistake(cohort, spleen_proposed, tmp_path):
+    quantify_cohort(cohort, output=tmp_path / "q.csv", progress=False)
+    with pytest.raises(SegAnyPETError, match="propose"):
+        quantify_cohort(cohort, propose=True, output=tmp_path / "q.csv", progress=False)
 
 
 def test_a_rule_narrows_lesions_and_leaves_organs(cohort):
@@ -114,8 +144,9 @@ def test_a_killed_run_resumes_where_it_stopped(cohort, tmp_path, monkeypatch):
     both = quantify_cohort(cohort, output=output, progress=False)
     assert asked == ["b"]
     assert len(both) == len(first) + len(both[both["case"] == "b"])
-    written = pd.read_csv(output).drop(columns="error")
-    pd.testing.assert_frame_equal(written, both.drop(columns="error"), check_dtype=False)
+    blank = ["error", "proposed_by"]  # which a CSV does not tell from text or number
+    written = pd.read_csv(output).drop(columns=blank)
+    pd.testing.assert_frame_equal(written, both.drop(columns=blank), check_dtype=False)
     again = quantify_cohort(cohort, output=output, progress=False)
     assert asked == ["b"] and len(again) == len(both)
 

@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from seganypet.errors import SegAnyPETError
 from seganypet.study import plots
@@ -47,7 +48,24 @@ def test_models_on_a_single_target_differ_in_colour():
 
 def test_twelve_targets_are_told_apart():
     table = pd.concat([results().iloc[:1].assign(target=f"organ {number}") for number in range(12)])
-    assert len({(line.get_color(), line.get_marker()) for line in plots.plot_dsc(table).lines}) == 12
+    ax = Figure().subplots()
+    assert len({(line.get_color(), line.get_marker()) for line in plots.plot_dsc(table, ax=ax).lines}) == 12
+
+
+def test_many_lines_get_a_small_panel_for_each_target_and_one_legend():
+    organs = [results().assign(target=f"organ {number}", model=results()["model"]) for number in range(5)]
+    axes = plots.plot_dsc(pd.concat(organs))
+    shown = [ax for ax in axes.flat if ax.axison]
+    assert [ax.get_title() for ax in shown] == [f"organ {number}" for number in range(5)] and len(axes.flat) == 8
+    assert len(axes[0, 0].figure.legends) == 1 and not any(ax.get_legend() for ax in shown)
+    assert {len(ax.lines) for ax in shown} == {2}
+
+
+def test_boxes_stand_for_the_cases_that_are_named_below_them():
+    ax = plots.plot_boxes(results(), click=1)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["liver\nn = 2", "spleen\nn = 1"]
+    medians = [line.get_ydata()[0] for line in ax.lines if line.get_linewidth() == 1.6]
+    assert sorted(round(float(one), 3) for one in medians if one == one) == [0.25, 0.5, 0.7]
 
 
 def test_a_table_without_dsc_or_rows_is_refused():
