@@ -11,10 +11,12 @@
 # make accuracy DSC on phantoms and, where REAL_DATA names them, real scans
 # make tumours  scattered lesions on phantoms, real sarcomas where REAL_DATA names them (15 minutes)
 # make train    tiny from tiny-base (15 minutes on two cores); make train-base: tiny-base from nothing (2.5 hours);
-#               make train-2d: tiny-2d from nothing (1 hour); make train-organs: the pair that never sees a lesion (2 hours)
+#               make train-2d: tiny-2d from nothing (1 hour); make train-organs: the pair that never sees a lesion (2 hours);
+#               make train-locator: what finds organs without a prompt (half an hour)
 # make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods)
 # make networks which of its parts the network needs (15 minutes)
-# make fuzz     5,000 spoilt DICOM, NIfTI, NRRD and MetaImage files through all that reads them (4 minutes)
+# make fuzz     12,000 spoilt files of every kind through all that reads them, for at most MINUTES (15)
+# make endurance  memory of large scans, many cases and many clicks; 200 killed writers (20 minutes)
 # make clean
 # All need only Python 3.11 with venv; a second run reuses .venv.
 
@@ -23,9 +25,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 NOTEBOOKS := $(wildcard notebooks/*.py)
 PROCESSES ?= 2
+MINUTES ?= 15
 PORT ?= 8866
 
-.PHONY: demo test coverage fuzz lab app docs notebooks student lessons bench bench-clicks bench-all accuracy tumours train train-base train-2d train-organs ablation networks clean
+.PHONY: demo test coverage fuzz endurance lab app docs notebooks student lessons bench bench-clicks bench-all accuracy tumours train train-base train-2d train-organs train-locator ablation networks clean
 
 REAL_DATA ?= ../shared/data
 
@@ -91,7 +94,11 @@ bench-all: bench bench-clicks
 	$(BIN)/python -m benchmarks.cohort_speed
 	$(BIN)/python -m benchmarks.dicom_speed
 	$(BIN)/python -m benchmarks.evaluate_overhead
+	$(BIN)/python -m benchmarks.study_cost
+	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.mask_files_speed
+	$(BIN)/python -m benchmarks.phantoms
+	$(BIN)/python -m benchmarks.propose $(if $(wildcard $(REAL_DATA)/acrin042/PET_AC),--real-data $(REAL_DATA))
 	$(BIN)/python -m benchmarks.quantify_speed
 	$(BIN)/python -m benchmarks.sessions $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 	$(BIN)/python -m benchmarks.slicewise_speed
@@ -99,7 +106,10 @@ bench-all: bench bench-clicks
 	$(if $(wildcard $(REAL_DATA)/acrin042/PET_AC),$(BIN)/python -m benchmarks.real_scan $(REAL_DATA)/acrin042/PET_AC)
 
 fuzz: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --count 5000
+	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --count 12000 --minutes $(MINUTES)
+
+endurance: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/endurance.py
 
 accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy tiny $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
@@ -124,6 +134,10 @@ train-organs: $(READY)
 	$(BIN)/python tools/train_slices.py tiny-2d-organs --output runs
 	cp runs/tiny-organs.safetensors runs/tiny-organs.csv seganypet/weights/
 	cp runs/tiny-2d-organs.safetensors runs/tiny-2d-organs.csv seganypet/weights/
+
+train-locator: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/train_locator.py --output runs
+	cp runs/locator.safetensors runs/locator.csv seganypet/weights/
 
 train-base: $(READY)
 	$(BIN)/seganypet train seganypet/configs/tiny-base.yaml --output runs

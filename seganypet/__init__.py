@@ -14,7 +14,13 @@
 `import seganypet as sap` offers the names in `__init__.pyi`; each is imported when it is first used.
 """
 
+import os
+
 import lazy_loader
+
+# Threads of PyTorch that wait for work sleep. By default they spin, which takes the cores from every other process: a
+# training in the background, a second notebook, a classmate. Read when PyTorch is imported, so it comes first.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

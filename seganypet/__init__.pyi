@@ -73,7 +73,11 @@ from .prompting.journal import Journal as Journal
 from .prompting.network_session import open_session as open_session
 from .prompting.prompt import Click as Click
 from .prompting.prompt import Prompt as Prompt
+from .prompting.proposal import Proposal as Proposal
+from .prompting.proposal import propose as propose
 from .prompting.random_walker import RandomWalkerSession as RandomWalkerSession
+from .prompting.readings import Choice as Choice
+from .prompting.readings import Reading as Reading
 from .prompting.session import Session as Session
 from .prompting.shapes import Box as Box
 from .prompting.shapes import Lasso as Lasso
@@ -99,11 +103,15 @@ from .study.conversion import convert as convert
 from .study.evaluation import evaluate as evaluate
 from .study.interactive import evaluate_interactive as evaluate_interactive
 from .study.lesions import analyse_tumours as analyse_tumours
+from .study.paper_tables import table as table
 from .study.plots import plot_bland_altman as plot_bland_altman
+from .study.plots import plot_boxes as plot_boxes
+from .study.plots import plot_cases as plot_cases
 from .study.plots import plot_dsc as plot_dsc
 from .study.quantities import quantify_case as quantify_case
 from .study.quantities import quantify_cohort as quantify_cohort
 from .study.report import write_report as write_report
+from .study.statistics import compare as compare
 from .study.summaries import effort as effort
 from .study.summaries import summarise as summarise
 from .study.summaries import (

@@ -1,17 +1,49 @@
-"""Files that are either whole or absent, and told apart by what is in them."""
+"""Files that are either whole or absent, told apart by what is in them; and what a system that refuses one means.
+
+Every file that the package writes takes its place in one step, from a temporary file beside it. A killed process
+leaves that one behind; as long as its owner lives it is locked, and the next writer in the folder removes those that
+are not.
+"""
 
 import errno
 import hashlib
+import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from seganypet.errors import SegAnyPETError, WriteError
+from seganypet.errors import ReadError, SegAnyPETError, WriteError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot take the place of another: nothing is locked or swept
+    fcntl = None  # type: ignore[assignment]
+
+UNFINISHED = ".unfinished-"
+TEMPORARY = "seganypet-temporary-"  # folders in the system's folder for temporary files
+MAX_TEXT_BYTES = 20_000_000  # of JSON, whose objects take twenty times as much memory
+_ADVICE = {
+    errno.ENOSPC: "Make room on the disk, or choose another folder.",
+    errno.EDQUOT: "Your quota is used up: delete something, or choose another folder.",
+    errno.EROFS: "The disk is read-only; choose another folder.",
+    errno.EACCES: "Change the permissions, or choose another folder.",
+    errno.EPERM: "Change the permissions, or choose another folder.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.ENOENT: "Was it moved or deleted?",
+    errno.ENOTDIR: "Part of the path is a file; choose another.",
+    errno.EISDIR: "It is a folder; give the name of a file.",
+    errno.ELOOP: "Its links lead in a circle.",
+    errno.EMFILE: "Too many files are open: close some, or raise the limit (ulimit -n).",
+    errno.ESTALE: "The network drive was lost; connect it and try again.",
+    errno.EIO: "The disk or the network fails; copy the file elsewhere.",
+    errno.EBUSY: "Another program uses it; close that.",
+}
 
 @contextmanager
 def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
@@ -38,11 +70,8 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     check_writable(path)
     if path.is_symlink():
         path = path.resolve()  # the link stays, its target is replaced
-    temporary = path
-    try:
-        handle, temporary_name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.name, dir=path.parent)
-        temporary = Path(temporary_name)
-        os.close(handle)
+    _sweep(path.parent, f"{UNFINISHED}*")
+    with writing(path), _unfinished(path) as temporary:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())  # or a power cut may leave the new name on an empty file
@@ -51,18 +80,130 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-    except WriteError:
-        raise  # of a file that the block wrote
-    except OSError as error:
-        raise write_error(path, error) from error
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, locked as long as the block lasts, and gone after it unless it was renamed."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.name[-100:], dir=path.parent)
+        if _lock(handle, name):
+            break
+    try:
+        yield Path(name)
     finally:
-        if temporary != path:
-            temporary.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
+        if fcntl is not None:
+            os.close(handle)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this process for files that nobody else may read; what killed processes left is removed first."""
+    with writing(root := Path(tempfile.gettempdir())):
+        _sweep(root, f"{TEMPORARY}*")
+        while True:
+            name = tempfile.mkdtemp(prefix=TEMPORARY)
+            handle = -1 if fcntl is None else os.open(name, os.O_RDONLY)
+            if fcntl is None or _lock(handle, name):
+                break
+    try:
+        yield Path(name)
+    finally:
+        shutil.rmtree(name, ignore_errors=True)
+        if fcntl is not None:
+            os.close(handle)
+
+
+def _lock(handle: int, name: str) -> bool:
+    """Lock a new file or folder; False, and it is closed, if a sweeper came between making and locking it."""
+    if fcntl is None:
+        os.close(handle)
+        return True
+    with suppress(OSError):  # some network file systems have no locks; nothing is swept there
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not os.path.exists(name):
+        os.close(handle)
+        return False
+    return True
+
+
+def _sweep(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left in a folder; once in a process for each folder."""
+    if fcntl is None or (swept := (os.path.abspath(folder), pattern)) in _SWEPT:
+        return
+    _SWEPT.add(swept)
+    for left in folder.glob(pattern):
+        if left.is_dir() and not pattern.startswith(TEMPORARY):
+            continue  # what else is called so has no lock
+        with suppress(OSError):  # another user's, or gone meanwhile
+            handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # whatever somebody put there
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails as long as its owner lives
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            finally:
+                os.close(handle)
+
+
+_SWEPT: set[tuple[str, str]] = set()
+
+
+def system_reason(error: OSError) -> str:
+    """What the system says, and what to do: "Permission denied. Change the permissions, or choose another folder."."""
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{said}. {_ADVICE.get(error.errno or 0, 'Choose another file or folder.')}"
 
 
 def write_error(path: str | os.PathLike, error: OSError) -> WriteError:
     """What to raise if the system refuses to write a file."""
-    return WriteError(f"cannot write {path}: {error.strerror}. Choose another folder or name, or make room.")
+    return WriteError(f"cannot write {path}: {system_reason(error)}")
+
+
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turn what the system says while `path` is written, made or removed into a WriteError."""
+    try:
+        yield
+    except SegAnyPETError:
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+@contextmanager
+def reading(path: str | os.PathLike, kind: type[SegAnyPETError] = ReadError) -> Iterator[None]:
+    """Turn what the system says while `path` is read into an error of the package."""
+    try:
+        yield
+    except SegAnyPETError:
+        raise
+    except OSError as error:
+        raise kind(f"cannot read {path}: {system_reason(error)}") from error
+
+
+def read_text(path: str | os.PathLike, kind: type[SegAnyPETError] = ReadError, most: int = MAX_TEXT_BYTES) -> str:
+    """A text in UTF-8, with or without a byte order mark.
+
+    Raises:
+        kind: It cannot be read, is no such text, or has more than `most` bytes.
+    """
+    with reading(path, kind), open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise kind(f"{path}: more than {most / 1e6:g} MB; expected a text file of less.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise kind(f"{path}: not a text in UTF-8 ({error}). Save it as UTF-8, or copy it again.") from error
+
+
+def read_json(path: str | os.PathLike, kind: type[SegAnyPETError] = ReadError, what: str = "JSON file") -> Any:
+    """The value of a JSON file, which messages call `what`; errors as `read_text`, and of `kind` if it is no JSON."""
+    text = read_text(path, kind)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise kind(f"{path}: not a readable {what} ({error}). Copy it again.") from error
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -127,7 +268,7 @@ def make_folder(path: str | os.PathLike) -> None:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SegAnyPETError(f"cannot make folder {path} ({error.strerror}); choose another.") from error
+        raise WriteError(f"cannot make folder {path}: {system_reason(error)}") from error
 
 
 def cache_folder() -> Path:
@@ -157,7 +298,7 @@ class FileHashes:
 
     def sha256(self, path: str | os.PathLike) -> str:
         """Hexadecimal digits for a file's bytes; SegAnyPETError if it cannot be read."""
-        try:
+        with reading(path):
             status = os.stat(path)
             times = status.st_mtime_ns, status.st_ctime_ns
             signature = (os.path.abspath(path), status.st_ino, status.st_size, *times)
@@ -165,8 +306,6 @@ class FileHashes:
                 return self._known[signature]
             with open(path, "rb") as file:
                 digits = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise SegAnyPETError(f"cannot read {path}: {error.strerror}.") from error
         if time.time_ns() - max(times) > _SETTLED_NS:
             self._known[signature] = self._new[signature] = digits
         return digits

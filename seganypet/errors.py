@@ -1,6 +1,9 @@
 """Errors of this package: each says what arrived, what was expected, and what to do next."""
 
+import re
+import reprlib
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable
 from functools import wraps
@@ -8,9 +11,22 @@ from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
+MAX_MESSAGE = 4000  # characters; a message may quote a file, and nobody reads more
+
 
 class SegAnyPETError(ValueError):
-    """Base of every error that this package raises about its input."""
+    """Base of every error that this package raises about its input.
+
+    Its text is safe to print: what a file or a browser brought into it can move no cursor and fill no screen.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class ReadError(SegAnyPETError, OSError):
+    """A file that the system refuses to read."""
 
 
 class WriteError(SegAnyPETError, OSError):
@@ -65,6 +81,38 @@ class DoubtfulValuesWarning(UserWarning):
     """Numbers that were computed as the file says, and that are probably not what they are called."""
 
 
+def printable(text: str) -> str:
+    r"""A text with escapes instead of control characters, unpaired surrogates and invisible marks, cut if it is long.
+
+    >>> print(printable("red \x1b[31m, then right to left \u202e"))
+    red \x1b[31m, then right to left \u202e
+    """
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[:MAX_MESSAGE]}... ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter == "\n" or letter.isprintable() or unicodedata.category(letter) == "Zs" else
+        ascii(letter)[1:-1] for letter in text
+    )  # fmt: skip
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: a `repr` cut short, also of what is nested or repeated without end.
+
+    >>> shown(["a" * 1000, list(range(100))])
+    "['aaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaa', [0, 1, 2, 3, 4, 5, ...]]"
+    """
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # a number of more digits than Python prints, or what a class raises
+        return f"<{type(value).__name__}>"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
+
+
 def renamed_keywords(**new_names: str) -> Callable[[Function], Function]:
     """Decorator: refuse keyword arguments by their former names, in words that give those of today.
 
@@ -97,4 +145,9 @@ def warn_caller(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(printable(message), stacklevel=level)
+
+
+def first_line(error: Exception) -> str:
+    """First line of an error's text, without colours of a terminal; the name of its class if it has none."""
+    return (_COLOURS.sub("", str(error)).splitlines() or [type(error).__name__])[0]

@@ -48,11 +48,12 @@ def serve(what: str, folder: Path, notebook: str) -> Iterator[str]:
         address, alive = f"http://127.0.0.1:{port}/lab/tree/{notebook}?reset&token={token}", "api"
     else:
         command = ["seganypet", "app", notebook, f"--port={port}"]
-        address, alive = f"http://127.0.0.1:{port}/", "static/"  # asking for the page itself would start a kernel
+        address, alive = f"http://127.0.0.1:{port}/?token={token}", "static/"  # the page itself would start a kernel
     alive = f"http://127.0.0.1:{port}/{alive}"
     path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests", REPOSITORY / "tests" / "widgets")))
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(settings), "JUPYTER_DATA_DIR": str(settings / "data"),
-                   "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"), "PYTHONPATH": path}
+                   "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"), "PYTHONPATH": path,
+                   "JUPYTER_TOKEN": token}
     with (folder / f"{what}.log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", *command], cwd=folder, env=environment, stdout=log, stderr=log

@@ -42,14 +42,19 @@ class ThresholdNetwork(torch.nn.Module):
         self.calls["decode"] += 1
         if self.fails:
             raise RuntimeError("out of memory")
-        self.previous.append(previous_logits)
-        above = embedding[0, 0].float().numpy() - np.log1p(self.threshold.item())
+        self.previous += previous_logits.split(1)
+        windows = zip(embedding[:, 0], points_ijk, labels, strict=True)
+        masks = [self.mask(*window, self.threshold.item()) for window in windows]
+        return torch.from_numpy(np.stack(masks))[:, None], torch.ones(len(masks), 1)
+
+    def mask(self, embedding: Tensor, points_ijk: Tensor, labels: Tensor, threshold: float) -> np.ndarray:
+        """Logits of one window, (m, m, m)."""
+        above = embedding.float().numpy() - np.log1p(threshold)
         islands, _ = ndimage.label(above > 0)
         step = self.config.window_size / self.config.logits_size
-        cells = ((points_ijk[0].numpy() + 0.5) // step).astype(int).clip(0, self.config.logits_size - 1)
-        no, yes = ({int(islands[tuple(cell)]) for cell in cells[labels[0].numpy() == label]} for label in (0, 1))
+        cells = ((points_ijk.numpy() + 0.5) // step).astype(int).clip(0, self.config.logits_size - 1)
+        no, yes = ({int(islands[tuple(cell)]) for cell in cells[labels.numpy() == label]} for label in (0, 1))
         mask = np.isin(islands, list(yes - no - {0}))
         # Graded at its surface, so that the mask there is finer than these voxels; else a plain no.
         around = ndimage.binary_dilation(mask, np.ones((3, 3, 3))) & ((islands == 0) | mask)
-        logits = np.where(around, 5 * above, -5).astype(np.float32)
-        return torch.from_numpy(logits)[None, None], torch.ones(1, 1)
+        return np.where(around, 5 * above, -5).astype(np.float32)

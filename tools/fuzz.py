@@ -1,9 +1,10 @@
-"""Mutated DICOM, NIfTI, NRRD and MetaImage files through all that reads them.
+"""Mutated files of every kind through all that reads them.
 
-`python tools/fuzz.py --count 5000`, or `make fuzz`: each case spoils a small scan (bytes, tags, header fields, whole
-files) and reads it. It passes if a result or an error of the package comes, within 20 s and with bounded memory. Cases
-run in a process of their own, which is replaced when one hangs or kills it; a case is made again by its number:
-`--first 4711 --count 1`.
+`python tools/fuzz.py --count 5000`, `--minutes 10`, or `make fuzz`: each case spoils a small scan, mask, journal,
+table, configuration or file of weights (bytes, tags, header fields, values, whole files) and reads it. It passes if a
+result or an error of the package comes, within 20 s and with bounded memory; and where one bit was flipped in a file
+that has checksums, if that is noticed or changed nothing. Cases run in a process of their own, which is replaced when
+one hangs or kills it; a case is made again by its number: `--first 4711 --count 1`.
 """
 
 import argparse
@@ -35,14 +36,16 @@ from pydicom.uid import RLELossless
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from conftest import oblique
+from fuzz_records import CHECKED, READERS, make_records, spoiler
 from make_dicom import write_dicomdir, write_dynamic, write_series, zip_folder
 from make_multiframe import write_enhanced
 
 from seganypet.errors import SegAnyPETError
 from seganypet.pet.dicom import list_series, load_dicom
-from seganypet.pet.volume import load_labels, load_volume
+from seganypet.pet.volume import Volume, load_labels, load_volume, save_volume
 
-CASES_AT_ONCE = 500
+CASES_AT_ONCE = 250
+FLIPPED = (*CHECKED, "image_gz", "labels_gz", "zip")  # files with checksums
 IMAGES = (".nii", ".nii.gz", ".nrrd", ".mha")
 LIMIT_S = 20.0
 # Above what a process has after the unspoilt scans, whose files are a few kilobytes.
@@ -110,6 +113,13 @@ def make_scans(folder: Path) -> dict[str, Files]:
     for name, header_text in (("nrrd", nrrd), ("mha", meta)):
         (folder / name).mkdir()
         (folder / name / f"a.{name}").write_bytes(header_text.encode() + voxels)
+    like = Volume(volumes[0].astype(np.float32), AFFINE, "SUVbw")
+    make_records(folder, like)
+    (folder / "sidecar").mkdir()
+    save_volume(folder / "sidecar" / "a.nii", like)
+    (folder / "sidecar" / "a.json").write_text(
+        '{"Units": "g/ml", "TracerName": "FDG", "BodyWeight": 70, "BodyWeightUnit": "kg", "InjectedRadioactivity": 250}'
+    )
     return {
         scan.name: {str(one.relative_to(scan)): one.read_bytes() for one in sorted(scan.rglob("*")) if one.is_file()}
         for scan in sorted(folder.iterdir())
@@ -195,7 +205,7 @@ def spoil(files: Files, dice: random.Random) -> Files:
             content = gzip.decompress(content)
         method: Callable[[bytes, random.Random], bytes] = spoil_bytes
         if dice.random() < 0.6 and not name.endswith((".zip", ".nrrd", ".mha")):
-            method = spoil_nifti if is_nifti else spoil_tags
+            method = spoil_nifti if is_nifti else spoiler(name) or spoil_tags
         try:
             with warnings.catch_warnings(action="ignore"):
                 content = method(content, dice)
@@ -207,18 +217,43 @@ def spoil(files: Files, dice: random.Random) -> Files:
     return files
 
 
-def read(folder: Path, like: Path) -> str:
-    """Read a folder by all functions that may be given it; the outcome, or a traceback of a foreign exception."""
+def flip(files: Files, dice: random.Random) -> Files:
+    """Flip one bit in one file."""
+    name = dice.choice([name for name, content in files.items() if content and not name.endswith((".jsonl", ".csv"))])
+    content = bytearray(files[name])
+    packed = max(content.find(b"\x1f\x8b"), 0) if name.endswith((".nrrd", ".mha")) else 0  # behind a header of text
+    content[dice.randrange(packed, len(content))] ^= 1 << dice.randrange(8)
+    return {**files, name: bytes(content)}
+
+
+def read(folder: Path, like: Path, kind: str = "", values: set | None = None) -> str:
+    """Read a folder by all functions that may be given it.
+
+    Args:
+        folder: Folder of the files.
+        like: PET on whose grid masks and labels lie.
+        kind: Name of the scan, which decides for all that is no image.
+        values: Takes what was read, as fingerprints.
+
+    Returns:
+        "accepted" or "refused".
+    """
     outcomes = []
 
     def attempt(function: Callable, *args: object, **options: object) -> None:
         try:
-            function(*args, **options)
+            value = function(*args, **options)
             outcomes.append("accepted")
+            if values is not None:
+                values.add(value.fingerprint() if isinstance(value, Volume) else repr(value))
         except SegAnyPETError:
             outcomes.append("refused")
 
     with warnings.catch_warnings(action="ignore"):
+        if kind in READERS:
+            scan = load_volume(like, unit="SUVbw")
+            attempt(READERS[kind], folder, scan)
+            return outcomes[0]
         for path in sorted(path for path in folder.rglob("*") if path.name.endswith(IMAGES)):
             attempt(load_volume, path, unit="SUVbw")
             attempt(lambda path=path: load_labels(path, load_volume(like, unit="SUVbw")))
@@ -252,18 +287,22 @@ def work(scans: dict[str, Files], seed: int, numbers: range, connection) -> None
     with tempfile.TemporaryDirectory() as temporary:
         folder, like = Path(temporary) / "case", Path(temporary) / "like.nii"
         like.write_bytes(scans["image"]["a.nii"])
-        for files in scans.values():  # so that imports and buffers count for none of the cases
+        whole: dict[str, set] = {}
+        for name, files in scans.items():  # so that imports and buffers count for none of the cases
             write(folder, files)
-            read(folder, like)
+            read(folder, like, name, whole.setdefault(name, set()))
         forget_peak()
         base_mb = peak_mb()
         for number in numbers:
             dice = random.Random(f"{seed}/{number}")
             name = dice.choice(sorted(scans))
-            write(folder, spoil(scans[name], dice))
+            flipped, values = name in FLIPPED and dice.random() < 0.4, set[str]()
+            write(folder, (flip if flipped else spoil)(scans[name], dice))
             connection.send((number, name, None))
             try:
-                outcome = read(folder, like)
+                outcome = read(folder, like, name, values)
+                if flipped and values - whole[name]:
+                    outcome = "unnoticed: other values after one bit was flipped"
             except Exception:
                 outcome = "".join(traceback.format_exc().splitlines(keepends=True)[-12:])
                 outcome = f"foreign exception\n{outcome}"
@@ -297,7 +336,7 @@ def fuzz(count: int, seed: int = 0, first: int = 0) -> tuple[Counter, list[tuple
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings(action="ignore"):
         scans = make_scans(Path(temporary))
     outcomes: Counter = Counter()
-    problems, most_mb, at, end = [], 0.0, first, first + count
+    problems, most_mb, at, end, current = [], 0.0, first, first + count, ""
     fork = multiprocessing.get_context("fork")
     while at < end:
         receiver, sender = fork.Pipe(duplex=False)
@@ -308,7 +347,7 @@ def fuzz(count: int, seed: int = 0, first: int = 0) -> tuple[Counter, list[tuple
         while True:
             problem = ""
             try:
-                if receiver.poll(LIMIT_S + (60.0 if started else 0.0)):
+                if receiver.poll(LIMIT_S + (300.0 if started else 0.0)):
                     number, name, outcome = receiver.recv()
                     started = False
                     if number is None:
@@ -330,7 +369,7 @@ def fuzz(count: int, seed: int = 0, first: int = 0) -> tuple[Counter, list[tuple
             if problem:
                 outcomes["failed"] += 1
                 problems.append((at - 1, current, problem))
-                if not problem.startswith(("foreign", "memory")):
+                if not problem.startswith(("foreign", "memory", "unnoticed")):
                     break
         process.kill()
         process.join()
@@ -340,19 +379,24 @@ def fuzz(count: int, seed: int = 0, first: int = 0) -> tuple[Counter, list[tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=5000, help="number of cases")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="time after which no more are begun")
     parser.add_argument("--seed", type=int, default=0, help="seed of all cases")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     options = parser.parse_args()
     began, outcomes, most_mb = time.monotonic(), Counter[str](), 0.0
+    done = 0
     for first in range(options.first, options.first + options.count, CASES_AT_ONCE):
+        if time.monotonic() - began > 60 * options.minutes:
+            break
         count = min(CASES_AT_ONCE, options.first + options.count - first)
         counts, problems, mb = fuzz(count, options.seed, first)
         outcomes, most_mb = outcomes + counts, max(most_mb, mb)
         for number, name, problem in problems:
             print(f"case {number} ({name}): {problem}", flush=True)
-        print(f"{first + count - options.first} of {options.count} cases", file=sys.stderr, flush=True)
+        done = first + count - options.first
+        print(f"{done} of {options.count} cases", file=sys.stderr, flush=True)
     print(
-        f"{options.count} cases from {options.first}, seed {options.seed}: {outcomes['accepted']} accepted, "
+        f"{done} cases from {options.first}, seed {options.seed}: {outcomes['accepted']} accepted, "
         f"{outcomes['refused']} refused with an error of the package, {outcomes['failed']} failed; at most "
         f"{most_mb:.0f} MB more than for unspoilt scans; {time.monotonic() - began:.0f} s"
     )

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seganypet import __version__
-from seganypet._files import replace_atomically, unsafe_name
+from seganypet._files import replace_atomically, system_reason, unsafe_name
 from seganypet.cohort.case import QUALITIES, Case
 from seganypet.cohort.cohort import Cohort
 from seganypet.cohort.labels import ORGAN_CONVENTIONS
@@ -50,6 +50,7 @@ from seganypet.model.sam3d import Sam3D
 from seganypet.organs import ORGANS
 from seganypet.pet.volume import Volume, save_mask
 from seganypet.prompting.prompts import read_prompt, write_prompt
+from seganypet.prompting.proposal import propose
 from seganypet.prompting.session import Session
 from seganypet.prompting.simulate import first_click
 from seganypet.prompting.stopwatch import Stopwatch
@@ -67,7 +68,8 @@ class Annotation:
     """One annotator's work on a cohort, without any display.
 
     Args:
-        cohort: Cases to annotate. Where they have labels, the model's proposals come from clicks in these.
+        cohort: Cases to annotate. Where they have labels, the model's proposals come from clicks in these; organs that
+            are not drawn are proposed without, see `seganypet.propose`.
         model: Network from `load_model`.
         folder: Folder of the annotation, created when the first case is opened.
         annotator: Name of the annotator.
@@ -132,6 +134,11 @@ class Annotation:
         self._saved: dict[str, CaseProgress] = {}  # by case, as it stands in the folder
         if any(self.folder.glob(f"*/{PROGRESS}")):
             self._write_tables()  # the last process may have died before it did
+        elif found := [name for name in (COHORT_TABLE, ANNOTATION_TABLE) if (self.folder / name).exists()]:
+            raise AnnotationError(
+                f"{self.folder} holds a {found[0]} that no annotation wrote, and that this one would overwrite; choose "
+                "another folder."
+            )
 
     @property
     def remaining(self) -> tuple[str, ...]:
@@ -216,7 +223,7 @@ class Annotation:
         try:
             journal.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise AnnotationError(f"case {name}: cannot make folder {journal.parent} ({error.strerror}).") from error
+            raise AnnotationError(f"case {name}: cannot make {journal.parent}: {system_reason(error)}") from error
         progress = progress or CaseProgress(self.annotator, self.quality, proposal, proposed, session.active)
         before = dict(vars(self))
         self._progress = progress
@@ -254,10 +261,26 @@ class Annotation:
                     failed += [f"{target} ({problem})"] if problem else []
             except SegAnyPETError as error:
                 failed.append(str(error))
-        parts = [f"model: {', '.join(drawn)}" if drawn else "nothing"]
+        parts = [f"model: {', '.join(drawn)}"] if drawn else []
+        if case.organs is None and self._organs_wanted:
+            parts += self._propose_organs(session, failed)
+        parts = parts or ["nothing"]
         parts += ["failed: " + ", ".join(failed)] if failed else []
         parts += [f"not done in {self.refine.name}, so not refined"] if self.refine is not None else []
         return session, "; ".join(parts)
+
+    def _propose_organs(self, session: Session, failed: list[str]) -> list[str]:
+        """Start the wanted organs from what is proposed without a prompt, and say so."""
+        try:
+            proposal = propose(session.volume, organs=[name for name in self.targets if name in LABEL_OF])
+            for name, mask in proposal.masks.items():
+                session.select(name)
+                session.start_from(mask)
+        except (SegAnyPETError, RuntimeError, MemoryError) as error:
+            failed.append(f"organs ({type(error).__name__}: {error})")
+            return []
+        found = ", ".join(f"{name} (DSC to expect {value:.2f})" for name, value in proposal.confidence.items())
+        return [f"{proposal.proposed_by}: {found}"] if found else []
 
     # ---- saving
 

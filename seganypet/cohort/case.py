@@ -68,6 +68,10 @@ class Case:
             raise CohortError(
                 f"case {self.name!r}: the name of its folder or file is not UTF-8, which no table can hold; rename it."
             )
+        if not (self.name + self.patient).isprintable():
+            raise CohortError(
+                f"case {self.name!r} of patient {self.patient!r}: control characters in a name; rename it."
+            )
         choices = {"pet_unit": PET_UNITS, "quality": QUALITIES, "organ_convention": ORGAN_CONVENTIONS,
                    "label_grid": LABEL_GRIDS}  # fmt: skip
         for name, known in choices.items():

@@ -26,7 +26,7 @@ from seganypet._files import cache_folder, replace_atomically
 from seganypet.cohort.autopet import read_autopet
 from seganypet.cohort.case import Case
 from seganypet.cohort.files import Found, missing_files, tell_missing, visible_files
-from seganypet.cohort.inspection import Inspection, Problem, inspect_case, problem_table
+from seganypet.cohort.inspection import Inspection, Problem, inspect_case, problem_table, same_scans
 from seganypet.cohort.nnunet import read_nnunet
 from seganypet.cohort.table import conflicts, read_table, write_table
 from seganypet.errors import CohortError
@@ -220,7 +220,8 @@ class Cohort:
                     with replace_atomically(marker) as temporary:
                         temporary.write_bytes(made_by)
             except OSError as error:
-                raise CohortError(f"cannot write phantoms to {at} ({error.strerror}); give another folder=.") from error
+                why = error.strerror or error
+                raise CohortError(f"cannot write phantoms to {at} ({why}); give another folder=.") from error
             cases.append(
                 Case(
                     name, name, at / PET, "SUVbw", ct=at / CT, organs=at / ORGAN_LABELS, organ_convention="seganypet",
@@ -299,7 +300,7 @@ class Cohort:
             for one in found
         ]
         problems = [problem for one in found for problem in one.problems]
-        problems += [*_same_scans(found), *conflicts(self, self.source)]
+        problems += [*same_scans(found), *conflicts(self, self.source)]
         return CohortReport(pandas.DataFrame(rows), problem_table(problems))
 
     def validate(self, *, voxels: bool = True, workers: int = 2, progress: bool = True) -> "pandas.DataFrame":
@@ -323,7 +324,7 @@ class Cohort:
         found = _inspect(cases, voxels, workers, progress)
         # Missing files were reported with their line.
         problems += [problem for one in found for problem in one.problems if problem.problem != "missing"]
-        return problem_table([*problems, *_same_scans(found), *conflicts(cases, str(path))])
+        return problem_table([*problems, *same_scans(found), *conflicts(cases, str(path))])
 
     def filter(self, split: str | None = None, quality: str | None = None) -> "Cohort":
         """The cases of one split and/or label quality; CohortError if there are none."""
@@ -332,6 +333,21 @@ class Cohort:
             there = sorted({(str(case.split), str(case.quality)) for case in self})
             raise CohortError(f"{self.source}: no case with split={split!r}, quality={quality!r}, only {there}.")
         return Cohort(chosen, self.source)
+
+    def with_quality(self, quality: str | Mapping[str, str]) -> "Cohort":
+        """The same cases with the quality of their labels, "HQ" or "LQ": of all, or by name of the case or patient.
+
+        Raises:
+            CohortError: Another quality, or a name that no case and no patient has.
+        """
+        names = {} if isinstance(quality, str) else quality
+        if unknown := sorted(set(names) - {name for case in self for name in (case.name, case.patient)}):
+            raise CohortError(f"{self.source} has neither a case nor a patient {', '.join(unknown)}.")
+        marked = []
+        for case in self:
+            own = quality if isinstance(quality, str) else names.get(case.patient, case.quality)
+            marked.append(replace(case, quality=names.get(case.name, own)))
+        return Cohort(marked, self.source)
 
     def split_by_patient(self, seed: int, fractions: Mapping[str, float]) -> "Cohort":
         """The same cases with new splits; all cases of a patient are in one split.
@@ -365,18 +381,6 @@ def _inspect(cases: Iterable[Case], voxels: bool, workers: int, progress: bool) 
     with ThreadPoolExecutor(workers) as pool:  # unpacking and numpy let other threads run
         done = pool.map(inspect_case, cases, repeat(voxels))
         return list(tqdm(done, total=len(cases), desc="cases", disable=not progress))
-
-
-def _same_scans(found: Iterable[Inspection]) -> Iterator[Problem]:
-    """Scans that occur twice in a cohort: the same voxels, or, where those were not read, the same file."""
-    first_of: dict[bytes | str, Case] = {}
-    for one in found:
-        case = one.case
-        first = first_of.setdefault(one.digest or os.path.realpath(case.pet), case)
-        if first is not case:
-            apart = first.patient != case.patient or first.split != case.split
-            message = f"{case.pet}: the scan of case {first.name} (patient {first.patient}, split {first.split}) again."
-            yield Problem(case.name, case.patient, "pet", "same_scan", "error" if apart else "warning", message)
 
 
 def _raise_first_error(problems: Iterable[Problem], hint: str = "") -> None:

@@ -3,20 +3,18 @@
 import hashlib
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom import uid as uids
 from pydicom.dataset import Dataset
 
 from seganypet.cohort.tracers import tracer_in
 from seganypet.errors import DicomError
-from seganypet.pet.dicom_files import UNREADABLE
+from seganypet.pet.dicom_files import UNREADABLE, read_dataset
 from seganypet.pet.dicom_header import PET_CLASSES
 from seganypet.pet.dicom_series import numbers_or_none
 
@@ -198,8 +196,8 @@ def _read_header(path: Path) -> Dataset | None:
     if not surely_dicom and not (start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\0"):
         return None
     try:
-        with warnings.catch_warnings(action="ignore"):
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+        with path.open("rb") as file:
+            header = read_dataset(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
     except UNREADABLE:
         if surely_dicom:
             raise

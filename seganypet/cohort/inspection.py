@@ -21,7 +21,7 @@ An *error* means that the case cannot be used as it is; a *warning*, that somebo
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -265,3 +265,15 @@ def _check_image(found: Inspection, part: str, data: np.ndarray) -> None:
 def _without_path(error: SegAnyPETError | str, path: Path) -> str:
     """The error's message without the path, which `note` adds."""
     return str(error).removeprefix(f"{path}").lstrip(": ")
+
+
+def same_scans(found: Iterable[Inspection]) -> Iterator[Problem]:
+    """Scans that occur twice in a cohort: the same voxels, or, where those were not read, the same file."""
+    first_of: dict[bytes | str, Case] = {}
+    for one in found:
+        case = one.case
+        first = first_of.setdefault(one.digest or os.path.realpath(case.pet), case)
+        if first is not case:
+            apart = first.patient != case.patient or first.split != case.split
+            message = f"{case.pet}: the scan of case {first.name} (patient {first.patient}, split {first.split}) again."
+            yield Problem(case.name, case.patient, "pet", "same_scan", "error" if apart else "warning", message)

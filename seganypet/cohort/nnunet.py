@@ -4,13 +4,13 @@ Channels are chosen by name ("channel_names", in version 1 "modality"), never by
 order of the autoPET challenges is taken, CT then PET, unless the voxels of a case say otherwise; the caller is told.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from seganypet._files import read_json
 from seganypet.cohort.case import Case
 from seganypet.cohort.files import Found, visible_files
 from seganypet.cohort.labels import IGNORE, OTHER, LabelNumbers, is_anatomy, is_lesion, label_text
@@ -99,18 +99,15 @@ def read_description(folder: Path) -> Description | None:
     path = folder / "dataset.json"
     if not path.exists():
         return None
-    try:
-        said = json.loads(path.read_text(encoding="utf-8-sig"))
-        if not isinstance(said, dict):
-            raise ValueError(f"it holds a {type(said).__name__}")
-    except (OSError, ValueError) as error:
-        raise CohortError(f"{path}: not readable JSON ({error}), so nothing says what is in which channel.") from error
+    said = read_json(path, CohortError)
+    if not isinstance(said, dict):
+        raise CohortError(f"{path}: it holds a {type(said).__name__}, so nothing says what is in which channel.")
     try:
         listed = said.get("channel_names", said.get("modality"))
         pairs = enumerate(listed) if isinstance(listed, list) else _names_first(listed or {})
         channels = {_number(number): str(name) for name, number in _turned(pairs, isinstance(listed, list))}
         labels = {str(name): _numbers(value) for name, value in _names_first(said.get("labels") or {})}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CohortError(f"{path}: channels or labels are not names with numbers ({error}).") from error
     for name, numbers in labels.items():
         if (name.casefold() == "background" and numbers != (0,)) or (0 in numbers and len(numbers) > 1) or not numbers:

@@ -1,12 +1,13 @@
 """The state of one case under annotation, beside its clicks."""
 
-import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from seganypet import __version__
+from seganypet._files import read_json
 from seganypet.errors import AnnotationError
 from seganypet.prompting.prompts import read_prompt
 
@@ -43,7 +44,9 @@ class CaseProgress:
     def load(cls, path: Path) -> "CaseProgress | None":
         """Read the file; None if there is none, AnnotationError if it is damaged."""
         try:
-            content = json.loads(path.read_text())
+            if not os.path.exists(path):
+                return None
+            content = read_json(path, AnnotationError)
             if {name: type(value) for name, value in content.items()} != {part.name: part.type for part in fields(cls)}:
                 raise ValueError("fields missing, unknown or of another type")
             if content["state"] not in ("open", "done") or not 0 <= content["minutes"] < np.inf:
@@ -55,9 +58,7 @@ class CaseProgress:
             ]
             for one in content["proposed"]:
                 read_prompt(one)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
+        except (ValueError, AttributeError) as error:
             raise AnnotationError(
                 f"{path}: not a readable progress file ({error}). Restore a backup, or delete it: the clicks stay "
                 f"in {CLICKS} beside it, minutes start at 0 again."

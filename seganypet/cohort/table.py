@@ -29,19 +29,21 @@ Reading returns cases and problems, so that a table with twenty mistakes can be 
 """
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from seganypet._files import replace_atomically
+from seganypet._files import read_text, replace_atomically
 from seganypet.cohort.case import Case
 from seganypet.cohort.inspection import PARTS, Problem
 from seganypet.errors import CohortError
 
 COLUMNS = ("case", *(field.name for field in fields(Case) if field.name != "name"))
 REQUIRED = ("case", "patient", "pet", "pet_unit")
+MAX_BYTES = 200_000_000  # a million cases
 
 
 def read_table(path: str | os.PathLike) -> tuple[list[Case], list[Problem]]:
@@ -62,9 +64,8 @@ def read_table(path: str | os.PathLike) -> tuple[list[Case], list[Problem]]:
         what = "is a folder; use from_autopet or from_nnunet" if os.path.isdir(path) else "no such cohort table"
         raise CohortError(f"{path}: {what}; expected a CSV file.")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
-            rows = list(csv.reader(file, strict=True))
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        rows = list(csv.reader(io.StringIO(read_text(path, CohortError, MAX_BYTES), newline=""), strict=True))
+    except (csv.Error, CohortError) as error:
         message = f"{path}: not a readable CSV table in UTF-8 ({error}). From a spreadsheet, save as 'CSV UTF-8'."
         return [], [_of_table("not_a_table", message)]
     header = [name.strip() for name in rows[0]] if rows else []

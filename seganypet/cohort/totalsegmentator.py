@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import nibabel as nib
 import numpy as np
 
+from seganypet._files import make_folder
 from seganypet.errors import GeometryError, SegAnyPETError, UnitError, VolumeError
 from seganypet.organs import ORGANS
 from seganypet.pet.grids import Grid, check_on_grid
@@ -149,7 +150,7 @@ def run_totalsegmentator(
         ) from error
     output = None
     if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         output = Path(folder) / "totalsegmentator.nii.gz"
     image = nib.Nifti1Image(ct.data, ct.affine)
     image.header.set_xyzt_units("mm")

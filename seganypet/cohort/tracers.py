@@ -1,8 +1,10 @@
 """Which tracer was injected, from the words of names and headers; never assumed."""
 
-import json
 import re
 from pathlib import Path
+
+from seganypet._files import read_json
+from seganypet.errors import SegAnyPETError
 
 # Words of each tracer: abbreviations in names of folders, and radiopharmaceuticals as DICOM headers spell them.
 _WORDS = {
@@ -51,8 +53,8 @@ def tracer_in_sidecar(image: Path) -> str | None:
     """The tracer that the JSON file beside an image names, in BIDS's or dcm2niix's field; None without one."""
     path = image.with_name(re.sub(r"\.nii(\.gz)?$|\.nrrd$|\.mha$", "", image.name) + ".json")
     try:
-        fields = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        fields = read_json(path)
+    except SegAnyPETError:
         return None
     if not isinstance(fields, dict):
         return None

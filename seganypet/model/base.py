@@ -60,7 +60,10 @@ class PromptableNetwork(ClickableNetwork, Protocol):
         """Intensities of a window as the network was trained with, (B, 1, n, n, n) in and out."""
 
     def embed(self, window: Tensor) -> Any:
-        """Normalised windows, (B, 1, n, n, n), to whatever `decode` reads; done once for each window."""
+        """Normalised windows, (B, 1, n, n, n), to what `decode` reads; done once for each window.
+
+        A tensor, or a NamedTuple of tensors, whose first axis counts the windows; a session takes single windows out of
+        it and joins others, so that those that are decoded together need not have been embedded together."""
 
     def decode(
         self, embedding: Any, points_ijk: Tensor, labels: Tensor, previous_logits: Tensor

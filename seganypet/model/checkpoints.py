@@ -1,12 +1,10 @@
 """Weights in and out: files written here, released checkpoints, and names on the Hugging Face hub."""
 
-import argparse
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,24 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from seganypet._files import replace_atomically
-from seganypet.errors import CheckpointError
+from seganypet._files import read_json, replace_atomically
+from seganypet.errors import CheckpointError, WriteError, first_line
 from seganypet.model.config import RELEASED, ModelConfig
-from seganypet.model.hub import NETWORKS, SAM_FILES, locate
+from seganypet.model.devices import find_device, limit_threads
+from seganypet.model.hub import NETWORKS, SAM_FILES, WEIGHTS, locate
+from seganypet.model.layouts import PICKLED, check_is_weights, read_pickled, state_dict_of
+from seganypet.model.locator import Locator, LocatorConfig
 from seganypet.model.sam2d import CLICK_PROMPTS, SAM_PROMPTS, Sam2D, transformers
 from seganypet.model.sam3d import Sam3D
 
 FORMAT, FORMAT_2D = "seganypet-weights-1", "seganypet-weights-2d-1"
+FORMAT_LOCATOR = "seganypet-locator-1"
 METADATA = "facts"  # the key of these formats
+MAX_NUMBER = 1024  # of voxels, blocks, heads or channels that a header claims and few tensors show
+CHECKSUM = "sha256"  # beside them, in the header of the file
 
 
-def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cpu") -> Sam3D | Sam2D:
+def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "auto") -> Sam3D | Sam2D:
     """Open a network, ready for inference.
 
     Args:
@@ -33,15 +37,17 @@ def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "cp
             Face hub into its cache; or a path: `.safetensors` written by `save_model` or `save_sam`, a `.pth` in the
             layout of the SegAnyPET and SAM-Med3D releases, whose shape is read from its keys, or a folder with a 2D
             SAM as transformers saves it: config.json and model.safetensors.
-        device: Device of the weights.
+        device: Device of the weights, see `devices.find_device`; "auto" takes a GPU if there is one.
 
     Returns:
         A 3D network, for `Session`, or a 2D one, for `SliceSession`.
 
     Raises:
         CheckpointError: Unknown name, missing or damaged file, or not the weights of such a network.
-        SegAnyPETError: A 2D network, and the extra `slices` is not installed.
+        SegAnyPETError: No such device; a 2D network, and the extra `slices` is not installed.
     """
+    device = find_device(device)
+    limit_threads()
     name = str(name_or_path)
     if name in NETWORKS:
         path = locate(name)
@@ -84,6 +90,38 @@ def save_sam(path: str | os.PathLike, model: Sam2D, metadata: dict[str, Any] | N
         METADATA: metadata or {},
     }  # fmt: skip
     _write_safetensors(path, model.sam, header)
+
+
+def save_locator(path: str | os.PathLike, model: Locator, metadata: dict[str, Any] | None = None) -> None:
+    """As `save_model`, for a network that finds organs by itself."""
+    header = {
+        "format": FORMAT_LOCATOR, "name": "locator", "config": asdict(model.config), METADATA: metadata or {},
+    }  # fmt: skip
+    _write_safetensors(path, model, header)
+
+
+def load_locator(path: str | os.PathLike | None = None) -> Locator:
+    """Open a network that finds organs by itself, ready for inference.
+
+    Args:
+        path: `.safetensors` file that `save_locator` wrote; None: the one that comes with the package.
+
+    Raises:
+        CheckpointError: Missing or damaged file, or the weights of another network.
+    """
+    path = WEIGHTS / "locator.safetensors" if path is None else Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing; install seganypet again, or train it: tools/train_locator.py.")
+    weights, headers = _read_safetensors(path)
+    config, metadata = _read_header(path, headers.get("seganypet", "{}"))
+    if not isinstance(config, LocatorConfig):
+        raise CheckpointError(f"{path}: a network to click on; expected a locator. Open it with load_model.")
+    _check_content(path, weights, headers)
+    model = Locator(config)
+    _check_weights(weights, model.state_dict(), str(path))
+    model.load_state_dict({key: value.float() for key, value in weights.items()})
+    model.name, model.metadata = path.stem, metadata
+    return model.eval().requires_grad_(False)
 
 
 def weights_sha256(model: torch.nn.Module) -> str:
@@ -129,30 +167,60 @@ def config_from_weights(weights: dict[str, torch.Tensor], source: str) -> ModelC
             attention_window=max(sides),
             global_blocks=tuple(index for index, side in enumerate(sides) if side == grid),
         )
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
         raise CheckpointError(f"{source}: not the weights of a SAM-Med3D network: {error}.") from error
 
 
 def _open_file(path: Path) -> Sam3D | Sam2D:
     metadata: dict[str, Any] = {}
+    check_is_weights(path)
     if path.suffix == ".safetensors":
         weights, headers = _read_safetensors(path)
         if "seganypet" in headers:
             config, metadata = _read_header(path, headers["seganypet"])
+            _check_content(path, weights, headers)
         else:
+            weights = state_dict_of(weights, str(path))
             config = config_from_weights(weights, str(path))
-    elif path.suffix in (".pth", ".pt"):
-        weights = _read_pth(path)
+    elif path.suffix in PICKLED:
+        weights = read_pickled(path)
         config = config_from_weights(weights, str(path))
     else:
-        raise CheckpointError(f"{path}: expected a .safetensors, .pth or .pt file, or a folder with a 2D SAM.")
+        raise CheckpointError(f"{path}: expected a .safetensors, .pth, .pt or .ckpt file, or a folder with a 2D SAM.")
+    if isinstance(config, LocatorConfig):
+        raise CheckpointError(f"{path}: a locator, which takes no prompts. propose(volume) uses it.")
     if isinstance(config, dict):
         model = _sam(config, weights, path, config.pop("accepts"))
     else:
-        model = Sam3D(config)
-        _check_weights(weights, model.state_dict(), str(path))
+        model = _sam_3d(config, weights, str(path))
         model.load_state_dict({key: value.float() for key, value in weights.items()})
     model.metadata = metadata
+    return model
+
+
+def _sam_3d(config: ModelConfig, weights: dict[str, torch.Tensor], source: str) -> Sam3D:
+    """A 3D network with room for these weights. Whatever a header claims, none larger than they are is built."""
+    blocks = {key.split(".")[2] for key in weights if key.startswith("image_encoder.blocks.")}
+    none = torch.empty(0)
+    mlp = weights.get("mask_decoder.transformer.layers.0.mlp.lin1.weight", none).shape
+    positions = weights.get("image_encoder.pos_embed", none).shape
+    patch = () if config.conv_stem else weights.get("image_encoder.patch_embed.proj.weight", none).shape[2:]
+    dim, grid = config.encoder_dim, [config.grid_size] * 3
+    numbers = {field.name: getattr(config, field.name) for field in fields(config) if field.type is int}
+    others = numbers.keys() - {"encoder_dim", "prompt_dim", "decoder_mlp_dim"}
+    claimed = (config.encoder_depth, *grid, dim, config.decoder_mlp_dim, config.prompt_dim)
+    if (
+        not all(isinstance(number, int) for number in numbers.values())
+        or max(numbers[name] for name in others) > MAX_NUMBER
+        or claimed != (len(blocks), *positions[1:], *mlp)
+        or tuple(patch) != (() if config.conv_stem else (config.patch_size,) * 3)
+    ):
+        raise CheckpointError(
+            f"{source}: its header describes another network than its {len(weights)} tensors make; damaged or edited. "
+            "Copy it again."
+        )
+    model = Sam3D(config)
+    _check_weights(weights, model.state_dict(), source)
     return model
 
 
@@ -163,15 +231,13 @@ def _open_folder(path: Path) -> Sam2D:
             f"{path}: a folder without {' and '.join(missing)}; expected {' and '.join(SAM_FILES)}, as transformers "
             "saves a SAM. If its weights are a .bin, open it there and save it: SamModel.save_pretrained(folder)."
         )
-    try:
-        config = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path / 'config.json'}: not readable as JSON ({error}). Copy it again.") from error
+    config = read_json(path / "config.json", CheckpointError)
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "sam":
         raise CheckpointError(
             f"{path}: its config.json is of model type {kind!r}; expected 'sam', a 2D SAM or MedSAM."
         )
+    check_is_weights(path / "model.safetensors")
     weights, _ = _read_safetensors(path / "model.safetensors")
     return _sam(config, weights, path, SAM_PROMPTS)
 
@@ -179,6 +245,8 @@ def _open_folder(path: Path) -> Sam2D:
 def _sam(config: dict[str, Any], weights: dict[str, torch.Tensor], source: Path, accepts: Iterable[str]) -> Sam2D:
     """A 2D network of transformers' configuration with these weights, all of them and no others."""
     hf = transformers()
+    if _deepest(config) > len(weights):  # each layer would be built before anything can be compared
+        raise CheckpointError(f"{source}: its configuration has more layers than its file has tensors. Copy it again.")
     try:
         with torch.device("meta"):  # numbers that are replaced at once need not be drawn
             sam = hf.SamModel(hf.SamConfig.from_dict(config))
@@ -196,13 +264,43 @@ def _sam(config: dict[str, Any], weights: dict[str, torch.Tensor], source: Path,
     return model
 
 
+def _deepest(config: Any) -> int:
+    """The largest number of layers that a configuration of transformers names."""
+    if not isinstance(config, dict):
+        return 0
+    named = [value for key, value in config.items() if "layers" in key and isinstance(value, int)]
+    return max([0, *named, *map(_deepest, config.values())])
+
+
 def _write_safetensors(path: str | os.PathLike, model: torch.nn.Module, header: dict[str, Any]) -> None:
     if Path(path).suffix != ".safetensors":
         raise CheckpointError(f"{path}: weights are written as .safetensors; give the file that suffix.")
     # Copies, as a 2D SAM has one matrix under two names, which files do not hold.
     weights = {key: value.half().clone().contiguous() for key, value in model.state_dict().items()}
+    text = json.dumps(header)
     with replace_atomically(path) as temporary:
-        save_file(weights, temporary, metadata={"seganypet": json.dumps(header)})
+        try:
+            save_file(weights, temporary, metadata={"seganypet": text, CHECKSUM: _checksum(weights, text)})
+        except SafetensorError as error:  # which has no number of the system's
+            raise WriteError(f"cannot write {path} ({first_line(error)}). Make room on the disk.") from error
+
+
+def _checksum(weights: dict[str, torch.Tensor], header: str) -> str:
+    """SHA-256 of a file's tensors, as they are stored, and of its header."""
+    digest = hashlib.sha256(header.encode())
+    for key, value in sorted(weights.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def _check_content(path: Path, weights: dict[str, torch.Tensor], headers: dict[str, str]) -> None:
+    """Raise CheckpointError if a file that says its hash has another; those of earlier versions do not say it."""
+    if headers.get(CHECKSUM, found := _checksum(weights, headers["seganypet"])) != found:
+        raise CheckpointError(
+            f"{path}: its content has another SHA-256 than it was written with, so masks drawn with it would be "
+            "wrong. It was damaged or edited; copy it again."
+        )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -214,47 +312,25 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
         raise CheckpointError(f"{path}: not a safetensors file, or cut short ({error}). Copy it again.") from error
 
 
-def _read_header(path: Path, header: str) -> tuple[ModelConfig | dict[str, Any], dict[str, Any]]:
+def _read_header(path: Path, header: str) -> tuple[ModelConfig | LocatorConfig | dict[str, Any], dict[str, Any]]:
     """Shape and metadata of a network that was written here; the shape of a 2D one is transformers' configuration."""
     try:
         content = json.loads(header)
-        if content["format"] not in (FORMAT, FORMAT_2D):
+        if content["format"] not in (known := (FORMAT, FORMAT_2D, FORMAT_LOCATOR)):
             raise CheckpointError(
-                f"format {content['format']!r}, this version reads {FORMAT!r} and {FORMAT_2D!r}; update seganypet"
+                f"format {content['format']!r}, this version reads {', '.join(map(repr, known))}; update seganypet"
             )
         config = dict(content["config"])
+        if content["format"] == FORMAT_LOCATOR:
+            return LocatorConfig(**config), content[METADATA]
         if content["format"] == FORMAT_2D:  # files from before there were boxes do not say: they learned from clicks
             return config | {"accepts": frozenset(content.get("accepts", CLICK_PROMPTS))}, content[METADATA]
         return ModelConfig(**config), content[METADATA]
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its header does not describe a network that this version knows ({error}); "
             "expected a file that save_model or save_sam wrote."
         ) from error
-
-
-def _read_pth(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        # Releases keep their command line beside the weights; no other class is let in.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds something else than tensors, or is no PyTorch file ({first_line(error)}). "
-            "It was not opened: such a file can run code. Ask its author for a safetensors file."
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged or cut short ({first_line(error)}). Copy it again.") from error
-    weights = content.get("model_state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: no model_state_dict of tensors in it; found: {found}.")
-    return {str(key).removeprefix("module."): value for key, value in weights.items()}
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error's text; the name of its class if it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from seganypet.errors import DicomError
 
@@ -23,8 +25,11 @@ UNREADABLE = (
     AssertionError, struct.error, zlib.error, zipfile.BadZipFile, pydicom.errors.InvalidDicomError,
     pydicom.errors.BytesLengthException,
 )  # fmt: skip
-# An archive of a few kilobytes can unpack to terabytes. A dynamic total-body study has about 6 GiB.
+# An archive of a few kilobytes can unpack to terabytes. A dynamic total-body study has about 6 GiB. Of one file, some
+# of which have empty slices only, at most this many bytes come from one byte.
 MAX_UNPACKED_BYTES = 8 * 2**30
+MAX_COMPRESSION, MAX_EMPTY_BYTES = 20, 2**26
+MAX_INFLATED_BYTES = 2**30
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
@@ -46,6 +51,33 @@ class DicomFile:
         if self.archive is None:
             return self.path.open("rb")
         return io.BufferedReader(self.archive.open(self.member))  # type: ignore[type-var]
+
+
+def read_dataset(stream: BinaryIO, **options: Any) -> Dataset:
+    """What pydicom reads from the start of a stream; warnings of a truncated file are left out.
+
+    Raises:
+        ValueError: The file is deflated, and unpacks to more than a scan has.
+    """
+    _check_inflated_size(stream)
+    stream.seek(0)
+    with warnings.catch_warnings(action="ignore"):
+        return pydicom.dcmread(stream, **options)
+
+
+def _check_inflated_size(stream: BinaryIO) -> None:
+    """Raise ValueError if a deflated file unpacks to more than a scan has, before pydicom unpacks it."""
+    stream.seek(0)
+    start = stream.read(512)
+    if DeflatedExplicitVRLittleEndian.encode() not in start:
+        return
+    stream.seek(144 + int.from_bytes(start[140:144], "little"))  # behind the group that stays as it is
+    inflater, size, packed = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
+    while piece := inflater.unconsumed_tail or stream.read(2**16):
+        packed += len(piece) - len(inflater.unconsumed_tail)
+        size += len(inflater.decompress(piece, 2**20))
+        if size > min(MAX_EMPTY_BYTES + MAX_COMPRESSION * packed, MAX_INFLATED_BYTES):
+            raise ValueError(f"it unpacks to more than {size / 2**20:.0f} MiB, which no scan does")
 
 
 @contextmanager
@@ -106,15 +138,25 @@ def _members(path: Path, archive: zipfile.ZipFile) -> list[DicomFile]:
             f"{path}: its {len(members)} files unpack to {unpacked / 2**30:.1f} GiB, more than "
             f"{MAX_UNPACKED_BYTES / 2**30:.0f} GiB. If you trust it, unpack it and give the folder."
         )
+    for info in members:
+        if info.file_size > MAX_EMPTY_BYTES + MAX_COMPRESSION * info.compress_size:
+            raise DicomError(
+                f"{path}: {info.filename} unpacks from {info.compress_size} to {info.file_size} bytes, which no scan "
+                "does. If you trust it, unpack it and give the folder."
+            )
     if any(info.flag_bits & 1 for info in members):
         raise DicomError(f"{path}: an archive with a password. Unpack it and give the folder.")
+    damaged = archive.testzip()  # readers stop before the end of a member, where its checksum would be compared
+    if damaged is not None:
+        raise DicomError(f"{path}: damaged (the checksum of {damaged} is wrong). Copy it again.")
     return [DicomFile(path / info.filename, archive, info.filename) for info in members]
 
 
 def _listed_files(path: Path) -> list[DicomFile]:
     """The files that a DICOMDIR names; a disc may spell them in another case than the file system."""
     try:
-        records = pydicom.dcmread(path, force=True).DirectoryRecordSequence
+        with path.open("rb") as stream:
+            records = read_dataset(stream, force=True).DirectoryRecordSequence
         listed = [
             [str(part) for part in ([names] if isinstance(names, str) else names)]
             for record in records

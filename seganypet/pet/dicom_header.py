@@ -1,19 +1,18 @@
 """One DICOM header at a time: is it a slice, is it whole, and what do its tags say."""
 
 import warnings
-import zlib
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pydicom
 from pydicom import uid as uids
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
+from seganypet._files import system_reason
 from seganypet.errors import DicomError
-from seganypet.pet.dicom_files import DICOM_SUFFIXES, UNREADABLE, DicomFile
+from seganypet.pet.dicom_files import DICOM_SUFFIXES, UNREADABLE, DicomFile, read_dataset
 
 CT_CLASSES = (
     uids.CTImageStorage, uids.EnhancedCTImageStorage, uids.LegacyConvertedEnhancedCTImageStorage,
@@ -25,7 +24,6 @@ PET_CLASSES = (
 SCAN_CLASSES = CT_CLASSES + PET_CLASSES
 MULTIFRAME = CT_CLASSES[1:] + PET_CLASSES[1:]
 MAX_MM = 1e5
-MAX_INFLATED_BYTES = 2**30
 PIXEL_DATA = b"\xe0\x7f\x10\x00"  # (7FE0,0010), little endian
 
 
@@ -76,20 +74,19 @@ def read_header(file: DicomFile) -> Header | None:
     """
     try:
         with file.open() as stream, warnings.catch_warnings(action="ignore"):
-            # pydicom warns of a truncated file; here it is an error.
             start = stream.read(512)
             named_dicom = file.path.suffix.lower() in DICOM_SUFFIXES
             if start[128:132] != b"DICM" and not named_dicom and not _starts_like_dicom(start):
                 return None
-            _check_inflated_size(stream, start)
-            stream.seek(0)
-            # Old exports lack the preamble (force).
-            tags = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+            # Old exports lack the preamble (force). pydicom warns of a truncated file; here it is an error.
+            tags = read_dataset(stream, stop_before_pixels=True, force=True)
             pixels = _locate_pixels(stream, tags)
             stated = tags.get("SOPClassUID") or tags.file_meta.get("MediaStorageSOPClassUID") or ""
             sop_class = uids.UID(stated if isinstance(stated, str) else "")
             series_uid = str(tags.get("SeriesInstanceUID") or "")
     except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno:  # the system's, not the file's
+            raise DicomError(f"cannot read {file.path}: {system_reason(error)}") from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DicomError(f"{file.path}: not a readable DICOM file, or cut short ({reason}). Copy it again.") from error
     is_scan, lacks = sop_class in SCAN_CLASSES, ""
@@ -110,18 +107,6 @@ def _starts_like_dicom(start: bytes) -> bool:
         return False
     explicit = start[4:6] in (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")
     return explicit or int.from_bytes(start[4:8], "little") <= 64
-
-
-def _check_inflated_size(stream: BinaryIO, start: bytes) -> None:
-    """Raise ValueError if a deflated file unpacks to more than a scan has, before pydicom unpacks it."""
-    if uids.DeflatedExplicitVRLittleEndian.encode() not in start:
-        return
-    stream.seek(144 + int.from_bytes(start[140:144], "little"))  # behind the group that stays as it is
-    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    while piece := inflater.unconsumed_tail or stream.read(2**16):
-        size += len(inflater.decompress(piece, 2**20))
-        if size > MAX_INFLATED_BYTES:
-            raise ValueError(f"it unpacks to more than {MAX_INFLATED_BYTES // 2**20} MiB")
 
 
 def _locate_pixels(stream: Any, tags: Dataset) -> PixelBytes | None:

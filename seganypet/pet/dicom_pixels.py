@@ -1,7 +1,6 @@
 """Stored pixels of slices to values in the unit of the rescale slope."""
 
 import io
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydicom import uid as uids
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import generate_frames
 
+from seganypet._files import temporary_folder
 from seganypet.errors import DicomError
 from seganypet.pet.dicom_files import UNREADABLE
 from seganypet.pet.dicom_header import Header, Slice, number_of
@@ -163,8 +163,8 @@ class _Frames:
         single["PixelData"].is_undefined_length = True
         buffer = io.BytesIO()
         single.save_as(buffer, enforce_file_format=True)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "frame.dcm"
+        with temporary_folder() as folder:
+            path = folder / "frame.dcm"
             path.write_bytes(buffer.getvalue())
             stored = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))[0]
         return stored.astype(float) * one.slope + one.intercept

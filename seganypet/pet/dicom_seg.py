@@ -4,6 +4,7 @@ Written by highdicom as a binary segmentation. Read frame by frame, so that segm
 neither be complete nor regular: frames without voxels may be absent, positions may lie on another grid.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -19,6 +20,7 @@ from seganypet.pet.volume import Volume
 
 SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # Segmentation, Label Map Segmentation
 _MAX_SLICES = 20_000
+_MAX_PIXELS_A_BYTE = 130  # eight where each is a bit, 64 of one value in a run
 
 
 def seg_object(masks: Mapping[str, np.ndarray], series: ReferenceSeries, version: str) -> Dataset:
@@ -90,6 +92,9 @@ def read_seg(header: Dataset, like: Volume, source: str) -> tuple[Iterator[Layer
         DicomError: It has frames of several orientations, or no regular stack of slices.
         Exception: One of `UNREADABLE`, where the object is damaged.
     """
+    claimed = math.prod(int(header.get(name) or 1) for name in ("Rows", "Columns", "NumberOfFrames"))
+    if claimed > _MAX_PIXELS_A_BYTE * len(header.PixelData):
+        raise DicomError(f"{source}: its header claims {claimed} pixels, more than the file can hold. Copy it again.")
     frames = header.pixel_array
     frames = frames[None] if frames.ndim == 2 else frames  # (frame, row, column)
     segments = {int(item.SegmentNumber): item.get("SegmentLabel") for item in header.SegmentSequence}

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom import uid as uids
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
 
 from seganypet.errors import DicomError
-from seganypet.pet.dicom_files import UNREADABLE
+from seganypet.pet.dicom_files import UNREADABLE, read_dataset
 from seganypet.pet.grids import LPS_TO_RAS, Grid
 from seganypet.pet.mask_grid import whole_voxels
 from seganypet.pet.volume import Volume
@@ -118,8 +117,8 @@ def _series_in(folder: Path) -> dict[str, list[Dataset]]:
 def read_header(path: Path, tags: list[str]) -> Dataset | None:
     """Some tags of a DICOM file's header; None for any other file, and for a damaged one."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # pydicom's, on values that no check here minds
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        with path.open("rb") as stream, warnings.catch_warnings(action="ignore"):  # on values that no check minds
+            header = read_dataset(stream, stop_before_pixels=True, specific_tags=tags)
             list(header)  # converts every value, or fails
         return header
     except UNREADABLE:

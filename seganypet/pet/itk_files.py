@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from seganypet._files import system_reason
 from seganypet.errors import GeometryError, VolumeError
 from seganypet.pet.grids import LPS_TO_RAS
-from seganypet.pet.image_file import MAX_COMPRESSION, ImageFile, check_size, millimetres
+from seganypet.pet.image_file import MAX_COMPRESSION, ImageFile, check_size, millimetres, scaled
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 MAX_HEADER_BYTES = 2**22
@@ -81,7 +82,7 @@ def open_itk(path: Path, length_unit: str | None = None) -> ImageFile:
             raise VolumeError(f"{path}: its voxels lie in {data_path}, which is missing; copy both into one folder.")
         there = data_path.stat().st_size - (begins if header.data_file is None else 0)
     except OSError as error:
-        raise _unreadable(source, error.strerror) from error
+        raise VolumeError(f"cannot read {path}: {system_reason(error)}") from error
     possible = there * (MAX_COMPRESSION if header.encoding == "gzip" else 1)
     shape = check_size(header.sizes, header.item.itemsize, possible, source)
     claimed = int(np.prod(shape)) * header.item.itemsize
@@ -96,13 +97,13 @@ def open_itk(path: Path, length_unit: str | None = None) -> ImageFile:
     begins = skip + (begins if header.data_file is None else 0)
     slope, offset = header.scaling
 
-    def read() -> np.ndarray:
+    def read(scaled_as: type | None = None) -> np.ndarray:
         try:
             content = (_unpacked if header.encoding == "gzip" else _plain)(data_path, begins, claimed)
         except (OSError, zlib.error, MemoryError) as error:
             raise _unreadable(source, error) from error
         data = content.view(header.item).reshape(shape, order="F")
-        return data if header.scaling == (1, 0) else data * slope + offset
+        return data if header.scaling == (1, 0) else scaled(data, lambda part: part * slope + offset, scaled_as)
 
     return ImageFile(
         source, shape, np.diag([factor, factor, factor, 1.0]) @ header.affine, read, contradiction=contradiction,
@@ -316,9 +317,21 @@ def _unpacked(path: Path, begins: int, size: int) -> np.ndarray:
                 raise zlib.error(f"{filled + len(piece)} bytes unpacked, expected {size}")
             content[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
             filled += len(piece)
+        if any(unpack.unused_data) or any(file.read(2**16)):
+            raise zlib.error("more follows than its header claims")
     if filled != size:
         raise zlib.error(f"{filled} bytes unpacked, expected {size}")
     return content
+
+
+def check_packed(path: Path, size: int) -> None:
+    """Raise VolumeError unless the packed voxels of a NRRD file are `size` bytes, and their checksum is right."""
+    try:
+        fields, begins = _text_header(path, is_nrrd=True)
+        if fields.get("encoding", "").lower() in ("gzip", "gz") and not {"data file", "datafile"} & fields.keys():
+            _unpacked(path, begins, size)
+    except (OSError, zlib.error, MemoryError) as error:
+        raise _unreadable(str(path), error) from error
 
 
 def _unreadable(source: str, why: object) -> VolumeError:

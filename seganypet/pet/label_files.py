@@ -19,12 +19,14 @@ import numpy as np
 
 from seganypet.errors import VolumeError, warn_caller
 from seganypet.pet.grids import LPS_TO_RAS
-from seganypet.pet.image_file import check_labels
+from seganypet.pet.image_file import MAX_COMPRESSION, check_labels, check_size
+from seganypet.pet.itk_files import check_packed
 from seganypet.pet.mask_grid import Layer, unique_names
 from seganypet.pet.volume import Volume, open_image, save_mask
 from seganypet.regions import bounding_box
 
 MAX_LABEL = 255  # of a uint8 map
+MAX_LAYERS_BYTES = 4 * 2**30
 
 
 def names_in_file(path: str | os.PathLike) -> dict[int, str]:
@@ -138,8 +140,12 @@ def read_seg_nrrd(path: Path) -> tuple[list[Layer], np.ndarray]:
         if len(sizes) != 3:
             raise VolumeError(f"{path}: {len(sizes)}D; expected a 3D segmentation.")
         # A damaged header may claim more than fits into memory. gzip compresses by at most a factor of 1032.
-        if math.prod(sizes) * reader.GetNumberOfComponents() > 1100 * path.stat().st_size:
-            raise VolumeError(f"{path}: its header claims {sizes} voxels, more than the file can hold. Copy it again.")
+        item = SimpleITK.Image([1, 1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
+        item_bytes = item.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
+        check_size(sizes, item_bytes, MAX_COMPRESSION * path.stat().st_size, str(path))
+        if math.prod(sizes) * item_bytes > MAX_LAYERS_BYTES:
+            raise VolumeError(f"{path}: its layers have {math.prod(sizes) * item_bytes} bytes; save fewer in one file.")
+        check_packed(path, math.prod(sizes) * item_bytes)
         image = reader.Execute()
         data = SimpleITK.GetArrayFromImage(image)  # (k, j, i), or (k, j, i, layer)
     except RuntimeError as error:

@@ -11,7 +11,6 @@
 """
 
 import os
-import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,9 +22,9 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import RTStructureSetStorage
 
-from seganypet._files import check_writable, replace_atomically, unsafe_name
+from seganypet._files import check_writable, reading, replace_atomically, unsafe_name
 from seganypet.errors import DicomError, GeometryError, SegAnyPETError, VolumeError, warn_caller
-from seganypet.pet.dicom_files import UNREADABLE
+from seganypet.pet.dicom_files import UNREADABLE, read_dataset
 from seganypet.pet.dicom_series import (
     ReferenceSeries,
     check_frame_of_reference,
@@ -119,8 +118,8 @@ def _load_dicom_object(path: Path, like: Volume, other_frame: bool) -> dict[str,
 
     source = str(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # pydicom warns of a truncated file
-            header = pydicom.dcmread(path)
+        with reading(path, DicomError), path.open("rb") as stream:
+            header = read_dataset(stream)
         sop_class = str(header.get("SOPClassUID", ""))
         if sop_class == RTStructureSetStorage:
             check_frame_of_reference(frames_of_reference(header), like, source, other_frame)

@@ -7,15 +7,25 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
 
-from seganypet._files import replace_atomically
+from seganypet._files import reading, replace_atomically
 from seganypet.errors import GeometryError, VolumeError
 from seganypet.pet.grids import check_affine, sizes_text
-from seganypet.pet.image_file import LENGTHS_MM, MAX_COMPRESSION, ImageFile, check_size, check_type, millimetres
+from seganypet.pet.image_file import (
+    LENGTHS_MM,
+    MAX_COMPRESSION,
+    ImageFile,
+    check_size,
+    check_type,
+    millimetres,
+    scaled,
+)
 
 GEOMETRIES = ("sform", "qform", "pixdim")
 MAX_HEADER_BYTES = 2**26  # extensions are read whole
@@ -36,13 +46,13 @@ _UNREADABLE = (
 def open_nifti(path: Path, geometry: str | None = None, length_unit: str | None = None) -> ImageFile:
     """Open a NIfTI file, packed or not whatever its name ends in; arguments and errors as `volume.open_image`."""
     source = str(path)
+    with reading(path, VolumeError), path.open("rb"):
+        pass  # what the system refuses is no damage
     try:
         header, raw = _read_header(path)
         item = header.get_data_dtype()
         claimed, begins = header.get_data_shape(), int(header["vox_offset"])
         scaling = _scaling(header, source)
-    except PermissionError as error:
-        raise VolumeError(f"{path}: permission denied; change the permissions of the file.") from error
     except VolumeError:
         raise
     except _UNREADABLE as error:
@@ -60,8 +70,9 @@ def open_nifti(path: Path, geometry: str | None = None, length_unit: str | None 
     forms = {name: _scaled(form, factor) for name, form in forms.items()}
     if geometry is None and contradiction is None:
         contradiction = _contradiction(forms, sizes * factor, source)
+    read = partial(_read_voxels, path, shape, item, begins, scaling)
     return ImageFile(
-        source, shape, _scaled(affine, factor), lambda: _read_voxels(path, shape, item, begins, scaling), header, forms,
+        source, shape, _scaled(affine, factor), read, header, forms,
         contradiction, assumptions, abs(scaling[0]) if item.kind in "iu" and scaling[0] != 1 else 0.0,
     )  # fmt: skip
 
@@ -125,9 +136,38 @@ def _read_header(path: Path) -> tuple[nib.Nifti1Header, nib.Nifti1Header]:
                 "large; write the file again with the program that made it."
             )
         block += stream.read(max(int(begins) - len(block), 0))
-    header = kind.from_fileobj(io.BytesIO(block[: int(begins)]), check=False)
+    block = block[: int(begins)]
+    _check_layout(raw, block, str(path))
+    header = kind.from_fileobj(io.BytesIO(block), check=False)
     header.check_fix(logger=_SILENT)
     return header, raw
+
+
+def _check_layout(raw: nib.Nifti1Header, block: bytes, source: str) -> None:
+    """Raise VolumeError if what a header says of the bytes after it contradicts itself.
+
+    Args:
+        raw: Header, uncorrected.
+        block: The file's bytes before the voxels.
+        source: Path, for messages.
+    """
+    size, begins, dtype = raw.sizeof_hdr, int(raw["vox_offset"]), raw.get_data_dtype()
+    if dtype.kind in "iuf" and int(raw["bitpix"]) not in (0, 8 * dtype.itemsize):
+        raise VolumeError(
+            f"{source}: its header says that a voxel is of type {dtype} (datatype), of "
+            f"{int(raw['bitpix'])} bits (bitpix); these contradict each other, so it is damaged. Copy the file again."
+        )
+    order: Literal["big", "little"] = "big" if raw.endianness == ">" else "little"
+    at = size + 4
+    if block[size : size + 1] not in (b"", b"\0"):  # extensions follow, each with its length in front
+        while any(block[at : at + 8]) and (length := int.from_bytes(block[at : at + 4], order, signed=True)) >= 8:
+            at += length
+        if size + 4 < at <= begins and not any(block[at : at + 8]):
+            return
+        raise VolumeError(
+            f"{source}: its header has extensions that do not end where its voxels begin, at byte {begins} "
+            "(vox_offset). The header is damaged; copy the file again."
+        )
 
 
 def _scaling(header: nib.Nifti1Header, source: str) -> tuple[float, float]:
@@ -225,7 +265,12 @@ def _contradiction(forms: dict[str, np.ndarray], sizes: np.ndarray, source: str)
 
 
 def _read_voxels(
-    path: Path, shape: tuple[int, int, int], item: np.dtype, begins: int, scaling: tuple[float, float]
+    path: Path,
+    shape: tuple[int, int, int],
+    item: np.dtype,
+    begins: int,
+    scaling: tuple[float, float],
+    scaled_as: type | None = None,
 ) -> np.ndarray:
     """The voxels, scaled; the stream is read to its end, where gzip's checksum stands."""
     source = str(path)
@@ -237,20 +282,22 @@ def _read_voxels(
             filled = 0
             while filled < size and (count := stream.readinto(content[filled : filled + _PIECE].data)):
                 filled += count
-            # Less than a layer of padding may follow; more, and an axis of the header is too short.
+            # Zeros may follow, less than a layer; else an axis of the header is too short, or voxels begin later.
             layer = size // max(shape)
-            rest = len(stream.read(layer)) if filled == size else 0
+            rest = stream.read(layer) if filled == size else b""
     except _UNREADABLE as error:
         raise _unreadable(source, error) from error
     if filled < size:
         raise _unreadable(source, f"{size - filled} of {size} bytes are missing")
-    if rest >= layer:
+    if len(rest) >= layer or any(rest):
         raise VolumeError(
             f"{source}: the file holds more than the voxels of shape {shape} that its header claims, so an axis of the "
-            "header is too short. Write it again with the program that made it."
+            "header is too short, or they begin later. Write it again with the program that made it."
         )
     data = content.view(item).reshape(shape, order="F")
-    return nib.volumeutils.apply_read_scaling(data, *scaling)
+    if scaling == (1, 0):
+        return data
+    return scaled(data, lambda part: nib.volumeutils.apply_read_scaling(part, *scaling), scaled_as)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from seganypet.pet.volume import Volume
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
+    from matplotlib.legend import Legend
 
     from seganypet.prompting.prompts import Prompt
 
@@ -233,7 +234,13 @@ def _legend(ax: Axes, outlines: list[Outline]) -> None:
 
     named = [Patch(facecolor=colour, label=name) for name, colour, _ in outlines if name]
     if named:
-        ax.legend(handles=named, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.01))
+        literal(ax.legend(handles=named, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.01)))
+
+
+def literal(legend: Legend) -> None:
+    """Show the names of a legend as they are: to matplotlib, a `$` begins a formula."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _colour_bar(axes: Sequence[Axes] | np.ndarray, image: AxesImage, volume: Volume) -> None:

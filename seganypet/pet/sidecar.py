@@ -1,6 +1,5 @@
 """The JSON file beside a NIfTI PET (BIDS, dcm2niix), and SUVs from what it, or the user, states."""
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -9,7 +8,8 @@ from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seganypet.errors import DoubtfulValuesWarning, SUVError, UnitError
+from seganypet._files import read_json
+from seganypet.errors import DoubtfulValuesWarning, SegAnyPETError, SUVError, UnitError
 from seganypet.pet.given import Given, on_day_or_before, parse_time
 from seganypet.pet.nuclides import HALF_LIVES_S, average_count_rate_s, half_life_matches, nuclides_in_text
 from seganypet.pet.plausibility import warn_if_implausible
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from seganypet.pet.volume import Volume
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-_MAX_BYTES = 20_000_000
 _MINUTE_S = 60.0  # dynamic scans are started with the injection, or up to a minute before it
 _BQ = {"bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "uci": 3.7e4, "µci": 3.7e4, "mci": 3.7e7, "ci": 3.7e10}
 _KG = {"kg": 1.0, "g": 1e-3, "lb": 0.45359237, "lbs": 0.45359237}
@@ -53,15 +52,13 @@ def read_sidecar(path: str | os.PathLike) -> dict[str, Any]:
     Source: BIDS 1.10, positron emission tomography; names of DICOM tags as dcm2niix writes them.
     """
     beside = sidecar_path(path)
+    if not os.path.isfile(beside):
+        return {}
     try:
-        if not beside.is_file():
-            return {}
-        if beside.stat().st_size > _MAX_BYTES:
-            raise ValueError("too large for a sidecar")
-        content = json.loads(beside.read_text(encoding="utf-8-sig"))
+        content = read_json(beside)
         if not isinstance(content, dict):
-            raise ValueError("expected names and values")
-    except (OSError, ValueError, RecursionError) as error:
+            raise SegAnyPETError(f"{beside}: expected names and values.")
+    except SegAnyPETError as error:
         return {"sidecar_problems": [f"{beside.name} is not a readable sidecar ({error})"]}
     return _facts(content)
 
@@ -186,7 +183,7 @@ def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
     def read(name: str, reader: Any) -> None:
         try:
             value = reader(content)
-        except (ValueError, TypeError, LookupError, SUVError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError, SUVError) as error:
             problems.append(f"{name}: {error}")
             return
         if value is not None:

@@ -252,7 +252,7 @@ def load_volume(
         _warn(image, [f"its header says that it is in {stored_unit}, but it was opened as unit={unit!r}."])
     fill = AIR_HU if unit == "HU" else 0.0
     with np.errstate(over="ignore"):  # beyond float32 is infinite, which `Volume` refuses
-        data, replaced = fill_outside(image.voxels().astype(np.float32, copy=False), fill)
+        data, replaced = fill_outside(image.voxels(np.float32).astype(np.float32, copy=False), fill)
     if replaced:
         _warn(image, [f"{replaced} of {data.size} voxels, all around the scan, are NaN; they were read as {fill:g}."])
     given = {name: value for name, value in (("geometry", geometry), ("length_unit", length_unit)) if value is not None}

@@ -8,9 +8,8 @@ import gzip
 import math
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +19,7 @@ import ipywidgets
 import nibabel as nib
 import traitlets
 
+from seganypet._files import temporary_folder, writing
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.model.checkpoints import load_model
@@ -132,7 +132,7 @@ class _Upload:
     name: str
     unit: str
     size: int
-    folder: tempfile.TemporaryDirectory  # readable by nobody else; goes with the kernel at the latest
+    folder: ExitStack  # closing it removes the file; after a killed kernel the next page does
     path: Path
     file: BinaryIO
     received: int = 0
@@ -203,7 +203,8 @@ class UploadWidget(anywidget.AnyWidget):
             self._add(upload, content["at"], buffers)
             if upload.received < upload.size:
                 return {"received": upload.received}
-            upload.file.close()
+            with writing(upload.name):
+                upload.file.close()
             self._receive(upload.path, upload.name, upload.unit)
         except Exception:
             self._forget()
@@ -225,9 +226,11 @@ class UploadWidget(anywidget.AnyWidget):
                 f"{name} has {size / 1e6:.4g} MB; this app takes up to {self.limit / 1e6:.4g} MB. Compress it "
                 "(.nii.gz), crop it, or set the notebook's limit_mb where you run the app."
             )
-        folder = tempfile.TemporaryDirectory(prefix="seganypet-")
-        path = Path(folder.name) / f"upload{suffix}"
-        self._current = _Upload(content["ticket"], name, unit, size, folder, path, path.open("wb"))
+        with ExitStack() as folder:
+            path = folder.enter_context(temporary_folder()) / f"upload{suffix}"
+            with writing(path):
+                file = path.open("wb")
+            self._current = _Upload(content["ticket"], name, unit, size, folder.pop_all(), path, file)
         self.error = ""
 
     def _add(self, upload: _Upload, at: int, buffers: Sequence[memoryview]) -> None:
@@ -242,13 +245,14 @@ class UploadWidget(anywidget.AnyWidget):
                 f"upload of {upload.name}: received more than the {upload.size} bytes announced; did the file grow? "
                 "Choose it again."
             )
-        upload.file.write(buffers[0])
+        with writing(upload.name):
+            upload.file.write(buffers[0])
         upload.received += len(buffers[0])
 
     def _forget(self) -> None:
         if self._current is not None:
             self._current.file.close()
-            self._current.folder.cleanup()
+            self._current.folder.close()
             self._current = None
 
 

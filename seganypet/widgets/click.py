@@ -7,7 +7,6 @@ browser. A click that code makes on the session shows in the widget, too.
 
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -19,7 +18,7 @@ import anywidget
 import numpy as np
 import traitlets
 
-from seganypet._files import make_folder
+from seganypet._files import make_folder, temporary_folder
 from seganypet.errors import ClickError, SegAnyPETError, renamed_keywords
 from seganypet.pet.plausibility import doubt
 from seganypet.pet.plots import usual_intensity_range
@@ -244,8 +243,8 @@ class ClickWidget(anywidget.AnyWidget):
         files = {"mask": MASK_FILE, "journal": JOURNAL_FILE, "table": TABLE_FILE}
         if what not in files:
             raise SegAnyPETError(f"download {what!r}; there are {', '.join(files)}.")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / files[what]
+        with temporary_folder() as folder:
+            path = folder / files[what]
             write(self.session, path)
             content = path.read_bytes()
         self.send({"download": path.name}, buffers=[content])
@@ -386,9 +385,9 @@ class ClickWidget(anywidget.AnyWidget):
         if call == "prompt":
             self.prompt(read_prompt(fields["prompt"]))
         elif call == "load_text":
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / JOURNAL_FILE
-                path.write_text(fields["text"])
+            with temporary_folder() as folder:
+                path = folder / JOURNAL_FILE
+                path.write_text(fields["text"], encoding="utf-8", errors="backslashreplace")
                 try:
                     self.load_journal(path)
                 except SegAnyPETError as error:

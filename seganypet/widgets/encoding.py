@@ -33,10 +33,14 @@ def coded(volume: Volume) -> dict[str, Any]:
         peak = float(volume.data.max())
         low, high = 0.0, max(min(peak, HOTTEST_SUV) if volume.unit == "SUVbw" else peak, 1e-3)
     span = _root(np.float32(high)) - _root(np.float32(low))
-    codes = _root(np.clip(to_ras(volume.data, volume), low, high))
-    codes -= _root(np.float32(low))
-    codes *= 255 / span
-    return {"low": low, "high": high, "voxels": np.rint(codes).astype(np.uint8).tobytes(order="F")}
+    ras = to_ras(volume.data, volume)
+    codes = np.empty(ras.shape, np.uint8, order="F")
+    for k in range(ras.shape[2]):  # at once, it would take five times the memory of the scan
+        part = _root(np.clip(ras[..., k], low, high))
+        part -= _root(np.float32(low))
+        part *= 255 / span
+        codes[..., k] = np.rint(part)
+    return {"low": low, "high": high, "voxels": codes.tobytes(order="F")}
 
 
 def ct_on_grid(ct: Volume, volume: Volume) -> Volume:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, printable, shown
 
 COMMANDS: dict[str, dict[str, type]] = {
     "prompt": {"prompt": dict},  # its fields as `write_prompt` writes them
@@ -33,7 +33,7 @@ def read_command(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     call = fields.pop("call", None)
     kinds = COMMANDS.get(call) if isinstance(call, str) else None
     if kinds is None or {name: type(value) for name, value in fields.items()} != kinds:
-        raise SegAnyPETError(f"the browser asked for {call!r} with {fields}, which ClickWidget cannot do.")
+        raise SegAnyPETError(f"the browser asked for {shown(call)} with {shown(fields)}, which ClickWidget cannot do.")
     return call, fields
 
 
@@ -44,6 +44,8 @@ def showing_errors(show: Callable[[str], None]) -> Iterator[None]:
         yield
     except SegAnyPETError as error:
         show(str(error))
+    except MemoryError:
+        show("There is not enough memory for this. Crop or resample the scan, or close other pages.")
     except Exception as error:
-        show(f"{type(error).__name__}: {error}")
+        show(printable(f"{type(error).__name__}: {error}"))
         raise

@@ -18,7 +18,7 @@ import numpy as np
 import traitlets
 
 from seganypet.errors import SegAnyPETError
-from seganypet.pet.plots import Outline, outlines_of, usual_intensity_range
+from seganypet.pet.plots import Outline, literal, outlines_of, usual_intensity_range
 from seganypet.pet.quantification import Masks
 from seganypet.pet.views import COLOURS, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
@@ -133,7 +133,7 @@ class RotatingMip(anywidget.AnyWidget):
             ax.set(xticks=[], yticks=[], title=f"{angle}\N{DEGREE SIGN}")
         if self.scene["legend"]:
             patches = [Patch(facecolor=entry["colour"], label=entry["name"]) for entry in self.scene["legend"]]
-            figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize="small")
+            literal(figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize="small"))
         content = BytesIO()
         figure.savefig(content, format="png", dpi=80)
         return content.getvalue()

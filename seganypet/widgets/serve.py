@@ -7,27 +7,35 @@ from typing import Any
 
 from traitlets.config import Config
 
-from seganypet._files import make_folder, replace_atomically
+from seganypet._files import make_folder, replace_atomically, temporary_folder
 from seganypet.errors import SegAnyPETError
 
 SERVER = {
     "Voila": {
-        "ip": "127.0.0.1",  # whoever reaches the port needs no password
+        "ip": "127.0.0.1",
+        "auto_token": True,  # part of the address that is printed; $JUPYTER_TOKEN sets it
         "open_browser": False,
         "tornado_settings": {
             # The page asks no other host, whatever is installed; Voila's template would fetch icons from one.
             "headers": {
                 "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-                "frame-ancestors 'self'"
+                "frame-ancestors 'self'",
+                "Referrer-Policy": "no-referrer",  # the address holds the token
+                "Cross-Origin-Resource-Policy": "same-origin",
+                "X-Content-Type-Options": "nosniff",
             },
-            # A closed page ends its kernel by a request with the kernel's id, which nobody else knows, but without the
-            # token of this check; with the check the kernel would live on, scan and all.
+            # A closed page ends its kernel by a request without the token of this check; with the check the kernel
+            # would live on, scan and all. Requests of other sites are refused by `guard.refusal`, and have no cookie.
             "disable_check_xsrf": True,
         },
     },
-    "VoilaConfiguration": {"strip_sources": True},
-    # For browsers that vanish without a word. A kernel whose page is open stays.
-    "MappingKernelManager": {"cull_idle_timeout": 3600, "cull_connected": False},
+    "VoilaConfiguration": {
+        "strip_sources": True,
+        "multi_kernel_manager_class": "seganypet.widgets.guard.LimitedKernels",
+    },
+    "IdentityProvider": {"cookie_options": {"samesite": "Strict"}},
+    # For browsers that vanish without a word; see also `guard.LimitedKernels`.
+    "MappingKernelManager": {"cull_idle_timeout": 3600, "cull_interval": 60, "cull_connected": False},
 }
 ANNOTATION_CELL = """\
 import seganypet as sap
@@ -39,28 +47,41 @@ sap.AnnotationWidget(annotation)
 
 
 def serve_notebook(
-    notebook: str | os.PathLike, port: int = 8866, base_url: str = "/", server_url: str | None = None
+    notebook: str | os.PathLike,
+    port: int = 8866,
+    base_url: str = "/",
+    server_url: str | None = None,
+    max_pages: int = 8,
+    memory_gb: float = 5.0,
 ) -> None:
-    """Serve a notebook until interrupted.
+    """Serve a notebook until interrupted; the address is printed, with the token that opens it.
 
     Args:
         notebook: An .ipynb file; each page that is opened runs it in a kernel of its own.
         port: Port on localhost.
         base_url: Prefix of the page's address, behind a proxy.
         server_url: Prefix that the proxy has taken away; None: `base_url`.
+        max_pages: Number of pages, each with a kernel, at a time.
+        memory_gb: Memory of each kernel, in GB; kept on Linux only.
 
     Raises:
-        SegAnyPETError: No such notebook, or the extra `notebooks` is not installed.
+        SegAnyPETError: A limit is not positive, no such notebook, or the extra `notebooks` is not installed.
     """
     if not Path(notebook).is_file():
         raise SegAnyPETError(f"{notebook} does not exist; expected a notebook, such as notebooks/app.ipynb.")
+    if max_pages < 1 or not memory_gb > 0:
+        raise SegAnyPETError(f"max_pages={max_pages}, memory_gb={memory_gb}; expected at least 1, and more than 0.")
     try:
-        from voila.app import Voila
+        from seganypet.widgets.guard import GuardedVoila
     except ImportError as error:
         raise SegAnyPETError("pages need the package voila: pip install 'seganypet[notebooks]'.") from error
 
     options = [f"--port={port}", f"--base_url={base_url}", f"--server_url={server_url or base_url}"]
-    Voila.launch_instance([str(notebook), *options], config=Config(SERVER))
+    config = Config(SERVER)
+    config.LimitedKernels = Config(max_kernels=max_pages, memory_gb=memory_gb)
+    with temporary_folder() as folder:
+        config.Voila.connection_dir_root = str(folder)
+        GuardedVoila.launch_instance([str(notebook), *options], config=config)
 
 
 def write_annotation_notebook(path: str | os.PathLike, cohort: str | os.PathLike, model: str, **options: Any) -> Path:

@@ -23,6 +23,7 @@ from seganypet.errors import AnnotationError, ClickError, CohortError, JournalEr
 from seganypet.model.checkpoints import load_model
 from seganypet.organs import ORGANS
 from seganypet.pet.volume import Volume, load_labels, save_mask, save_volume
+from seganypet.prompting.proposal import Proposal
 
 AFFINE = oblique((4.07, 4.07, 3.0), left_handed=True)
 SHAPE = (28, 28, 34)
@@ -91,6 +92,22 @@ def network_of():
     return ThresholdNetwork(spacing_mm=3.0)
 
 
+def proposed(volume, organs, masks):
+    """A proposal with these masks."""
+    labels = np.zeros(volume.shape, np.uint8)
+    for name, mask in masks.items():
+        labels[mask] = ORGANS.index(name) + 1
+    names = {ORGANS.index(name) + 1: name for name in masks}
+    confidence = {name: 0.875 for name in masks}
+    return Proposal(volume, labels, names, confidence, tuple({*organs} - {*masks}), "proposed by a test")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_proposed(monkeypatch):
+    """Without a click nothing is seen in scans of balls; tests that want more say what."""
+    monkeypatch.setattr(annotation_module, "propose", lambda volume, organs: proposed(volume, organs, {}))
+
+
 def masks_of(session):
     return {name: mask.tobytes() for name, mask in session.masks.items()}
 
@@ -127,6 +144,46 @@ def test_a_case_without_labels_starts_from_nothing(start):
     annotation = start()
     assert annotation.open("b").objects == () and annotation.proposal == "nothing"
     assert start(targets=["liver"], folder=annotation.folder.parent / "liver").open("c").objects == ()
+
+
+def test_a_case_whose_organs_nobody_drew_starts_from_what_is_proposed_without_a_click(start, monkeypatch):
+    asked = []
+
+    def liver_alone(volume, organs):
+        asked.append(organs)
+        return proposed(volume, organs, {"liver": ball(LIVER)})
+
+    monkeypatch.setattr(annotation_module, "propose", liver_alone)
+    annotation = start(targets=["liver", "spleen", "lesion"])
+    session = annotation.open("c")
+    assert session.objects == ("lesion_01", "liver") and asked == [["liver", "spleen"]]
+    assert np.array_equal(session.mask_of("liver"), ball(LIVER))
+    said = "model: lesion_01; proposed by a test: liver (DSC to expect 0.88)"
+    assert annotation.proposal == said
+    assert annotation.progress.set_index("case").loc["c", ["clicks", "proposed_clicks"]].tolist() == [0, 2]
+    again = start(targets=["liver", "spleen", "lesion"])  # a new process continues, and proposes nothing anew
+    assert masks_of(again.open("c")) == masks_of(session) and len(asked) == 1
+    again.finish()
+    assert rows_of(again.folder / "annotations.csv")[0]["started_from"] == said
+
+
+def test_organs_that_are_drawn_are_not_proposed_and_lesions_ask_for_none(start, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("asked for a proposal")
+
+    monkeypatch.setattr(annotation_module, "propose", never)
+    assert start().open("a").objects == ("liver", "spleen", "lesion_01")
+    assert start(targets=["lesion"], folder=tmp_path / "lesions").open("c").objects == ("lesion_01",)
+
+
+def test_a_proposal_that_fails_costs_nothing_else(start, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(annotation_module, "propose", fails)
+    annotation = start()
+    assert annotation.open("c").objects == ("lesion_01",)
+    assert annotation.proposal == "model: lesion_01; failed: organs (RuntimeError: out of memory)"
 
 
 def test_a_target_whose_proposal_fails_is_named_and_the_others_are_drawn(start):
@@ -577,6 +634,14 @@ def test_a_folder_of_somebody_else_is_refused(start, tmp_path):
     assert contents(junior.folder) == before
 
 
+def test_a_table_that_no_annotation_wrote_is_not_overwritten(start, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "cohort.csv").write_text("case,patient\n")
+    with pytest.raises(AnnotationError, match="cohort.csv that no annotation wrote.*choose another folder"):
+        start(folder=tmp_path / "mine")
+    assert (tmp_path / "mine" / "cohort.csv").read_text() == "case,patient\n"
+
+
 def test_a_second_notebook_on_the_same_case_does_not_overwrite_the_first(start):
     clock = Clock()
     first, second = start(clock=clock), start(clock=clock)
@@ -592,7 +657,7 @@ def test_a_second_notebook_on_the_same_case_does_not_overwrite_the_first(start):
 
 
 @pytest.mark.parametrize(
-    "name", ["../b", "a/b", "..", ".", ".hidden", "a\\b", "C:", "a\nb", "end.", "cohort.csv", "Annotations.CSV"]
+    "name", ["../b", "a/b", "..", ".", ".hidden", "a\\b", "C:", "end.", "cohort.csv", "Annotations.CSV"]
 )
 def test_names_that_are_no_folder_are_refused_before_anything_is_written(start, cohort, name):
     with pytest.raises(AnnotationError, match="cannot have a folder of that name.*Rename it in the cohort table"):

@@ -224,7 +224,7 @@ def test_a_name_that_tells_nothing_counts_as_lesion_and_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(("said", "message"), [
-    ("{", "not readable JSON"), ("[1]", "holds a list"), ({"channel_names": {"0": "PET"}, "labels": {"tumor": "one"}},
+    ("{", "not a readable JSON"), ("[1]", "holds a list"), ({"channel_names": {"0": "PET"}, "labels": {"tumor": "one"}},
     "not names with numbers"), (ONE | {"labels": {"background": 1, "tumor": 0}}, "expected 0 for the background alone"),
     (ONE | {"labels": {"background": 0, "tumor": [0, 1]}}, "expected 0 for the background"),
     (ONE | {"file_ending": ".npy"}, "file_ending is '.npy'; expected one of"),

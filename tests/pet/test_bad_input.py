@@ -233,13 +233,13 @@ CAUSES = {
     "mask over a folder": (a_folder_of_that_name, SegAnyPETError, "is a folder; give the name of a file inside"),
     # Checkpoints and configs
     "unknown model": (call(load_model, "segment-all"), CheckpointError, "Known are tiny-base, tiny, tiny-organs, seg"),
-    "weights of another suffix": (weights(name="net.bin"), CheckpointError, r"expected a \.safetensors, \.pth or"),
-    "weights cut": (cut_weights, CheckpointError, "damaged or cut short"),
+    "weights of another suffix": (weights(name="net.onnx"), CheckpointError, r"expected a \.safetensors, \.pth, "),
+    "weights cut": (cut_weights, CheckpointError, "or cut short"),
     "weights with code": (pickled_code, CheckpointError, "It was not opened: such a file can run code"),
-    "a list for weights": (weights(lambda t: [1, 2], "net.pth"), CheckpointError, "no model_state_dict .*found: list"),
+    "a list for weights": (weights(lambda t: [1, 2], "net.pth"), CheckpointError, "no tensors under .*found: list"),
     "optimiser alone": (
         weights(lambda t: {"optimizer_state_dict": {}, "epoch": 3}, "net.pth"), CheckpointError,
-        "no model_state_dict of tensors in it; found: optimizer_state_dict, epoch",
+        "no tensors under .*found: optimizer_state_dict, epoch",
     ),
     "keys that are numbers": (
         weights(lambda t: {0: torch.zeros(2)}, "net.pth"), CheckpointError, r"among its 1 tensors \(the first: 0\)",
@@ -304,7 +304,7 @@ CAUSES = {
         clicked(ONE, then=lambda s, f: s.save_journal(f / "no" / "clicks.json")), SegAnyPETError, "does not exist",
     ),
     # Journals
-    "no journal": (call(Journal.load, "no/clicks.json"), JournalError, "clicks.json: not a readable journal"),
+    "no journal": (call(Journal.load, "no/clicks.json"), JournalError, "cannot read no/clicks.json: No such file"),
     "journal cut": (journal(lambda c: json.dumps(c)[:-9]), JournalError, r"clicks\.json: not a readable journal"),
     "journal of a list": (journal(lambda c: [c]), JournalError, "format 'list'; expected 'seganypet-journal-1'"),
     "journal of the future": (journal(lambda c: {**c, "format": "seganypet-journal-9"}), JournalError, "journal-9'"),

@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import struct
 import zipfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLE
 from test_dicom import same_in_patient
 
 from seganypet.errors import DicomError
-from seganypet.pet import dicom_files, dicom_header
+from seganypet.pet import dicom_files
 from seganypet.pet.dicom import list_series, load_dicom
 
 STORED = np.random.default_rng(5).integers(0, 9000, (7, 5, 6))
@@ -120,6 +121,28 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_read(tmp_pa
         load_dicom(archive)
 
 
+def test_a_member_that_is_packed_more_tightly_than_any_scan_is_refused(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("image.dcm", bytes(1_000_000))
+    monkeypatch.setattr(dicom_files, "MAX_EMPTY_BYTES", 100_000)
+    with pytest.raises(DicomError, match="image.dcm unpacks from .* to 1000000 bytes, which no scan does"):
+        load_dicom(tmp_path / "bomb.zip")
+
+
+def test_every_flipped_bit_in_an_archive_is_noticed_or_changes_nothing(tmp_path, scan):
+    archive, dice = zip_folder(scan, tmp_path / "scan.zip"), random.Random(4)
+    content, noticed = archive.read_bytes(), 0
+    for _ in range(40):
+        flipped = bytearray(content)
+        flipped[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        archive.write_bytes(flipped)
+        try:
+            _is_the_scan(load_dicom(archive))
+        except DicomError:
+            noticed += 1
+    assert noticed > 25
+
+
 def test_an_archive_cannot_unpack_to_more_than_its_list_says(tmp_path):
     """A list that claims 1000 bytes for a member of 50 million."""
     archive = tmp_path / "bomb.zip"
@@ -220,9 +243,11 @@ def test_a_deflated_file_that_unpacks_to_too_much_is_refused_before_it_is_unpack
         header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
         header.add_new(0x00091001, "OB", bytes(300_000))
         header.save_as(path)
-    monkeypatch.setattr(dicom_header, "MAX_INFLATED_BYTES", 100_000)
-    with pytest.raises(DicomError, match="unpacks to more than"):
-        load_dicom(tmp_path)
+    for limit, most in (("MAX_INFLATED_BYTES", 100_000), ("MAX_EMPTY_BYTES", 1000)):
+        with monkeypatch.context() as patched:
+            patched.setattr(dicom_files, limit, most)
+            with pytest.raises(DicomError, match="unpacks to more than"):
+                load_dicom(tmp_path)
 
 
 @pytest.mark.parametrize("source", [None, 5, "", "\0", "x" * 5000, ["scan"]])

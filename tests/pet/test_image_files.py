@@ -212,10 +212,26 @@ def test_extensions_are_kept_and_a_false_length_of_one_is_refused(tmp_path):
     assert open_image(tmp_path / "pet.nii").header.extensions[0].get_content() == b"made by a test"
     assert same(tmp_path / "pet.nii")
     content = bytearray((tmp_path / "pet.nii").read_bytes())
-    struct.pack_into("<i", content, 352, 2**31 - 16)
-    (tmp_path / "pet.nii").write_bytes(content)
-    with pytest.raises(VolumeError, match="not a readable NIfTI"):
-        load_volume(tmp_path / "pet.nii", unit="SUVbw")
+    for place, form, value in ((352, "<i", 2**31 - 16), (352, "<i", -16), (108, "<f", 352.0), (108, "<f", 368.0)):
+        spoilt = bytearray(content)
+        struct.pack_into(form, spoilt, place, value)
+        (tmp_path / "pet.nii").write_bytes(spoilt)
+        with pytest.raises(VolumeError, match="extensions that do not end where its voxels begin"):
+            load_volume(tmp_path / "pet.nii", unit="SUVbw")
+
+
+def test_voxels_that_begin_later_than_claimed_or_have_other_bits_are_refused(tmp_path):
+    path = write_nifti(tmp_path / "pet.nii", DATA, AFFINE)
+    content = path.read_bytes()
+    path.write_bytes(content[:352] + bytes(8) + content[352:])
+    with pytest.raises(VolumeError, match="holds more than the voxels"):
+        load_volume(path, unit="SUVbw")
+    path.write_bytes(content + bytes(8))  # padding
+    assert same(path)
+    for datatype, bits in ((16, 16), (4, 32), (64, 32)):
+        path = write_nifti(tmp_path / "pet.nii", DATA, AFFINE, datatype=datatype, bitpix=bits)
+        with pytest.raises(VolumeError, match="contradict each other"):
+            load_volume(path, unit="SUVbw")
 
 
 @pytest.mark.parametrize("shape", [(30000, 30000, 30000), (32767, 32767, 1), (600, 600, 600)])
@@ -254,7 +270,7 @@ def test_more_voxels_than_any_scanner_makes_are_refused_before_they_are_read(tmp
 def test_files_that_cannot_be_opened_say_so(tmp_path, monkeypatch):
     path = write_nifti(tmp_path / "pet.nii", DATA, AFFINE)
     monkeypatch.setattr("pathlib.Path.open", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied")))
-    with pytest.raises(VolumeError, match="permission denied"):
+    with pytest.raises(VolumeError, match="cannot read .*: denied. Change the permissions"):
         load_volume(path, unit="SUVbw")
 
 

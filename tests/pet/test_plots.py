@@ -185,6 +185,14 @@ def test_masks_by_name_differ_in_colour_and_stand_in_a_legend():
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["liver", "spleen"]
 
 
+@pytest.mark.parametrize("name", ["$$", "$\\evil$", "cost $5 and $6", "_hidden", "a_b^c{"])
+def test_a_name_is_shown_as_it_is_and_is_no_formula(name):
+    volume = Volume(np.ones(SHAPE, np.float32), GRIDS["oblique"], "SUVbw")
+    ax = plots.show_mip(volume, {name: volume.data > 0})
+    ax.figure.canvas.draw()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [name]
+
+
 def test_the_greys_are_explained_with_their_unit():
     volume, _ = volume_with_spot(permuted(), (0, 0, 0))
     for ax in (plots.show_mip(volume), plots.show_slices(volume)[0]):

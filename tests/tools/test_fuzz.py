@@ -13,12 +13,12 @@ from conftest import REPOSITORY
 
 def test_unspoilt_scans_of_every_kind_are_accepted(tmp_path):
     scans = fuzz.make_scans(tmp_path / "scans")
-    assert len(scans) == 16
+    assert len(scans) == 31
     like = tmp_path / "like.nii"
     like.write_bytes(scans["image"]["a.nii"])
     for name, files in scans.items():
         fuzz.write(tmp_path / "case", files)
-        assert fuzz.read(tmp_path / "case", like) == "accepted", name
+        assert fuzz.read(tmp_path / "case", like, name) == "accepted", name
 
 
 def test_a_case_is_made_again_by_its_number(tmp_path):
@@ -50,14 +50,15 @@ def test_planted_faults_are_found_with_the_number_of_the_case(tmp_path, monkeypa
     monkeypatch.setattr(fuzz, "LIMIT_MB", 64.0)
     all_scans, unspoilt = fuzz.make_scans, fuzz.read
 
-    def read(folder, like, calls=[]):  # noqa: B006
+    def read(folder, like, reader, values, calls=[]):  # noqa: B006
         calls.append(folder)
         if len(calls) == 2 + 3:  # the unspoilt scans of each process come first
             PLANTED[kind]()
-        return unspoilt(folder, like)
+        return unspoilt(folder, like, reader, values)
 
     monkeypatch.setattr(fuzz, "read", read)
-    few = {one: all_scans(tmp_path / one)[one] for one in ("pet", "image")}
+    scans = all_scans(tmp_path)
+    few = {one: scans[one] for one in ("pet", "image")}
     monkeypatch.setattr(fuzz, "make_scans", lambda folder: few)
     _, problems, _ = fuzz.fuzz(4, seed=7, first=100)
     assert [number for number, _, _ in problems] == [102]

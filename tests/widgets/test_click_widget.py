@@ -15,7 +15,7 @@ from threshold_network import ThresholdNetwork
 
 from seganypet.errors import ClickError, GeometryError, JournalError, SegAnyPETError, UnitError
 from seganypet.pet.volume import Volume, load_labels
-from seganypet.prompting.binding import PackedMask
+from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.session import Prediction, Session
 from seganypet.prompting.thresholds import ThresholdSession
 from seganypet.widgets.click import ClickWidget

@@ -1,0 +1,132 @@
+"""What a system refuses, what killed processes leave, and what messages quote."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from seganypet import _files
+from seganypet._files import read_json, read_text, replace_atomically, temporary_folder, writing
+from seganypet.errors import JournalError, ReadError, SegAnyPETError, WriteError, printable, shown
+
+WRITER = """
+import sys
+from seganypet._files import replace_atomically, temporary_folder
+with replace_atomically(sys.argv[1]) as path, temporary_folder() as folder:
+    path.write_text("half")
+    (folder / "upload.nii.gz").write_text("half")
+    print(path, folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch) -> Path:
+    """The system's folder for temporary files, and a process that has swept nothing yet."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(_files, "_SWEPT", set())
+    return tmp_path / "temporary"
+
+
+@pytest.mark.skipif(_files.fcntl is None, reason="only there files are locked")
+def test_the_next_writer_removes_what_dead_ones_left_and_nothing_of_the_living(tmp_path, temporary):
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "table.csv"
+    target.write_text("whole")
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, target], stdin=-1, stdout=-1, text=True)  # -1: a pipe
+        for _ in range(2)
+    ]
+    (dead_file, dead_folder), (file, folder) = (map(Path, writer.stdout.readline().split()) for writer in writers)
+    writers[0].kill()
+    writers[0].wait()
+    assert dead_file.exists() and dead_folder.exists()
+    (tmp_path / "out" / ".unfinished-case").mkdir()  # without a lock: of a conversion, which resumes it
+    os.symlink(tmp_path, temporary / "seganypet-temporary-link")
+    (temporary / "seganypet-data").mkdir()  # somebody's
+    with replace_atomically(target) as path, temporary_folder():
+        path.write_text("new")
+    assert target.read_text() == "new"
+    assert not dead_file.exists() and not dead_folder.exists()
+    assert (temporary / "seganypet-data").exists()
+    assert file.exists() and (folder / "upload.nii.gz").exists() and (tmp_path / "out" / ".unfinished-case").exists()
+    writers[1].communicate("")
+    assert target.read_text() == "half" and not file.exists() and not folder.exists()
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "mask.nii.gz"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError), replace_atomically(target) as path:
+        path.write_text("new")
+        1 / 0  # noqa: B018
+    with pytest.raises(WriteError, match="No space left on device. Make room"), writing(target):
+        raise OSError(28, "No space left on device")
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["mask.nii.gz"]
+
+
+def test_a_name_as_long_as_the_system_allows_can_be_written(tmp_path):
+    target = tmp_path / ("x" * 248 + ".nii.gz")
+    with replace_atomically(target) as path:
+        assert path.name.endswith(".nii.gz")
+        path.write_text("whole")
+    assert target.read_text() == "whole"
+    with pytest.raises(WriteError, match="File name too long. Choose a shorter name"):  # noqa: SIM117
+        with replace_atomically(tmp_path / ("x" * 300)) as path:
+            path.write_text("whole")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a readable JSON file"),
+        (b"[" * 100_000, "not a readable JSON file"),
+        (b"1" * 5000, "not a readable JSON file"),
+        (b"\xff\xfe{}", "not a text in UTF-8"),
+        (b" " * 20_000_001, "more than 20 MB"),
+    ],
+)
+def test_a_text_that_is_no_json_is_refused_in_the_words_of_whoever_reads_it(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(JournalError, match=message):
+        read_json(tmp_path / "a.json", JournalError)
+
+
+def test_what_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(ReadError, match="No such file or directory. Was it moved or deleted"):
+        read_text(tmp_path / "none")
+    with pytest.raises(ReadError, match="Is a directory"):
+        read_text(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ReadError, match="circle"):
+        read_text(tmp_path / "loop")
+    (tmp_path / "mark.json").write_bytes(b"\xef\xbb\xbf[1]")  # as Windows writes it
+    assert read_json(tmp_path / "mark.json") == [1]
+
+
+def test_what_a_file_brings_into_a_message_moves_no_cursor_and_fills_no_screen(tmp_path):
+    hostile = "\x1b[2J\x07\r\u202e\x9b31m\ud800 caf\u00e9 \u6f22"
+    text = str(SegAnyPETError(f"{hostile} says no"))
+    assert text.endswith(" caf\u00e9 \u6f22 says no") and text.replace("\n", "").isprintable()
+    assert len(str(SegAnyPETError("a" * 10**7))) < 5000
+    assert str(WriteError(hostile)).isprintable()
+    assert printable("two\nlines") == "two\nlines"
+    (tmp_path / "clicks\x1b[31m.json").write_text("{")
+    with pytest.raises(ReadError) as caught:
+        read_json(tmp_path / "clicks\x1b[31m.json")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_value_in_a_message_is_short_however_it_nests_or_repeats():
+    bomb: list = ["lol"]
+    for _ in range(60):
+        bomb = [bomb] * 10
+    assert len(shown(bomb)) < 2000
+    assert len(shown({"a" * 10**6: list(range(10**6))})) < 200
+    assert shown(10**5000) and shown(json.loads("[" * 100 + "]" * 100))
