@@ -67,12 +67,12 @@ def place(
     """
     to_mm = affine[:3, :3]
     extent_mm = float(np.abs(to_mm @ (box[1] - box[0] + 1)).max())
-    low, high = np.log(spacing_mm)
-    spacing = float(np.exp(rng.uniform(low, high)))
+    finest, coarsest = spacing_mm
+    spacing = float(np.exp(rng.uniform(np.log(finest), np.log(coarsest))))
     centre = points[rng.integers(len(points))].astype(float)
     placement = rng.choice(list(PLACEMENTS), p=list(PLACEMENTS.values()))
     if placement == "object":
-        spacing = float(np.clip(extent_mm / (rng.uniform(*FILLS) * size), *spacing_mm))
+        spacing = float(np.clip(extent_mm / (rng.uniform(*FILLS) * size), finest, coarsest))
         if extent_mm < size * spacing:
             centre = box.mean(0)
     offset_mm = rng.normal(0, OFF_CENTRE * size * spacing, 3) * (placement != "click")
