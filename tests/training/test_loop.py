@@ -20,7 +20,7 @@ from seganypet.training import loop
 from seganypet.training.clicks import draw_start_masks, pick_clicks
 from seganypet.training.config import DataConfig, TrainConfig, ValidationConfig, load_config
 from seganypet.training.loop import prepare, train
-from seganypet.training.objective import Objective
+from seganypet.training.objective import FirstMasks, Objective
 from seganypet.training.samples import TrainingSamples
 from seganypet.training.scans import ScanBank, scan_sources
 
@@ -543,18 +543,24 @@ def test_two_processes_under_torchrun_train_one_network(tmp_path, scans):
 
 # ---- readings and masks to start from
 
-def test_only_the_best_reading_of_a_first_click_learns_the_target_and_predicted_iou_what_all_reach(batch):
-    config = replace(CONFIG, strategy="finetune", prompts=1, readings=True)
-    torch.manual_seed(0)
-    objective = Objective(Sam3D(MODEL), config)
-    suv, label = batch["suv"], batch["label"]
-    loss, logs = objective(suv, label, torch.zeros(len(suv), dtype=torch.bool), 2, 0.5)
-    torch.manual_seed(0)
-    assert loss.item() == pytest.approx((logs["loss_hq"] + 0.5 * logs["loss_readings"] + logs["loss_iou"]).item())
-    loss.backward()
-    heads = [mlp.layers[-1].weight.grad.abs().sum() for mlp in objective.model.mask_decoder.output_hypernetworks_mlps]
-    assert all(head > 0 for head in heads[:1]) and max(heads[1:]) > 3 * min(heads[1:])
-    assert objective.model.mask_decoder.iou_prediction_head.layers[-1].weight.grad.abs().sum() > 0
+def test_only_the_best_reading_of_a_first_click_learns_the_target_and_predicted_iou_what_all_reach():
+    objective = Objective(Sam3D(MODEL), replace(CONFIG, strategy="finetune", prompts=1, readings=True))
+    target = torch.zeros(1, 1, 16, 16, 16)
+    target[:, :, 4:12, 4:12, 4:12] = 1
+    sure = torch.tensor([0.1, 0.1, 0.2, 0.1])[:, None, None, None]  # the second reading is the best
+    logits = (sure * (2 * target[0] - 1))[None, None].requires_grad_()  # (K, N, 4, m, m, m)
+    iou = torch.zeros(1, 1, 4, requires_grad=True)
+    everything = torch.tensor([True])
+    for alone in (True, False):
+        first = FirstMasks(logits, iou, torch.tensor([[alone]]), torch.zeros(1, 1, 3), torch.ones(1, 1))
+        losses = objective.reading_losses(first, logits[0, :, :1], iou[0, :, :1], target, everything)
+        grads = torch.autograd.grad(losses["loss_readings"] + losses["loss_iou"], [logits, iou], retain_graph=True)
+        learned = grads[0][0, 0].abs().sum((1, 2, 3)).tolist()
+        if alone:
+            assert learned[2] > 20 * max(learned[1], learned[3]) > 0
+        else:
+            assert max(learned) == 0, "a mask to start from leaves no doubt"
+        assert (grads[1][0, 0] < 0).tolist() == [True, alone, alone, alone], "every mask is the target: IoU 1, not 0"
 
 
 def test_a_mask_to_start_from_says_some_of_the_target_and_little_else():
