@@ -10,7 +10,7 @@
 #               the smaller ones, each of a part
 # make accuracy DSC on phantoms and, where REAL_DATA names them, real scans
 # make tumours  scattered lesions on phantoms, real sarcomas where REAL_DATA names them (15 minutes)
-# make train    tiny from tiny-base (15 minutes on two cores); make train-base: tiny-base from nothing (2.5 hours);
+# make train    tiny from tiny-base (15 minutes on two cores); make train-base: tiny-base from nothing (some 6 hours on one core);
 #               make train-2d: tiny-2d from nothing (1 hour); make train-organs: the pair that never sees a lesion (2 hours);
 #               make train-locator: what finds organs without a prompt (half an hour)
 # make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods)

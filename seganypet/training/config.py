@@ -185,7 +185,7 @@ RENAMED = {
 REMOVED = {
     "checkpoint_minutes": "a checkpoint is written every three minutes",
     "workers": "how many processes load samples is no setting of a run but of a machine: --processes",
-    "data.cache": "windows are always kept on disk",
+    "data.cache": "scans are always kept on disk",
 }
 
 
