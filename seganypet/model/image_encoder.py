@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seganypet.model.attention import GridAttention, ReleasedAttention, ReleasedWindowAttention
 from seganypet.model.config import ModelConfig
-from seganypet.model.layers import ChannelNorm, MLPBlock, SmallConv3d
+from seganypet.model.layers import ChannelNorm, MLPBlock, PointwiseConv3d, SmallConv3d
 
 
 class ImageEmbedding(NamedTuple):
@@ -44,7 +44,7 @@ class ImageEncoder(nn.Module):
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, grid, grid, grid, dim))
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.encoder_depth))
         self.neck = nn.Sequential(
-            nn.Conv3d(dim, config.prompt_dim, kernel_size=1, bias=False),
+            PointwiseConv3d(dim, config.prompt_dim, bias=False),
             ChannelNorm(config.prompt_dim),
             nn.Conv3d(config.prompt_dim, config.prompt_dim, kernel_size=3, padding=1, bias=False),
             ChannelNorm(config.prompt_dim),

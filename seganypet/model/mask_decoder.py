@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from seganypet.model.config import ModelConfig
 from seganypet.model.image_encoder import ConvStem, ImageEmbedding
-from seganypet.model.layers import MLP, ChannelNorm, MLPBlock, SmallConv3d
+from seganypet.model.layers import MLP, ChannelNorm, MLPBlock, PointwiseConv3d, SmallConv3d, pointwise
 from seganypet.model.prompt_encoder import PromptEmbedding
 
 MASK_TOKENS = 4
@@ -61,7 +61,7 @@ class MaskDecoder(nn.Module):
         fine = self._upscale(grid, image, prompt)  # (B, C, g, g, g) -> (B, C/8, 4g, 4g, 4g)
 
         filters = torch.stack([self.output_hypernetworks_mlps[m](tokens[:, 1 + m]) for m in masks], dim=1)
-        logits = torch.einsum("bmc,bcijk->bmijk", filters, fine)
+        logits = torch.bmm(filters, fine.flatten(2)).unflatten(2, fine.shape[2:])  # (B, M, 4g, 4g, 4g)
         iou = self.iou_prediction_head(tokens[:, 0])[:, masks.start : masks.stop]
         return logits, iou
 
@@ -81,11 +81,13 @@ class FuseFine(nn.Module):
 
     def __init__(self, fine_channels: int, channels: int):
         super().__init__()
-        self.enter = nn.Conv3d(fine_channels, channels, kernel_size=1)
+        self.enter = PointwiseConv3d(fine_channels, channels)
         self.mix = SmallConv3d(channels, channels, kernel_size=3, padding=1)
 
     def forward(self, features: Tensor, image: Tensor, prompt: Tensor) -> Tensor:
-        features = features + self.enter(torch.cat([image, prompt], dim=1))
+        # What `enter` makes of [image, prompt], without joining the two.
+        of_image, of_prompt = self.enter.weight.split([image.shape[1], prompt.shape[1]], dim=1)
+        features = features + pointwise(image, of_image, self.enter.bias) + pointwise(prompt, of_prompt)
         return features + self.mix(F.relu(features))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seganypet.model.config import ModelConfig
-from seganypet.model.layers import ChannelNorm
+from seganypet.model.layers import ChannelNorm, PointwiseConv3d
 
 CLICK_SIGMA = 2.0  # standard deviation of a drawn click, in voxels of the window
 
@@ -48,7 +48,7 @@ class PromptEncoder(nn.Module):
             nn.Conv3d(4, 16, kernel_size=2, stride=2),
             ChannelNorm(16),
             nn.GELU(),
-            nn.Conv3d(16, dim, kernel_size=1),
+            PointwiseConv3d(16, dim),
         )
         self.no_mask_embed = nn.Embedding(1, dim)
 

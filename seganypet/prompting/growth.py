@@ -17,6 +17,7 @@ from seganypet.prompting.window_logits import (
     resample_logits,
     touched_faces,
 )
+from seganypet.regions import bounding_box, widen_box
 
 MAX_WINDOWS = 12  # of one object; an aorta needs three
 
@@ -30,20 +31,22 @@ class Grown(NamedTuple):
 
 def grow(decoder: WindowDecoder, windows: tuple[WindowLogits, ...], points: list[PointMM]) -> Grown:
     """Open half-overlapping windows wherever what was clicked meets a face inside the volume, until none does."""
-    grown, waiting = list(windows), list(windows)
-    while waiting:
-        part = clicked_part(waiting.pop(0), points)
-        for axis, side in touched_faces(part.logits):
-            neighbour = _neighbour(decoder, part, axis, side)
-            if neighbour is None or any(same_position(neighbour.window, other.window) for other in grown):
+    grown, newest = list(windows), [clicked_part(part, points) for part in windows]
+    is_cut = False
+    while newest and not is_cut:
+        found: list[WindowLogits] = []
+        for part, (axis, side) in ((part, face) for part in newest for face in touched_faces(part.logits)):
+            window = _window_beside(decoder, part.window, axis, side)
+            known = (part.window, *(other.window for other in (*grown, *found)))
+            if any(same_position(window, other) for other in known):  # that of `part` where the volume ends
                 continue
-            if len(grown) >= MAX_WINDOWS:
-                return Grown(tuple(grown), True)
-            # A window that nobody clicked continues the object that led there, and begins no other one.
-            added = clicked_part(decoder.decode(neighbour, points), points)
-            grown.append(added)
-            waiting.append(added)
-    return Grown(tuple(grown), False)
+            if is_cut := len(grown) + len(found) >= MAX_WINDOWS:
+                break
+            found.append(_continued(part, window, axis, side))
+        # A window that nobody clicked continues the object that led there, and begins no other one.
+        newest = [clicked_part(part, points) for part in decoder.decode_all(found, points)]
+        grown += newest
+    return Grown(tuple(grown), is_cut)
 
 
 def drop_orphan_windows(windows: tuple[WindowLogits, ...]) -> tuple[WindowLogits, ...]:
@@ -67,18 +70,21 @@ def same_position(one: Window, other: Window) -> bool:
     return bool(np.abs(np.subtract(one.corner_mm, other.corner_mm)).max() < one.spacing_mm)
 
 
-def _neighbour(decoder: WindowDecoder, part: WindowLogits, axis: int, side: int) -> WindowLogits | None:
-    """The window half a window further, prompted where this mask is deepest in the overlap."""
-    window, size = part.window, part.logits.shape[-1]
-    centre = np.array(window.corner_mm) + (window.size - 1) / 2 * window.spacing_mm
-    centre[axis] += side * window.size / 2 * window.spacing_mm
-    neighbour = decoder.window(centre, window.spacing_mm)
-    if same_position(neighbour, window):
-        return None  # the volume ends here
-    mask = part.mask
+def _window_beside(decoder: WindowDecoder, window: Window, axis: int, side: int) -> Window:
+    """The window half a window further, or as far as the volume goes."""
+    centre = window.centre_mm
+    centre[axis] += side * window.side_mm / 2
+    return decoder.window(centre, window.spacing_mm)
+
+
+def _continued(part: WindowLogits, window: Window, axis: int, side: int) -> WindowLogits:
+    """What is known of an object in the window beside, with a seed where its mask is deepest in the overlap."""
+    mask, size = part.mask, part.logits.shape[-1]
     half = [slice(None)] * 3
     half[axis] = slice(0, size // 2) if side > 0 else slice(size // 2, None)
     mask[tuple(half)] = False  # only what lies in the overlap
-    deepest = np.unravel_index(ndimage.distance_transform_edt(mask).argmax(), mask.shape)
+    box = widen_box(bounding_box(mask) or np.s_[:0, :0, :0], (1, 1, 1), mask.shape)
+    depth = ndimage.distance_transform_edt(mask[box])
+    deepest = np.unravel_index(depth.argmax(), depth.shape) + np.array([along.start for along in box])
     x, y, z = (part.affine[:3, :3] @ deepest + part.affine[:3, 3]).tolist()
-    return WindowLogits(neighbour, resample_logits(part, neighbour), seeds_mm=((x, y, z),))
+    return WindowLogits(window, resample_logits(part, window), seeds_mm=((x, y, z),))

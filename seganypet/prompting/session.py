@@ -84,7 +84,7 @@ class Session(NetworkSession):
             that suit the network. A released network keeps the one that it was trained with.
         min_spacing_mm: Smallest voxel size that the session zooms in to, in mm; None: what suits the network, or with
             a fixed `spacing_mm` no zoom.
-        precision: "float32", "bfloat16", or "auto": bfloat16 where the processor has matrix units for it.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the processor has instructions for it.
 
     Raises:
         SegAnyPETError: These are not such a network and a volume; the message lists what is missing.
@@ -213,7 +213,7 @@ class Session(NetworkSession):
             windows = (*windows, WindowLogits(window, resample_logits(nearest, window)))
         clicked_mm = [mm for mm, foreground in points if foreground]
         size_mm = float(np.ptp(mask_extent_mm(windows[0], clicked_mm), axis=0).max())
-        windows = tuple(self._corrected(part, points, new_mm, newest.foreground) for part in windows)
+        windows = self._corrected(windows, points, new_mm, newest.foreground)
         if newest.foreground and len(windows) == 1:
             windows = (follow(self._decoder, windows[0], points, self._scales, GROWTH * size_mm),)
         return windows
@@ -228,16 +228,16 @@ class Session(NetworkSession):
         return replace(self._settle(windows, prompts, before), is_cut=is_cut)
 
     def _corrected(
-        self, part: WindowLogits, points: list[PointMM], new_mm: list[np.ndarray], foreground: bool
-    ) -> WindowLogits:
-        """The network's new prediction for a window that the newest prompt lies in."""
-        new_mm = [mm for mm in new_mm if part.window.contains_mm(mm)]
-        if not new_mm:
-            return part
-        part = self._decoder.decode(part, points)
-        if any(part.holds_mm(mm) != foreground for mm in new_mm):
-            part = self._decoder.decode(part, points)  # asked again, with its own answer before it, it often gives in
-        return part
+        self, windows: tuple[WindowLogits, ...], points: list[PointMM], new_mm: list[np.ndarray], foreground: bool
+    ) -> tuple[WindowLogits, ...]:
+        """Windows with the network's new prediction for those that the newest prompt lies in."""
+        current = dict(enumerate(windows))
+        asked = [number for number, part in current.items() if part.holds_any(new_mm)]
+        for _ in range(2):  # asked again, with its own answer before it, the network often gives in
+            decoded = self._decoder.decode_all([current[number] for number in asked], points)
+            current |= zip(asked, decoded, strict=True)
+            asked = [number for number in asked if not current[number].agrees(new_mm, foreground)]
+        return tuple(current.values())
 
     def _settle(
         self, windows: tuple[WindowLogits, ...], prompts: tuple[Prompt, ...], before: Prediction

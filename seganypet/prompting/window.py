@@ -152,15 +152,21 @@ def _blend(volume: Volume, parts: list[tuple[Window, Tensor]], low: np.ndarray, 
     A window's weight falls towards its faces, so that overlapping windows blend. The sign of the sum is that
     of the weighted mean, so a mask needs no division; of a single window it is the sign of its logits.
     """
-    affine = volume.affine.copy()
-    affine[:3, 3] = volume.to_mm(low)
-    total = torch.zeros(())  # takes the shape of what is added
+    total = np.zeros(high - low, np.float32)
     for window, logits in parts:
+        grid_affine, size = window.grid_affine(logits.shape[-1]), logits.shape[-1]
+        beyond = nib.affines.apply_affine(grid_affine, list(product((-1, size), repeat=3)))  # where interpolation ends
+        first, last = _voxel_box(volume, beyond)
+        first, last = np.maximum(low, first), np.minimum(high, last)
+        if (first >= last).any():
+            continue
+        affine = volume.affine.copy()
+        affine[:3, 3] = volume.to_mm(first)
         # Interpolated apart: a product interpolated would move the zero crossing between two unequal weights.
         both = torch.cat([logits, _taper(logits).expand_as(logits)], dim=1)
-        logits, weight = resample(both, window.grid_affine(logits.shape[-1]), affine, (high - low).tolist())[0]
-        total = total + logits * weight
-    return total.cpu().numpy()
+        logits, weight = resample(both, grid_affine, affine, (last - first).tolist())[0]
+        total[_slices(first - low, last - low)] += (logits * weight).cpu().numpy()
+    return total
 
 
 def _box_of_windows(volume: Volume, parts: list[tuple[Window, Tensor]]) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from seganypet.prompting.window import Window, sample_window, window_around
 from seganypet.prompting.window_logits import PointMM, WindowLogits
 
 MAX_EMBEDDINGS = 64
+MAX_TOGETHER = 8  # windows that a small network embeds in one batch; a large one takes gigabytes for each
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -151,11 +152,12 @@ class WindowDecoder:
         """The embeddings of windows, one after the other; those that are new are embedded together."""
         sights = [self._sight(window) for window in windows]
         new = list({id(sight): sight for sight in sights if sight.embedding is None}.values())
-        if new:
-            voxels = torch.cat([sight.voxels for sight in new]).to(self.device)
+        together = MAX_TOGETHER if self._one_thread else 1
+        for group in (new[start : start + together] for start in range(0, len(new), together)):
+            voxels = torch.cat([sight.voxels for sight in group]).to(self.device)
             with self._autocast():
                 embedding = self.model.embed(self.model.normalise(voxels))
-            for number, sight in enumerate(new):
+            for number, sight in enumerate(group):
                 sight.embedding, sight.voxels = _one_of(embedding, number), None
         return _joined([sight.embedding for sight in sights])
 
@@ -181,6 +183,9 @@ def _joined(embeddings: Sequence[Any]) -> Any:
 
 def best_precision(device: torch.device) -> str:
     """The precision that is fastest on a device without being less exact for nothing."""
-    # Without matrix units bfloat16 is no faster than float32 on a CPU, only less exact.
-    has_units = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    # Without instructions for it bfloat16 is no faster than float32 on a CPU, only less exact.
+    if device.type == "cuda":
+        has_units = torch.cuda.is_bf16_supported()
+    else:
+        has_units = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if has_units else "float32"

@@ -50,6 +50,10 @@ class WindowLogits:
         """Whether the window, not only its mask, holds one of some positions."""
         return any(self.window.contains_mm(mm) for mm in positions_mm)
 
+    def agrees(self, positions_mm: list[np.ndarray], foreground: bool) -> bool:
+        """Whether all of some positions that lie in the window are on the side that is meant."""
+        return all(self.holds_mm(mm) == foreground for mm in positions_mm if self.window.contains_mm(mm))
+
     def foreground_in(self, points: list[PointMM]) -> list[np.ndarray]:
         """Positions of the foreground points in the window, in RAS+ millimetres."""
         return [mm for mm, foreground in points if foreground and self.window.contains_mm(mm)]
