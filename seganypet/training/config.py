@@ -33,6 +33,8 @@ class DataConfig:
         targets: Organs to learn; None: everything, with other tissue and single lesions (phantoms only).
         lesions: Whether patients of phantoms may have lesions. False: none has, so a network never sees a lesion,
             neither in a scan nor as a target.
+        rehearsed: Number of phantoms beside these of which everything is learned, with true labels: what the network
+            that training starts from knew, and would forget.
         shapes: Number of scenes of random shapes.
         shape_fraction: Fraction of samples that come from these scenes.
         windows_per_case: Number of windows of each case in an epoch, where `steps_per_epoch` does not say it.
@@ -51,6 +53,7 @@ class DataConfig:
     first_seed: int = 10_000
     targets: tuple[str, ...] | None = SEEN_ORGANS
     lesions: bool = True
+    rehearsed: int = 0
     shapes: int = 0
     shape_fraction: float = 0.15
     windows_per_case: int = 5
@@ -103,6 +106,7 @@ class TrainConfig:
         steps_per_epoch: Number of optimiser steps per epoch; None: until as many windows were seen as there are.
         batch_size: Number of windows per device and micro-step.
         lq_per_batch: Number of windows in a batch that have LQ labels.
+        rehearsed_per_batch: Number of windows in a batch that come from `data.rehearsed` phantoms.
         targets_per_window: Number of targets clicked in each window, which is embedded once.
         accumulate: Number of micro-steps before each optimiser step.
         learning_rate: Learning rate of AdamW for the image encoder.
@@ -146,6 +150,7 @@ class TrainConfig:
     steps_per_epoch: int | None = None
     batch_size: int = 6
     lq_per_batch: int = 0
+    rehearsed_per_batch: int = 0
     targets_per_window: int = 2
     accumulate: int = 1
     learning_rate: float = 1e-3

@@ -18,6 +18,7 @@ _RANGES = {
     },
     "data": {
         "hq": (0, _MOST), "lq": (0, _MOST), "lq_dsc": (0, 1), "first_seed": (0, 2**32 - 1), "shapes": (0, _MOST),
+        "rehearsed": (0, _MOST),
         "shape_fraction": (0, 1), "windows_per_case": (1, _MOST), "supervoxel_fraction": (0, 1),
     },
     "validation": {"phantoms": (0, _MOST), "first_seed": (0, 2**32 - 1), "every": (1, _MOST), "clicks": (1, _MOST)},
@@ -34,8 +35,9 @@ def impossible_values(config: "TrainConfig") -> Iterator[str]:
         yield f"max_clicks {config.max_clicks} must be at least 2"
     if config.steps_per_epoch is not None and config.steps_per_epoch < 1:
         yield f"steps_per_epoch {config.steps_per_epoch} must be at least 1, or null"
-    if not 0 <= config.lq_per_batch <= config.batch_size:
-        yield f"lq_per_batch {config.lq_per_batch} must lie between 0 and batch_size {config.batch_size}"
+    for field in ("lq_per_batch", "rehearsed_per_batch"):
+        if not 0 <= getattr(config, field) <= config.batch_size:
+            yield f"{field} {getattr(config, field)} must lie between 0 and batch_size {config.batch_size}"
     if not 0 <= config.ema < 1:
         yield f"ema {config.ema} must be at least 0 and less than 1"
     if config.lq_weight is not None and not 0 <= config.lq_weight <= _MOST:
@@ -82,5 +84,12 @@ def contradictions(config: "TrainConfig") -> Iterator[str]:
         yield "consistency and cpcl compare predictions for several prompts: set prompts to at least 2"
     if config.lq_per_batch and not (data.lq or data.cohort):
         yield "lq_per_batch needs LQ cases: set data.lq, or data.cohort"
-    if config.lq_per_batch < config.batch_size and not (data.hq or data.cohort):
+    apart = config.lq_per_batch + config.rehearsed_per_batch
+    if apart > config.batch_size:
+        yield f"lq_per_batch and rehearsed_per_batch are {apart} together, more than batch_size {config.batch_size}"
+    if apart < config.batch_size and not (data.hq or data.cohort):
         yield "HQ windows in a batch need HQ cases: set data.hq"
+    if bool(data.rehearsed) != bool(config.rehearsed_per_batch):
+        yield "data.rehearsed and rehearsed_per_batch need each other"
+    if data.rehearsed and everything:
+        yield "data.rehearsed is for training on some organs: with data.targets null all is learned anyway"

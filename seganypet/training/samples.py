@@ -41,8 +41,10 @@ class TrainingSamples(Dataset):
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         config, data = self.config, self.config.data
         rng = np.random.default_rng([config.seed, number])
-        lq = number % config.batch_size >= config.batch_size - config.lq_per_batch
-        group = self.bank.lq if lq else self.bank.hq
+        place_in_batch = number % config.batch_size
+        rehearsed = place_in_batch < config.rehearsed_per_batch
+        lq = place_in_batch >= config.batch_size - config.lq_per_batch
+        group = self.bank.rehearsed if rehearsed else self.bank.lq if lq else self.bank.hq
         if not lq and self.bank.shapes and rng.random() < data.shape_fraction:
             group = self.bank.shapes
         index = group[rng.integers(len(group))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -50,11 +50,13 @@ class ScanSource:
         made_of: Everything that the kept scan depends on, as plain values.
         lq: Whether its labels are of low quality.
         case: Case of a cohort, with the paths of its files; None for phantoms and shapes.
+        rehearsed: Whether everything in it is learned, so that nothing is forgotten.
     """
 
     made_of: dict[str, Any]
     lq: bool = False
     case: Case | None = None
+    rehearsed: bool = False
 
     @property
     def file_name(self) -> str:
@@ -72,7 +74,8 @@ class ScanBank:
 
     Attributes:
         sources: What each scan is made of.
-        hq, lq, shapes: Indices of scans with HQ labels, of those with LQ labels, and of scenes of shapes.
+        hq, lq, rehearsed, shapes: Indices of scans with HQ labels, of those with LQ labels, of those that are learned
+            whole, and of scenes of shapes.
 
     Raises:
         SegAnyPETError: The cohort has no case to train on, or a file that cannot be read.
@@ -84,7 +87,8 @@ class ScanBank:
         self.sources = list(scan_sources(data, epoch))
         self.shapes = [n for n, source in enumerate(self.sources) if source.made_of["kind"] == "shapes"]
         self.lq = [n for n, source in enumerate(self.sources) if source.lq]
-        self.hq = sorted({*range(len(self.sources))} - {*self.shapes, *self.lq})
+        self.rehearsed = [n for n, source in enumerate(self.sources) if source.rehearsed]
+        self.hq = sorted({*range(len(self.sources))} - {*self.shapes, *self.lq, *self.rehearsed})
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -110,7 +114,7 @@ class ScanBank:
                 f"config {config.name!r}: lq_per_batch is {config.lq_per_batch}, but {where} has LQ labels. Mark such "
                 "cases LQ in the column 'quality', or set lq_per_batch to 0."
             )
-        if config.lq_per_batch < config.batch_size and not self.hq:
+        if config.lq_per_batch + config.rehearsed_per_batch < config.batch_size and not self.hq:
             raise SegAnyPETError(
                 f"config {config.name!r}: lq_per_batch is {config.lq_per_batch} of batch_size {config.batch_size}, so "
                 f"the others must be HQ, but {where} has HQ labels. Set lq_per_batch to {config.batch_size}, or mark "
@@ -206,34 +210,42 @@ def scan_sources(data: DataConfig, epoch: int = 0) -> Iterator[ScanSource]:
     """
     common = {"made_by": __version__}
     if data.cohort:
-        cases = list(Cohort.from_csv(data.cohort).filter(split="train"))
-        for case in cases:
-            if case.organs is None:
-                raise SegAnyPETError(f"case {case.name} of {data.cohort}: no organs to learn; fill that column.")
-        with ThreadPoolExecutor() as pool:
-            hashes = pool.map(lambda case: (content_sha256(case.pet), content_sha256(case.organs)), cases)
-        for case, (pet, organs) in zip(cases, hashes, strict=True):
-            files = {"pet": pet, "pet_unit": case.pet_unit, "organs": organs, "organ_convention": case.organ_convention}
-            stated = {"organ_labels": case.organ_labels, "label_grid": case.label_grid}
-            files |= {name: value for name, value in stated.items() if value is not None}
-            made_of = common | files | {"kind": "cohort", "case": case.name, "targets": data.targets}
-            yield ScanSource(made_of, case.quality == "LQ", case)
-        return
-    for number in range(data.hq + data.lq):
+        yield from _cohort_sources(data, common)
+    for number in () if data.cohort else range(data.hq + data.lq):
         lq = number >= data.hq
         # LQ patients keep their labels and so themselves; the others are renewed, the oldest first.
         seed = data.first_seed + number if lq else data.first_seed + _renewed(number, epoch, data)
         made_of = {"kind": "phantom", "seed": seed, "targets": data.targets, "lesions": data.lesions}
         yield ScanSource(common | made_of | {"lq_dsc": data.lq_dsc if lq else None}, lq)
+    for number in range(data.rehearsed):
+        seed = data.first_seed + data.hq + data.lq + number
+        made_of = {"kind": "phantom", "seed": seed, "targets": None, "lesions": data.lesions, "lq_dsc": None}
+        yield ScanSource(common | made_of, rehearsed=True)
     for index in range(data.shapes):
         yield ScanSource(common | {"kind": "shapes", "index": index})
+
+
+def _cohort_sources(data: DataConfig, common: dict[str, Any]) -> Iterator[ScanSource]:
+    cases = list(Cohort.from_csv(cast(str, data.cohort)).filter(split="train"))
+    for case in cases:
+        if case.organs is None:
+            raise SegAnyPETError(f"case {case.name} of {data.cohort}: no organs to learn; fill that column.")
+    with ThreadPoolExecutor() as pool:
+        hashes = pool.map(lambda case: (content_sha256(case.pet), content_sha256(case.organs)), cases)
+    for case, (pet, organs) in zip(cases, hashes, strict=True):
+        files = {"pet": pet, "pet_unit": case.pet_unit, "organs": organs, "organ_convention": case.organ_convention}
+        stated = {"organ_labels": case.organ_labels, "label_grid": case.label_grid}
+        files |= {name: value for name, value in stated.items() if value is not None}
+        made_of = common | files | {"kind": "cohort", "case": case.name, "targets": data.targets}
+        yield ScanSource(made_of, case.quality == "LQ", case)
 
 
 def _renewed(number: int, epoch: int, data: DataConfig) -> int:
     """Seed, counted from the first, of phantom `number` in an epoch, whose phantoms are a moving range of seeds."""
     first = epoch * data.renewed
     seed = first + (number - first) % data.hq
-    return seed if seed < data.hq else seed + data.lq  # LQ patients have their seeds behind the first HQ ones
+    # LQ and rehearsed patients have their seeds behind the first HQ ones.
+    return seed if seed < data.hq else seed + data.lq + data.rehearsed
 
 
 def make_scan(source: ScanSource) -> dict[str, Tensor]:

@@ -135,6 +135,25 @@ def test_samples_of_everything_hold_their_targets_and_all_layers_take_their_turn
         assert torch.isfinite(one["suv"]).all() and one["suv"].min() >= 0
 
 
+def test_what_is_rehearsed_is_learned_whole_from_patients_of_its_own_in_its_places_of_a_batch(tmp_path):
+    data = DataConfig(hq=1, lq=1, rehearsed=2, targets=("liver",), first_seed=30_010)
+    config = TrainConfig("any", data=data, batch_size=4, rehearsed_per_batch=2, lq_per_batch=1)
+    drawn_from = []
+
+    class Watched(ScanBank):
+        def __getitem__(self, index):
+            drawn_from.append(index)
+            return super().__getitem__(index)
+
+    bank = Watched(data, tmp_path)
+    assert len({source.made_of["seed"] for source in bank.sources}) == 4
+    samples = TrainingSamples(config, ModelConfig(window_size=32, spacing_mm=8.0), bank)
+    assert [bool(samples[number]["lq"]) for number in range(4)] == [False, False, False, True]
+    rehearsed, hq, lq = set(drawn_from[:2]), drawn_from[2], drawn_from[3]
+    assert rehearsed <= set(bank.rehearsed) and [hq] == bank.hq and [lq] == bank.lq
+    assert len(bank[bank.hq[0]]["targets"]) == 1 < len(bank[bank.rehearsed[0]]["targets"])
+
+
 # ---- augmentation
 
 def test_mirroring_moves_image_and_labels_together():
