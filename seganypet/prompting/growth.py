@@ -35,7 +35,8 @@ def grow(decoder: WindowDecoder, windows: tuple[WindowLogits, ...], points: list
     is_cut = False
     while newest and not is_cut:
         found: list[WindowLogits] = []
-        for part, (axis, side) in ((part, face) for part in newest for face in touched_faces(part.logits)):
+        faces = [(part, *face) for part in newest for face in touched_faces(part.logits)]
+        for part, axis, side in faces:
             window = _window_beside(decoder, part.window, axis, side)
             known = (part.window, *(other.window for other in (*grown, *found)))
             if any(same_position(window, other) for other in known):  # that of `part` where the volume ends
