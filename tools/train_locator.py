@@ -4,29 +4,21 @@ Pieces of phantoms depend on seed and step alone, and an interrupted run resumes
 """
 
 import argparse
-import time
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from locator_scenes import Bank
+from small_run import run
 from torch import Tensor
 
 from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import save_locator
 from seganypet.model.locator import Locator, LocatorConfig
-from seganypet.training.bookkeeping import (
-    append_row,
-    forget_rows_after,
-    load_checkpoint,
-    only_run,
-    update_average,
-    warm_up_then_cosine,
-    write_whole,
-)
 
 LOGGED = ("step", "loss", "cross_entropy", "dice", "seconds")
 
@@ -104,53 +96,21 @@ def train_locator(
     Raises:
         SegAnyPETError: A checkpoint of other settings, or damaged; the same run in another process; a full disk.
     """
-    with only_run(output, config.name):
-        return _train(config, output, progress, min(stop_at or config.steps, config.steps))
-
-
-def _train(config: LocatorTraining, output: Path, progress: bool, last: int) -> Locator:
-    from tqdm.auto import tqdm
-
     torch.manual_seed(config.seed)
     model = Locator(config.network).train().to(memory_format=torch.channels_last_3d)
     seeds = range(config.first_seed, config.first_seed + config.phantoms)
     bank = Bank(seeds, output / "locator_bank", config.network.labels, config.network.spacing_mm, config.size)
-    optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    checkpoint, log, step = output / f"{config.name}.ckpt", output / f"{config.name}.csv", 0
-    if checkpoint.exists():
-        state = load_checkpoint(checkpoint, asdict(config))
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, step = state["average"], state["step"]
-    forget_rows_after(log, step)
-    started = time.perf_counter()
-    bar = tqdm(total=config.steps, initial=step, desc=config.name, disable=not progress)
-    while step < last:
-        drawn = [bank.sample(np.random.default_rng([config.seed, step, place])) for place in range(config.batch_size)]
-        suv, labels = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
-        optimiser.param_groups[0]["lr"] = config.learning_rate * warm_up_then_cosine(step, config.steps, config.warm_up)
-        logs = label_loss(model(suv[:, None]), labels.long())
-        logs["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        step += 1
-        update_average(average, model, config.ema, step)
-        bar.update()
-        if step % 10 == 0 or step == config.steps:
-            row = {"step": step, **{name: value.item() for name, value in logs.items()}}
-            append_row(log, LOGGED, row | {"seconds": time.perf_counter() - started})
-        if step % config.checkpoint_every == 0 or step == last:
-            state = {
-                "model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
-                "settings": asdict(config),
-            }  # fmt: skip
-            write_whole(checkpoint, partial(torch.save, state))
-            metadata = {"training": asdict(config), "torch": torch.__version__, "step": step}
-            save_locator(output / f"{config.name}.safetensors", averaged(model, average), metadata)
-    bar.close()
-    return averaged(model, average)
+
+    def losses(first: int, last: int) -> Iterator[dict[str, Tensor]]:
+        for step in range(first, last):
+            rngs = (np.random.default_rng([config.seed, step, place]) for place in range(config.batch_size))
+            suv, labels = (torch.from_numpy(np.stack(part)) for part in zip(*map(bank.sample, rngs), strict=True))
+            yield label_loss(model(suv[:, None]), labels.long())
+
+    def export(path: Path, average: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        save_locator(path, averaged(model, average), metadata)
+
+    return averaged(model, run(config, model, losses, export, output, LOGGED, progress=progress, stop_at=stop_at))
 
 
 def averaged(model: Locator, average: dict[str, Tensor]) -> Locator:

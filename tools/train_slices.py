@@ -5,29 +5,21 @@ Samples and clicks depend on seed and step alone, and an interrupted run resumes
 """
 
 import argparse
-import time
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from slice_bank import SliceBank, batches, pick_pixels
+from small_run import run
 from torch import Tensor
 
 from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import save_sam
 from seganypet.model.sam2d import CLICK_PROMPTS, Sam2D, best_of, small_sam
-from seganypet.training.bookkeeping import (
-    append_row,
-    forget_rows_after,
-    load_checkpoint,
-    only_run,
-    update_average,
-    warm_up_then_cosine,
-    write_whole,
-)
 
 LOGGED = ("step", "loss", "loss_first_click", "iou_error", "loss_last_click", "seconds")
 
@@ -152,13 +144,6 @@ def train_slices(
     Raises:
         SegAnyPETError: A checkpoint of other settings, or damaged; the same run in another process; a full disk.
     """
-    with only_run(output, config.name):
-        return _train(config, output, progress, min(stop_at or config.steps, config.steps))
-
-
-def _train(config: SliceTraining, output: Path, progress: bool, last: int) -> Sam2D:
-    from tqdm.auto import tqdm
-
     torch.manual_seed(config.seed)
     sam = small_sam(config.image_size, config.patch_size, config.dim, config.depth, config.prompt_dim)
     model = Sam2D(sam, config.name, CLICK_PROMPTS).train()
@@ -166,42 +151,18 @@ def _train(config: SliceTraining, output: Path, progress: bool, last: int) -> Sa
         range(config.first_seed, config.first_seed + config.phantoms), config.lesions, config.shapes,
         config.shape_fraction, config.image_size, output / "slices",
     )  # fmt: skip
-    optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    checkpoint, log, step = output / f"{config.name}.ckpt", output / f"{config.name}.csv", 0
-    if checkpoint.exists():
-        state = load_checkpoint(checkpoint, asdict(config))
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, step = state["average"], state["step"]
-    forget_rows_after(log, step)
-    started = time.perf_counter()
-    bar = tqdm(total=config.steps, initial=step, desc=config.name, disable=not progress)
-    for slices, label in batches(bank, config.seed, step, last, config.batch_size):
-        clicks = 2 + int(np.random.default_rng([config.seed, step]).triangular(0, 0, config.max_clicks - 1))
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        optimiser.param_groups[0]["lr"] = config.learning_rate * warm_up_then_cosine(step, config.steps, config.warm_up)
-        logs = interaction_loss(model, slices, label, clicks, config.iou_weight)
-        logs["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        step += 1
-        update_average(average, model, config.ema, step)
-        bar.update()
-        if step % 10 == 0 or step == config.steps:
-            row = {"step": step, **{name: value.item() for name, value in logs.items()}}
-            append_row(log, LOGGED, row | {"seconds": time.perf_counter() - started})
-        if step % config.checkpoint_every == 0 or step == last:
-            state = {
-                "model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
-                "settings": asdict(config),
-            }  # fmt: skip
-            write_whole(checkpoint, partial(torch.save, state))
-            metadata = {"training": asdict(config), "torch": torch.__version__, "step": step}
-            save_sam(output / f"{config.name}.safetensors", averaged(model, average), metadata)
-    bar.close()
-    return averaged(model, average)
+
+    def losses(first: int, last: int) -> Iterator[dict[str, Tensor]]:
+        drawn = batches(bank, config.seed, first, last, config.batch_size)
+        for step, (slices, label) in enumerate(drawn, start=first):
+            clicks = 2 + int(np.random.default_rng([config.seed, step]).triangular(0, 0, config.max_clicks - 1))
+            torch.manual_seed(config.seed * 1_000_003 + step)
+            yield interaction_loss(model, slices, label, clicks, config.iou_weight)
+
+    def export(path: Path, average: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        save_sam(path, averaged(model, average), metadata)
+
+    return averaged(model, run(config, model, losses, export, output, LOGGED, progress=progress, stop_at=stop_at))
 
 
 def averaged(model: Sam2D, average: dict[str, Tensor]) -> Sam2D:
