@@ -41,14 +41,14 @@ class LocatorTraining:
 
     network: LocatorConfig = field(default_factory=LocatorConfig)
     name: str = "locator"
-    steps: int = 1200
+    steps: int = 2000
     batch_size: int = 1
     learning_rate: float = 4e-3
     warm_up: int = 30
     weight_decay: float = 0.01
     ema: float = 0.98
     first_seed: int = 10_000
-    phantoms: int = 64
+    phantoms: int = 128
     size: tuple[int, int, int] = (48, 32, 40)
     checkpoint_every: int = 50
     seed: int = 0

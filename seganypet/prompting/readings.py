@@ -20,6 +20,7 @@ from seganypet.prompting.prompt import Mark, Prompt, Voxel, check_mm, in_mm, is_
 
 MAX_READINGS = 3
 SAME_DSC = 0.9  # masks that agree better than this are one reading
+MIN_READING_ML = 0.5  # beside the likeliest; less is noise to PET, and to networks that learned lesions from there on
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ from seganypet.prompting.look import Candidate, cover, first_look, follow, look_
 from seganypet.prompting.network_session import NetworkSession
 from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompts import Box, Click, Lasso, Prompt, Scribble, Voxel, constrain, signed_voxels
-from seganypet.prompting.readings import MAX_READINGS, Reading, distinct
+from seganypet.prompting.readings import MAX_READINGS, MIN_READING_ML, Reading, distinct
 from seganypet.prompting.window import logits_on_grid, mask_on_grid, positive_box
 from seganypet.prompting.window_decoder import PRECISIONS, WindowDecoder, best_precision
 from seganypet.prompting.window_logits import PointMM, WindowLogits, mask_extent_mm, resample_logits
@@ -193,7 +193,8 @@ class Session(NetworkSession):
                 if number:  # the first is in its window already
                     part = settled(self._decoder, part, points, self._scales)
                 one = self._completed((part,), prompts, points, self._nothing)
-                yield replace(one, candidates=candidates, quality=quality)
+                if not number or one.mask.voxel_count * self.volume.voxel_volume_ml >= MIN_READING_ML:
+                    yield replace(one, candidates=candidates, quality=quality)
 
         with self._decoder.computing():
             return distinct(completed(), lambda one, other: one.mask.dice(other.mask), MAX_READINGS)

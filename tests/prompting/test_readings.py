@@ -210,6 +210,16 @@ def test_masks_that_are_much_alike_are_one_reading(scene):
     assert distinct([1, 2, 10, 11, 20], lambda a, b: 1 - abs(a - b) / 20, 3) == [1, 10, 20]
 
 
+def test_noise_in_an_organ_is_no_reading_of_a_click_on_it(scene):
+    volume, network = scene[0], Nested()
+    noisy = volume.data.copy()
+    noisy[32:34, 30:32, 42:44] = 60.0  # 0.4 mL
+    network.THRESHOLDS, network.IOU = (2.0, 5.0, 17.0), (0.6, 0.9, 0.8)
+    session = Session(network, Volume(noisy, AFFINE, "SUVbw", source="eight hot voxels"))
+    session.click(ijk=MIDDLE)
+    assert [reading.quality for reading in session.readings] == pytest.approx([0.9, 0.6])
+
+
 def test_a_fixed_voxel_size_other_intensities_and_other_methods_leave_one_reading(scene):
     volume, _ = scene
     released = Nested()
