@@ -319,7 +319,8 @@ for name, labels in groups.items():
     print(f"{name:10s} DSC of one label {single:.2f}, of the vote {sap.dice(vote, truth[box]):.2f}")
 
 # %% [markdown]
-# Random errors cancel: more scans, better training. Systematic ones are what everybody agrees on, and ten thousand
+# Random errors average out, though not quite to the truth: where they are as large as the organ is thick, the vote
+# keeps its core and loses its rim, however many vote. Systematic errors are what everybody agrees on, and ten thousand
 # scans more would only confirm them. Something else has to contradict such a label. [CPCL](glossary.md#cpcl)'s idea is
 # that the network itself may, where it is in doubt.
 #
@@ -353,25 +354,41 @@ for name, labels in groups.items():
 # user of training believes the label, so a click may lie outside the true organ.
 
 # %%
-middle_mm = case.pet.to_mm(np.argwhere(doubted.labels == organ_id).mean(0))
-window = window_around(case.pet, middle_mm, config.window_size, config.spacing_mm)
-suv = sample_window(case.pet, window)  # (1, 1, n, n, n)
-to_scan = np.linalg.inv(case.pet.affine) @ window.affine  # from voxels of the window to voxels of the scan
-nearest = {"matrix": to_scan, "output_shape": suv.shape[2:], "order": 0}
-label, true = (
-    torch.from_numpy(ndimage.affine_transform((labels == organ_id).astype(np.float32), **nearest))[None, None]
-    for labels in (doubted.labels, case.organs)
-)
-pet, given, true = (F.avg_pool3d(grid, config.window_size // config.logits_size) for grid in (suv, label, true))
+def cut_window(organ_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Uptake, doubtful label and truth of an organ in the window around it, (1, 1, n, n, n) each."""
+    middle_mm = case.pet.to_mm(np.argwhere(doubted.labels == organ_id).mean(0))
+    window = window_around(case.pet, middle_mm, config.window_size, config.spacing_mm)
+    to_scan = np.linalg.inv(case.pet.affine) @ window.affine  # from voxels of the window to voxels of the scan
+    nearest = {"matrix": to_scan, "output_shape": [config.window_size] * 3, "order": 0}
+    label, true = (
+        torch.from_numpy(ndimage.affine_transform((labels == organ_id).astype(np.float32), **nearest))[None, None]
+        for labels in (doubted.labels, case.organs)
+    )
+    return sample_window(case.pet, window), label, true
+
+
+def on_logits_grid(grid: torch.Tensor) -> torch.Tensor:
+    """Means over the voxels of the coarser grid that the network's logits lie on."""
+    return F.avg_pool3d(grid, config.window_size // config.logits_size)
+
+
+suv, label, fine_truth = cut_window(organ_id)
+pet, given, true = on_logits_grid(suv), on_logits_grid(label), on_logits_grid(fine_truth)
 print(f"label and truth on the grid of the logits: {tuple(given.shape)}, from 0 (empty) to 1 (full of {organ})")
 
 # %%
-torch.manual_seed(seed)
-clicks = [pick_clicks((given >= 0.5).float(), label, deep=0.7) for _ in range(prompts)]
-points, signs = (torch.cat(part) for part in zip(*clicks, strict=True))  # (K, 1, 3), (K, 1)
-embedding = network.embed(network.normalise(suv))
-logits, _ = network.decode(repeat(embedding, prompts), points, signs, network.no_logits(prompts))
-logits = logits[:, None]  # (K, N = 1 target, 1, m, m, m)
+def ask(network: Sam3D, suv: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """What a network answers to K clicks in a label, each on its own: logits (K, 1, 1, m, m, m)."""
+    torch.manual_seed(seed)
+    inside = (on_logits_grid(label) >= 0.5).float()
+    clicks = [pick_clicks(inside, label, deep=0.7) for _ in range(prompts)]
+    points, signs = (torch.cat(part) for part in zip(*clicks, strict=True))  # (K, 1, 3), (K, 1)
+    embedding = repeat(network.embed(network.normalise(suv)), prompts)  # embedded once, decoded K times
+    logits, _ = network.decode(embedding, points, signs, network.no_logits(prompts))
+    return logits[:, None]
+
+
+logits = ask(network, suv, label)
 p_k, p = logits.sigmoid(), mean_probability(logits)
 print(f"{prompts} clicks, one embedding: logits {tuple(logits.shape)}, mean probability {tuple(p.shape)}")
 
@@ -458,13 +475,21 @@ _ = figure.suptitle("Black: doubted voxels. Label (orange) and truth (blue)")
 # %%
 tau = uncertainty_threshold(unsure, "mean")
 rectified = {kind: rectify(given, logits, unsure, tau, kind) for kind in ("replace", "flip", "ignore")}
-before = sap.dice((given > 0.5)[0, 0].numpy(), (true > 0.5)[0, 0].numpy())
-table = {"as given": {"DSC to truth": before, "changed": 0.0}}
+
+
+def agreement(label: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | bool = True) -> float:
+    """DSC of two grids of fractions, of those voxels that count."""
+    return sap.dice(((label > 0.5) & where)[0, 0].numpy(), ((truth > 0.5) & where)[0, 0].numpy())
+
+
+table = {}
 for kind, result in rectified.items():
-    counted = result.valid[0, 0].numpy() > 0
-    now, then = ((grid > 0.5)[0, 0].numpy() & counted for grid in (result.label, true))
-    table[kind] = {"DSC to truth": sap.dice(now, then), "changed": result.changed_fraction.item()}
-print(pd.DataFrame(table).T.round(4).to_string())
+    counted = result.valid > 0  # all voxels but those that `ignore` leaves out
+    table[kind] = {
+        "label as given": agreement(given, true, counted), "rectified": agreement(result.label, true, counted),
+        "voxels scored": counted.float().mean().item(), "changed": result.changed_fraction.item(),
+    }  # fmt: skip
+print("DSC to the truth\n" + pd.DataFrame(table).T.round(4).to_string())
 
 # %%
 panels = {
@@ -481,9 +506,53 @@ for ax, (title, panel) in zip(axes, panels.items(), strict=True):
 _ = figure.suptitle("The label before and after; the same coronal slice")
 
 # %% [markdown]
-# For `ignore`, DSC is over the voxels that remain. What to notice: `replace` is as good as the network is. `flip` asks
-# the label to be wrong wherever the network is unsure, and near a correct border it is not. And *changed* is the number
-# to watch in a log: a rectification that changes nothing, or everything, teaches nothing.
+# What to notice: `flip` asks the label to be wrong wherever the network is unsure, and near a correct border it is not.
+# `ignore` looks like the winner and changed nothing: it is scored on the easy voxels that remain, on which the label as
+# given is exactly as good. And *changed* is the number to watch in a log: a rectification that changes nothing, or
+# everything, teaches nothing.
+#
+# ## Who is better, the network or the label?
+#
+# `replace` puts the network's mean answer where the label is doubted, so it can only be as good as that answer. Whether
+# it helps or harms is decided before the first step of a training: by whether the network that doubts knows better than
+# the label. One organ and one network showed one case. Here are all five organs of this patient and two networks:
+# `tiny-base`, which does not know whether a click means a spot or an organ, and `tiny`, which learned these organs.
+#
+# **Predict, then run:** in how many of the ten rows does rectification help?
+
+# %%
+rows = []
+for teacher in (sap.load_model(name) for name in ("tiny-base", "tiny")):
+    for name in SEEN_ORGANS:
+        uptake, drawn, known = cut_window(ORGANS.index(name) + 1)
+        answers = ask(teacher, uptake, drawn)
+        drawn, known = on_logits_grid(drawn), on_logits_grid(known)
+        doubt = uncertainty(answers)
+        better = rectify(drawn, answers, doubt, uncertainty_threshold(doubt, "mean"), "replace").label
+        rows.append({
+            "network": teacher.name, "organ": name, "label": agreement(drawn, known),
+            "network's mean p": agreement(mean_probability(answers), known), "rectified": agreement(better, known),
+        })  # fmt: skip
+who = pd.DataFrame(rows)
+print("DSC to the truth\n" + who.round(2).to_string(index=False))
+knows_better, helped = who["network's mean p"] > who["label"], who["rectified"] > who["label"]
+print(f"\nrectification helps in {helped.sum()} of {len(who)}, the network is better in {knows_better.sum()}; "
+      f"the two agree in {(helped == knows_better).sum()}")
+
+# %%
+_, ax = plt.subplots(figsize=(5, 4.6), layout="constrained")
+for (name, rows_of), colour, marker in zip(who.groupby("network", sort=False), COLOURS, MARKERS, strict=False):
+    gain = [rows_of[column] - rows_of["label"] for column in ("network's mean p", "rectified")]
+    ax.scatter(*gain, color=colour, marker=marker, s=50, label=name)
+ax.axhline(0, color="black", linewidth=0.8)
+ax.axvline(0, color="black", linewidth=0.8)
+ax.set(xlabel="network's mean answer minus label, DSC", ylabel="rectified minus given label, DSC",
+       title="It helps where the network knows better")  # fmt: skip
+_ = ax.legend()
+
+# %% [markdown]
+# The points lie above right, where the network is better than the label, or below left, where it is not; one near the
+# crossing may stray, as not every doubted voxel is a wrong one. CPCL is a bet that training brings a network to the right side of that line before its weight $\lambda(t)$ grows.
 #
 # **What does the released code compute?** Its rectified label reads `(y and not H) and (not y and H)`, where `H` says
 # that a voxel is doubted. Here is the whole truth table:
@@ -529,7 +598,7 @@ for kind in ("mse", "kl"):
 
 # %% [markdown]
 # A network that always answers the same, whatever is clicked, is perfectly consistent, too. So this term can only
-# accompany a loss on labels.
+# accompany a loss on labels. In training it is taken on windows with doubtful labels alone.
 #
 # ## The weight grows
 #
@@ -646,8 +715,9 @@ _ = figure.suptitle("The logs of three short trainings")
 
 # %% [markdown]
 # What to notice: losses are of trusted windows, and each point is *one* batch, so they jump; look for trends over many.
-# All three saw the same batches, so their curves jump together, and may lie on one another. $\lambda$ stays at 0 for
-# fine-tuning. Only CPCL rectifies, so only it has a share of changed voxels.
+# All three saw the same batches, so their curves jump together. Fine-tuning and consistency lie on one another to the
+# third digit: $\lambda$ is at most 0.1 and the consistency term some thousandths, so it is less than a percent of the
+# loss. $\lambda$ stays at 0 for fine-tuning. Only CPCL rectifies, so only it has a share of changed voxels.
 #
 # Be honest about this: a few dozen steps from weights that knew organs before show the *machinery*. They do not rank
 # the strategies, and a loss on training windows never does.
@@ -781,7 +851,7 @@ if summary is not None:
 # - `cpcl, weight 1, ignore`: doubted voxels leave the loss instead. (`flip` diverges; `benchmarks/ablation.md` tells.)
 # - `clean`: all labels true. The ceiling: no treatment of bad labels can be expected to beat good ones.
 # - `finetune + supervoxels`: some targets are pieces of the image instead of organs.
-# - `tiny-base`: not trained further at all. An arm below this line has *unlearned* something.
+# - `tiny-base`: not trained further at all. An arm to the left of this line has *unlearned* something.
 
 # %%
 if summary is not None:
@@ -797,14 +867,30 @@ if summary is not None:
             errors = 100 * np.stack([one["dsc"] - one["dsc_low"], one["dsc_high"] - one["dsc"]])
             ax.errorbar(100 * one["dsc"], place, xerr=errors, fmt=marker, color=colour, label=f"after click {click}")
             ax.axvline(100 * one.loc["finetune", "dsc"], color=colour, linewidth=0.8, linestyle=":")
+            ax.axvline(100 * one.loc["tiny-base", "dsc"], color=colour, linewidth=0.8, linestyle="-.")
         ax.set(title=f"{domain}, {targets} organs", xlabel="DSC, %", yticks=range(len(arms)), yticklabels=arms)
         ax.invert_yaxis()
         ax.label_outer()
         ax.grid(alpha=0.3, axis="x")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.suptitle("Each arm with its 95 % interval; dotted: fine-tuning")
+    figure.suptitle("Each arm with its 95 % interval; dotted: fine-tuning; dash-dotted: not trained further")
 
 # %% [markdown]
+# So which of the two was it? The gain over fine-tuning of each arm, averaged over all cells:
+
+# %%
+if summary is not None:
+    gains = 100 * summary.groupby("arm", sort=False)["minus_finetune"].mean()
+    asked = [arm for arm in ("hq only", "cpcl", "cpcl, weight 1", "clean") if arm in gains]
+    print(gains[asked].round(1).to_string())
+    by_weight, by_labels = gains["hq only"], gains["cpcl, weight 1"]
+    print("What leaving doubtful labels out gains is", "more" if by_weight > by_labels else "less",
+          "than what rectifying them at full weight gains.")  # fmt: skip
+
+# %% [markdown]
+# `hq only` throws doubtful labels away. If it gains as much as `cpcl`, then CPCL's gain here is that bad labels count
+# less, not that they became good. `benchmarks/ablation.md` says how large an effect this setting could have shown.
+#
 # When you read the figure: intervals are wide, since patients and seeds are few. That two of them overlap does not say
 # that two arms are equal; arms share patients and seeds, so the interval of the *difference*, above, is the sharper
 # one. And an arm that we name after a method is our reconstruction of it, on phantoms: it can neither confirm nor

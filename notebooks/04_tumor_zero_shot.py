@@ -268,7 +268,8 @@ summary = sap.summarise_tumours(table)
 shown = summary[summary["click"].isin([0, 1, 3, clicks, clicks_at_once])]
 columns = ["model", "lesions_in_training", "prompting", "click", "total_clicks", "dsc", "dsc_low", "dsc_high",
            "fpv_ml", "fnv_fraction", "f1", "lesion_dsc"]  # fmt: skip
-print(f"means over {table['patient'].nunique()} patients; intervals: 95 % bootstrap; lesion_dsc: lesions from 3 mL")
+with_lesions = table.loc[table["lesions"] > 0, "patient"].nunique()
+print(f"DSC: means over {with_lesions} patients with lesions; intervals: 95 % bootstrap; lesion_dsc: lesions from 3 mL")
 print(shown[columns].round(2).to_string(index=False))
 
 # %% [markdown]
