@@ -15,6 +15,7 @@ import pandas as pd
 
 import seganypet as sap
 from benchmarks.run import markdown
+from benchmarks.sessions import real_liver
 from seganypet.metrics import dice
 from seganypet.model.checkpoints import load_locator
 from seganypet.organs import ORGANS, SEEN_ORGANS
@@ -34,12 +35,6 @@ def phantoms(domain: str, seeds: range) -> Iterator[Case]:
     for seed in seeds:
         made = sap.make_phantom(seed, domain)
         yield f"{domain}_{seed}", made.pet, {name: made.organs == label for label, name in enumerate(ORGANS, 1)}
-
-
-def real_liver(folder: Path) -> Iterator[Case]:
-    """A whole body whose liver another network drew on the CT, see ../shared/data/README.md."""
-    pet = sap.load_dicom(folder / "PET_AC")
-    yield "acrin042", pet, {"liver": sap.load_labels(folder / "liver_from_ct.nii.gz", like=pet) > 0}
 
 
 def measured(source: str, cases: Iterator[Case]) -> Iterator[dict]:
@@ -112,7 +107,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     rows = [row for name in options.sets for row in measured(name, phantoms(*SETS[name]))]
     if options.real_data is not None:
-        rows += measured("acrin042", real_liver(options.real_data / "acrin042"))
+        folder = options.real_data / "acrin042"
+        rows += measured("acrin042", ((case, pet, dict(targets)) for case, pet, targets in real_liver(folder)))
     table = pd.DataFrame(rows).round(4)
     table.to_csv(options.output, index=False)
     options.output.with_suffix(".md").write_text(report(table))

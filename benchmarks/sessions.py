@@ -14,10 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from joblib import Parallel, delayed
 from scipy import ndimage
 
 import seganypet as sap
@@ -55,6 +58,12 @@ def sarcomas(folder: Path, numbers: range) -> Iterator[Case]:
         yield case.name, pet, [("sarcoma", sap.load_labels(case / "PET_mask.nii.gz", like=pet) > 0)]
 
 
+def real_liver(folder: Path) -> Iterator[Case]:
+    """A whole body whose liver another network drew on the CT, see ../shared/data/README.md."""
+    pet = sap.load_dicom(folder / "PET_AC")
+    yield "acrin042", pet, [("liver", sap.load_labels(folder / "liver_from_ct.nii.gz", like=pet) > 0)]
+
+
 def random_interior(truth: np.ndarray, spacing: tuple[float, ...], rng: np.random.Generator) -> tuple[int, ...]:
     """A voxel of a target that is not near its border."""
     box = bounding_box(truth)
@@ -90,6 +99,28 @@ def clicked(network: str, cases: Iterator[Case], source: str) -> Iterator[dict]:
                     click = next_click(truth, mask, spacing=pet.spacing)
                     if click is None:
                         break
+
+
+def rows_of(network: str, source: str, number: int, real_data: Path | None) -> list[dict]:
+    """The rows of one case, on one thread."""
+    torch.set_num_threads(1)
+    if source == "acrin042":
+        cases = real_liver(real_data / "acrin042")
+    elif source in ("internal", "external"):
+        cases = phantoms(range(number, number + 1), (source,))
+    else:
+        cases = sarcomas(real_data / "sts", range(number, number + 1))
+    return list(clicked(network, cases, source))
+
+
+def agreement(network: str, cases: Iterator[Case]) -> Iterator[float]:
+    """Of each liver the median DSC of any two of the masks of six first clicks, at random inside."""
+    model = sap.load_model(network)
+    for _, pet, targets in cases:
+        liver, rng = dict(targets)["liver"], np.random.default_rng(0)
+        clicks = [random_interior(liver, pet.spacing, rng) for _ in range(6)]
+        masks = [sap.Session(model, pet).click(ijk=click) for click in clicks]
+        yield statistics.median(dice(one, other) for one, other in combinations(masks, 2))
 
 
 def prompted(network: str, cases: Iterator[Case]) -> Iterator[dict]:
@@ -199,8 +230,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sessions", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs=2, default=(600, 610), help="first seed, and the one after the last")
-    parser.add_argument("--real-data", type=Path, help="folder with sts/STS_006 .. STS_013")
-    parser.add_argument("--only", choices=("accuracy", "prompts", "air", "speed", "memory"))
+    parser.add_argument("--real-data", type=Path, help="folder with sts/STS_006 .. STS_013 and acrin042")
+    parser.add_argument("--processes", type=int, default=1, help="for the accuracy (%(default)s)")
+    parser.add_argument("--only", choices=("accuracy", "agreement", "prompts", "air", "speed", "memory"))
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
     seeds = range(*options.seeds)
@@ -210,14 +242,26 @@ def main() -> None:
         return options.only in (None, name)
 
     if wanted("accuracy"):
-        rows = [row for name in NETWORKS for row in clicked(name, phantoms(seeds, ("internal",)), "internal")]
-        rows += [row for name in NETWORKS for row in clicked(name, phantoms(seeds[:4], ("external",)), "external")]
+        jobs = [(name, "internal", seed) for name in NETWORKS for seed in seeds]
+        jobs += [(name, "external", seed) for name in NETWORKS for seed in seeds[:4]]
         if options.real_data:
-            real = sarcomas(options.real_data / "sts", range(6, 14))
-            rows += list(clicked("tiny-base", real, "STS_006 to _013"))
+            jobs += [("tiny-base", "STS_006 to _013", number) for number in range(6, 14)]
+            jobs += [(name, "acrin042", 0) for name in NETWORKS]
+        measured = Parallel(options.processes)(delayed(rows_of)(*job, options.real_data) for job in jobs)
+        rows = [row for one in measured for row in one]
         table = pd.DataFrame(rows)
         table.round(4).to_csv(options.output / "sessions.csv", index=False)
         parts.append("## Clicks\n\n" + tables(table))
+    if wanted("agreement"):
+        rows = []
+        for name in NETWORKS:
+            simulated = list(agreement(name, phantoms(seeds, ("internal",))))
+            row = {"network": name, "phantoms, median": statistics.median(simulated), "lowest": min(simulated)}
+            if options.real_data:
+                (row["acrin042"],) = agreement(name, real_liver(options.real_data / "acrin042"))
+            rows.append(row)
+        title = "## Six first clicks in one liver: median pairwise DSC"
+        parts.append(f"{title}\n\n{markdown(pd.DataFrame(rows).round(2))}")
     if wanted("prompts"):
         rows = [row for name in NETWORKS for row in prompted(name, phantoms(seeds[:4], ("internal",)))]
         table = pd.DataFrame(rows)

@@ -43,6 +43,7 @@ import numpy as np
 import pandas as pd
 
 import seganypet as sap
+from seganypet.organs import SEEN_ORGANS
 from seganypet.prompting.simulate import first_click, next_click
 from seganypet.prompting.thresholds import ThresholdSession
 
@@ -337,6 +338,46 @@ _ = sap.plot_dsc(comparison)
 # own errors clicked.
 #
 # And a phantom is kind to `band`: its organs are evenly filled, a patient's are not.
+#
+# ## Organs without a click
+#
+# *Published:* in the article's Fig. 1 a model proposes organs and people correct them. *Ours, for that figure says no
+# more:* a coarse look at the whole body says where organs are, then a network is prompted there. Each organ comes with
+# the DSC to expect, which was calibrated on phantoms: on a patient it may promise too much.
+#
+# **Predict, then run:** the network has never met this patient. Which organ will it draw worst? And will it know?
+
+# %%
+proposal = sap.propose(volume)
+found = pd.DataFrame([
+    {"organ": name, "expected DSC": proposal.confidence[name], "DSC": sap.dice(mask, truths[name])}
+    for name, mask in proposal.masks.items() if name in truths
+])  # fmt: skip
+print(found.round(2).to_string(index=False))
+print("said to be not in view:", ", ".join(proposal.not_in_view) or "nothing")
+
+# %%
+_ = sap.show_mip(volume, proposal.masks)
+
+# %% [markdown]
+# A proposal is where somebody begins to correct, never a truth. Here the program corrects the organ that came out worst
+# of the five that this network learned: the session starts from the proposal, and two clicks go where it is wrong.
+
+# %%
+learned = found[found["organ"].isin(SEEN_ORGANS)]
+worst = learned.loc[learned["DSC"].idxmin(), "organ"] if len(learned) else organ
+corrected = sap.Session(sap.load_model("tiny-base"), volume)
+corrected.select(worst)
+mask = corrected.start_from(proposal.masks.get(worst, masks[-1]))
+print(f"{worst}: proposed, DSC {sap.dice(mask, truths[worst]):.2f}")
+for _ in range(2):
+    click = next_click(truths[worst], mask, spacing=volume.spacing)
+    if click is not None:
+        mask = corrected.click(ijk=click.ijk, foreground=click.foreground)
+        print(f"clicked {'this too' if click.foreground else 'not this'}: DSC {sap.dice(mask, truths[worst]):.2f}")
+
+# %% [markdown]
+# Now you: in the widget above, **Add object**, and do better in as few clicks.
 #
 # ## What was published, beside what you just measured
 
