@@ -21,7 +21,7 @@ from seganypet.prompting.prompts import Prompt, Voxel, signed_voxels
 from seganypet.prompting.random_walker import RANDOM_WALKER, RandomWalkerSession, box_around, distance_mm, within
 from seganypet.prompting.shapes import Box as BoxPrompt
 from seganypet.prompting.simulate import shifted
-from seganypet.regions import CONNECTED_26, Box, bounding_box
+from seganypet.regions import CONNECTED_26, Box, bounding_box, widen_box
 
 # The rules that tables show by default.
 RULES: tuple[str, ...] = ("41% SUVmax", "SUV>=2.5", "SUV>=4", "41% SUVmax, from hottest", "band")
@@ -251,22 +251,47 @@ def hottest_voxel(volume: Volume, ijk: Sequence[int]) -> tuple[tuple[int, int, i
 
 
 class FloodFill:
-    """26-connected flood fill; unlike labelling a whole scan, it visits only the region that it fills."""
+    """26-connected flood fill; unlike labelling a whole scan, it visits only the region that it fills, and some around.
+
+    Args:
+        data: Values, shape (I, J, K).
+    """
+
+    FIRST_REACH = 32  # voxels around the seeds that are looked at first
 
     def __init__(self, data: np.ndarray) -> None:
-        import SimpleITK as sitk  # slow to import
-
-        self._sitk = sitk
-        # SimpleITK counts axes from the fastest one: index (k, j, i) there is (i, j, k) here.
-        self._image = sitk.GetImageFromArray(data)
+        self._data = data
 
     def grow(self, ijk: Sequence[int] | np.ndarray, lower: float, upper: float = np.inf) -> np.ndarray:
         """Voxels from `lower` to `upper` connected to a voxel, or to any of several, (n, 3), that are within these."""
-        filled = self._sitk.ConnectedThreshold(
-            self._image,
-            seedList=np.atleast_2d(ijk)[:, ::-1].tolist(),
+        seeds, shape, reach = np.atleast_2d(ijk), self._data.shape, self.FIRST_REACH
+        grown = np.zeros(shape, bool)
+        around = tuple(slice(int(a), int(b) + 1) for a, b in zip(seeds.min(0), seeds.max(0), strict=True))
+        while True:
+            # The filter needs a copy: of the whole scan it would take as much memory again.
+            box = widen_box(around, [reach] * 3, shape)
+            filled = self._filled(self._data[box], seeds - [part.start for part in box], lower, upper)
+            if not any(_meets_face(filled, axis, side, box, shape) for axis in range(3) for side in (0, -1)):
+                grown[box] = filled
+                return grown
+            reach *= 2
+
+    @staticmethod
+    def _filled(data: np.ndarray, seeds: np.ndarray, lower: float, upper: float) -> np.ndarray:
+        import SimpleITK as sitk  # slow to import
+
+        # SimpleITK counts axes from the fastest one: index (k, j, i) there is (i, j, k) here.
+        filled = sitk.ConnectedThreshold(
+            sitk.GetImageFromArray(data),
+            seedList=seeds[:, ::-1].tolist(),
             lower=float(lower),
             upper=min(float(upper), float(np.finfo(np.float32).max)),
-            connectivity=self._sitk.ConnectedThresholdImageFilter.FullConnectivity,
+            connectivity=sitk.ConnectedThresholdImageFilter.FullConnectivity,
         )
-        return self._sitk.GetArrayViewFromImage(filled).astype(bool)
+        return sitk.GetArrayViewFromImage(filled).astype(bool)
+
+
+def _meets_face(filled: np.ndarray, axis: int, side: int, box: Box, shape: Sequence[int]) -> bool:
+    """Whether a filled region meets a face of its box, side 0 or -1, behind which the array goes on."""
+    goes_on = box[axis].start > 0 if side == 0 else box[axis].stop < shape[axis]
+    return bool(goes_on and filled.take(side, axis).any())

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from conftest import oblique
+from scipy import ndimage
 
 from seganypet.errors import ClickError, JournalError, SegAnyPETError, UnitError
 from seganypet.metrics import dice
@@ -8,7 +9,8 @@ from seganypet.pet.volume import Volume, load_labels, load_volume
 from seganypet.phantom import make_phantom
 from seganypet.prompting.random_walker import RandomWalkerSession
 from seganypet.prompting.simulate import first_click, next_click
-from seganypet.prompting.thresholds import RULES, ThresholdSession, baseline_session, hottest_voxel
+from seganypet.prompting.thresholds import RULES, FloodFill, ThresholdSession, baseline_session, hottest_voxel
+from seganypet.regions import CONNECTED_26
 
 # Blocks (i, j, k) on a background of SUV 1, none touching another.
 HOT = (slice(3, 8), slice(4, 9), slice(5, 10))  # SUV 10, with a core of SUV 2 in the middle voxel (5, 6, 7)
@@ -314,3 +316,14 @@ def test_real_sarcoma_thresholds_behave_as_published(real_data):
         mask = session.click(ijk=deepest.ijk)
         assert dice(mask, truth) > 0.45
         assert next_click(truth, mask, spacing=volume.spacing) is not None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flood_fills_what_labelling_the_whole_scan_finds_however_far_it_goes(seed):
+    rng = np.random.default_rng(seed)
+    data = ndimage.gaussian_filter(rng.standard_normal((150, 40, 90)), (2, 5, 3)).astype(np.float32)
+    level = float(np.quantile(data, 0.6))
+    seeds = np.argwhere(data >= level)[rng.integers(1000, size=2)]
+    pieces, _ = ndimage.label(data >= level, CONNECTED_26)
+    expected = np.isin(pieces, pieces[tuple(seeds.T)])
+    np.testing.assert_array_equal(FloodFill(data).grow(seeds, level), expected)
