@@ -26,6 +26,7 @@ class ModelConfig:
         conv_stem: Tokens come from three strided convolutions, not from one projection of a patch.
         fine_features: The stem's and the dense prompt's finer grids join the decoder's upscaling.
         click_map: Clicks are also drawn into the dense prompt.
+        likeness: What was clicked is compared with every voxel, see `seganypet.model.likeness`.
         intensity: "zscore_positive": z-scores over voxels > 0 of the window (as released);
             "log_suv": log(1 + SUV), so that the network knows absolute uptake.
 
@@ -47,6 +48,7 @@ class ModelConfig:
     conv_stem: bool = True
     fine_features: bool = True
     click_map: bool = True
+    likeness: bool = False
     intensity: Literal["zscore_positive", "log_suv"] = "log_suv"
 
     def __post_init__(self) -> None:
@@ -68,6 +70,7 @@ class ModelConfig:
                 not self.conv_stem or self.patch_size == 8,
             "fine_features come from the convolutional stem: set conv_stem too":
                 self.conv_stem or not self.fine_features,
+            "likeness is added to fine_features: set these too": self.fine_features or not self.likeness,
             f"global_blocks {self.global_blocks} must be among the {self.encoder_depth} blocks, counted from 0":
                 all(0 <= index < self.encoder_depth for index in self.global_blocks),
             f"unknown form {self.form!r}": self.form in ("released", "textbook"),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from seganypet.model.config import ModelConfig
 from seganypet.model.image_encoder import ConvStem, ImageEmbedding
 from seganypet.model.layers import MLP, ChannelNorm, MLPBlock, PointwiseConv3d, SmallConv3d, pointwise
+from seganypet.model.likeness import ClickLikeness, sample_at
 from seganypet.model.prompt_encoder import PromptEmbedding
 
 MASK_TOKENS = 4
@@ -35,10 +36,15 @@ class MaskDecoder(nn.Module):
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8) for _ in range(MASK_TOKENS))
         self.iou_prediction_head = MLP(dim, 256, MASK_TOKENS)
         if config.fine_features:
-            prompt_channels = 3 if config.click_map else 1
-            self.fuse_quarter = FuseFine(ConvStem.QUARTER_CHANNELS + 4, dim // 4)
-            self.fuse_half = FuseFine(ConvStem.HALF_CHANNELS + prompt_channels, dim // 8)
-        self.fine_features = config.fine_features
+            half, quarter = ConvStem.HALF_CHANNELS, ConvStem.QUARTER_CHANNELS
+            prompt_half, prompt_quarter = 3 if config.click_map else 1, 4
+            if config.likeness:
+                self.click_content = nn.Linear(dim, dim)
+                self.likeness = nn.ModuleList(ClickLikeness(channels) for channels in (dim, quarter, half))
+                prompt_quarter, prompt_half = prompt_quarter + 4, prompt_half + 6
+            self.fuse_quarter = FuseFine(quarter + prompt_quarter, dim // 4)
+            self.fuse_half = FuseFine(half + prompt_half, dim // 8)
+        self.fine_features, self.has_likeness = config.fine_features, config.likeness
 
     def forward(
         self, image: ImageEmbedding, prompt: PromptEmbedding, positions: Tensor, masks: range = SINGLE
@@ -55,6 +61,8 @@ class MaskDecoder(nn.Module):
             Logits (B, M, 4g, 4g, 4g) and predicted IoU (B, M).
         """
         batch = len(prompt.sparse)
+        if self.has_likeness:
+            prompt = self._compared(image, prompt)
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, C)
         tokens = torch.cat([output_tokens.expand(batch, -1, -1), prompt.sparse], dim=1)  # (B, 5 + P, C)
         tokens, grid = self.transformer(image.tokens + prompt.dense, positions, tokens)
@@ -65,12 +73,35 @@ class MaskDecoder(nn.Module):
         iou = self.iou_prediction_head(tokens[:, 0])[:, masks.start : masks.stop]
         return logits, iou
 
+    def _compared(self, image: ImageEmbedding, prompt: PromptEmbedding) -> PromptEmbedding:
+        """The prompt with what lies under its clicks, and with the likeness of all else to that, on three grids."""
+        where, labels = prompt.where, prompt.labels
+        clicks = where.shape[1]
+        content = self.click_content(sample_at(image.tokens, where))  # (B, P, C)
+        sparse = torch.cat([prompt.sparse[:, :clicks] + content, prompt.sparse[:, clicks:]], dim=1)
+        coarse, quarter, half = (
+            compare(features, where, labels)
+            for compare, features in zip(self.likeness, (image.tokens, image.quarter, image.half), strict=True)
+        )
+        quarter = torch.cat([quarter, _twice(coarse)], dim=1)
+        half = torch.cat([half, _twice(quarter)], dim=1)
+        return prompt._replace(
+            sparse=sparse,
+            quarter=torch.cat([prompt.quarter, quarter], dim=1),
+            half=torch.cat([prompt.half, half], dim=1),
+        )
+
     def _upscale(self, grid: Tensor, image: ImageEmbedding, prompt: PromptEmbedding) -> Tensor:
         up_quarter, up_half = self.output_upscaling[:3], self.output_upscaling[3:]
         if not self.fine_features:
             return up_half(up_quarter(grid))
         quarter = self.fuse_quarter(up_quarter(grid), image.quarter, prompt.quarter)
         return self.fuse_half(up_half(quarter), image.half, prompt.half)
+
+
+def _twice(features: Tensor) -> Tensor:
+    """Features on a grid of twice as many voxels along each axis."""
+    return F.interpolate(features, scale_factor=2, mode="trilinear", align_corners=False)
 
 
 class FuseFine(nn.Module):

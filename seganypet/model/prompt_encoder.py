@@ -18,12 +18,16 @@ class PromptEmbedding(NamedTuple):
     Attributes:
         sparse: One token per click and one that says "no more", (B, P + 1, C); (B, 0, C) without clicks.
         dense: Added to the image tokens, (B, C, g, g, g).
+        where: Positions of the clicks, each coordinate from 0 to 1 through the window, (B, P, 3).
+        labels: 1 foreground, 0 background, (B, P).
         half: The dense prompt before it was shrunk, (B, channels, 4g, 4g, 4g).
         quarter: The same after one step, (B, 4, 2g, 2g, 2g); None if there was no mask.
     """
 
     sparse: Tensor
     dense: Tensor
+    where: Tensor
+    labels: Tensor
     half: Tensor | None = None
     quarter: Tensor | None = None
 
@@ -61,17 +65,18 @@ class PromptEncoder(nn.Module):
             previous_logits: Low-resolution logits of the click before, (B, 1, 4g, 4g, 4g); zeros on a first
                 click. None: no dense prompt at all.
         """
-        sparse = self._encode_points(points_ijk, labels)
+        where = (points_ijk + 0.5) / self.config.window_size
+        sparse = self._encode_points(where, labels)
         if previous_logits is None:
             grid = self.config.grid_size
             dense = self.no_mask_embed.weight[:, :, None, None, None].expand(len(sparse), -1, grid, grid, grid)
-            return PromptEmbedding(sparse, dense)
+            return PromptEmbedding(sparse, dense, where, labels)
         half = previous_logits
         if self.config.click_map:
             half = torch.cat([half, draw_clicks(points_ijk, labels, self.config)], dim=1)  # (B, 3, 4g, 4g, 4g)
         quarter = self.mask_downscaling[:3](half)
         dense = self.mask_downscaling[3:](quarter)  # (B, C, g, g, g)
-        return PromptEmbedding(sparse, dense, half, quarter)
+        return PromptEmbedding(sparse, dense, where, labels, half, quarter)
 
     def dense_positions(self) -> Tensor:
         """Position encoding of every token, (1, C, g, g, g)."""
@@ -82,10 +87,10 @@ class PromptEncoder(nn.Module):
         first, second = (j, i) if self.config.form == "released" else (i, j)
         return self.pe_layer(torch.stack([first, second, k], dim=-1)).movedim(-1, 0)[None]
 
-    def _encode_points(self, points_ijk: Tensor, labels: Tensor) -> Tensor:
-        if points_ijk.shape[1] == 0:
-            return points_ijk.new_zeros(len(points_ijk), 0, self.config.prompt_dim)
-        positions = self.pe_layer((points_ijk + 0.5) / self.config.window_size)  # (B, P, C)
+    def _encode_points(self, where: Tensor, labels: Tensor) -> Tensor:
+        if where.shape[1] == 0:
+            return where.new_zeros(len(where), 0, self.config.prompt_dim)
+        positions = self.pe_layer(where)  # (B, P, C)
         background, foreground = (embedding.get_parameter("weight") for embedding in self.point_embeddings)
         clicks = positions + torch.where(labels[..., None] == 1, foreground, background)
         last = self.not_a_point_embed.weight.expand(len(clicks), 1, -1)
