@@ -27,6 +27,7 @@ class ModelConfig:
         fine_features: The stem's and the dense prompt's finer grids join the decoder's upscaling.
         click_map: Clicks are also drawn into the dense prompt.
         likeness: What was clicked is compared with every voxel, see `seganypet.model.likeness`.
+        mask_quality: Predicted IoU is told from the masks, too, see `seganypet.model.mask_quality`.
         intensity: "zscore_positive": z-scores over voxels > 0 of the window (as released);
             "log_suv": log(1 + SUV), so that the network knows absolute uptake.
 
@@ -49,6 +50,7 @@ class ModelConfig:
     fine_features: bool = True
     click_map: bool = True
     likeness: bool = False
+    mask_quality: bool = False
     intensity: Literal["zscore_positive", "log_suv"] = "log_suv"
 
     def __post_init__(self) -> None:
@@ -71,6 +73,7 @@ class ModelConfig:
             "fine_features come from the convolutional stem: set conv_stem too":
                 self.conv_stem or not self.fine_features,
             "likeness is added to fine_features: set these too": self.fine_features or not self.likeness,
+            "mask_quality looks at likeness: set it too": self.likeness or not self.mask_quality,
             f"global_blocks {self.global_blocks} must be among the {self.encoder_depth} blocks, counted from 0":
                 all(0 <= index < self.encoder_depth for index in self.global_blocks),
             f"unknown form {self.form!r}": self.form in ("released", "textbook"),

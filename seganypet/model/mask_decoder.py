@@ -8,9 +8,11 @@ from seganypet.model.config import ModelConfig
 from seganypet.model.image_encoder import ConvStem, ImageEmbedding
 from seganypet.model.layers import MLP, ChannelNorm, MLPBlock, PointwiseConv3d, SmallConv3d, pointwise
 from seganypet.model.likeness import ClickLikeness, sample_at
+from seganypet.model.mask_quality import MaskQuality
 from seganypet.model.prompt_encoder import PromptEmbedding
 
 MASK_TOKENS = 4
+LIKENESS_CHANNELS = 6  # on the finest grid: two of each of three
 SINGLE, READINGS, ALL = range(1), range(1, 4), range(4)  # for an unambiguous prompt; for an ambiguous first click
 
 
@@ -41,10 +43,13 @@ class MaskDecoder(nn.Module):
             if config.likeness:
                 self.click_content = nn.Linear(dim, dim)
                 self.likeness = nn.ModuleList(ClickLikeness(channels) for channels in (dim, quarter, half))
-                prompt_quarter, prompt_half = prompt_quarter + 4, prompt_half + 6
+                prompt_quarter, prompt_half = prompt_quarter + 4, prompt_half + LIKENESS_CHANNELS
+            if config.mask_quality:
+                self.mask_quality = MaskQuality(dim // 8 + LIKENESS_CHANNELS)
             self.fuse_quarter = FuseFine(quarter + prompt_quarter, dim // 4)
             self.fuse_half = FuseFine(half + prompt_half, dim // 8)
         self.fine_features, self.has_likeness = config.fine_features, config.likeness
+        self.rates_masks = config.mask_quality
 
     def forward(
         self, image: ImageEmbedding, prompt: PromptEmbedding, positions: Tensor, masks: range = SINGLE
@@ -71,6 +76,8 @@ class MaskDecoder(nn.Module):
         filters = torch.stack([self.output_hypernetworks_mlps[m](tokens[:, 1 + m]) for m in masks], dim=1)
         logits = torch.bmm(filters, fine.flatten(2)).unflatten(2, fine.shape[2:])  # (B, M, 4g, 4g, 4g)
         iou = self.iou_prediction_head(tokens[:, 0])[:, masks.start : masks.stop]
+        if self.rates_masks and prompt.half is not None:
+            iou = iou + self.mask_quality(logits, torch.cat([fine, prompt.half[:, -LIKENESS_CHANNELS:]], dim=1))
         return logits, iou
 
     def _compared(self, image: ImageEmbedding, prompt: PromptEmbedding) -> PromptEmbedding:

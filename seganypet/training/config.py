@@ -88,6 +88,7 @@ class TrainConfig:
     Attributes:
         name: Name of the network that is written.
         init: Name or path of the weights to start from; None: random weights.
+        learned: Beginnings of the names of those parameters that learn, such as "mask_decoder"; None: all learn.
         strategy: Use of the labels. "finetune": DiceCE on all labels as given; "consistency": predictions for several
             prompts must agree, too; "cpcl": LQ labels are also rectified where predictions are uncertain.
         lq_weight: Weight of the loss on LQ labels. None: lambda(t) for cpcl, 1 for the others.
@@ -129,6 +130,7 @@ class TrainConfig:
 
     name: str
     init: str | None = None
+    learned: tuple[str, ...] | None = None
     strategy: Literal["finetune", "consistency", "cpcl"] = "finetune"
     lq_weight: float | None = None
     uncertainty: Literal["entropy", "variance", "logit_variance"] = "entropy"

@@ -195,6 +195,21 @@ def initial_model(config: TrainConfig, say: Callable[[str], None] = print) -> Sa
     return model
 
 
+def choose_learned(model: Sam3D, beginnings: tuple[str, ...] | None) -> None:
+    """Let those parameters learn whose names begin so, and keep the others as they are; None: all learn.
+
+    Raises:
+        SegAnyPETError: No parameter's name begins so.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for beginning in beginnings or ():
+        if not any(name.startswith(beginning) for name in names):
+            known = ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
+            raise SegAnyPETError(f"learned: no parameter's name begins with {beginning!r}; there are {known}.")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(beginnings is None or name.startswith(tuple(beginnings)))
+
+
 class Run:
     """The state of a training and the loop that advances it.
 
@@ -210,7 +225,8 @@ class Run:
         measured: dict[str, float],
     ):  # fmt: skip
         self.config, self.bank, self.cases, self.output, self.fabric = config, bank, cases, output, fabric
-        self.model = model.train().requires_grad_(True)
+        self.model = model.train()
+        choose_learned(model, config.learned)
         windows = len(bank) * config.data.windows_per_case
         self.steps_per_epoch = config.steps_per_epoch or math.ceil(
             windows / (config.batch_size * config.accumulate * fabric.world_size)

@@ -273,6 +273,16 @@ def test_prompt_encoder_and_decoder_learn_at_their_own_rate(run):
 
 # ---- samples and clicks
 
+def test_what_is_not_learned_keeps_its_bits(run, tmp_path):
+    save_model(tmp_path / "before.safetensors", Sam3D(MODEL), "before", {})
+    before = load_model(tmp_path / "before.safetensors")
+    state = run(replace(CONFIG, init=str(tmp_path / "before.safetensors"), learned=("mask_decoder",)))
+    changed = {name for name, value in before.state_dict().items() if not torch.equal(value, state["model"][name])}
+    assert changed and all(name.startswith("mask_decoder") for name in changed)
+    with pytest.raises(SegAnyPETError, match="learned: no parameter's name begins with 'decoder'; there are image_enc"):
+        run(replace(CONFIG, learned=("decoder",)), "other")
+
+
 def test_a_sample_depends_on_seed_and_number_alone_and_lq_ones_come_last_in_a_batch(scans):
     bank = ScanBank(DATA, scans)
     samples, again = (TrainingSamples(CONFIG, MODEL, bank) for _ in range(2))
