@@ -123,8 +123,13 @@ def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) ->
 def by_predicted_iou(
     decoder: WindowDecoder, starts: dict[str, WindowLogits], points: list[PointMM], scales: Scales
 ) -> tuple[Candidate, ...]:
-    """Three readings of every start, in the order of the IoU that the network predicts."""
-    read = [(clicked_part(part, points), iou) for part, iou in decoder.readings([*starts.values()], points)]
+    """Readings of what is seen in the order of the IoU that the network predicts.
+
+    Three where nothing is known yet but the prompt; one where a mask to start from says what is meant.
+    """
+    unknown = [starts.pop(name) for name in ("fine", "wide")]
+    answers = [*decoder.readings(unknown, points), *decoder.rated([*starts.values()], points)]
+    read = [(clicked_part(part, points), iou) for part, iou in answers]
     seen = [Candidate(part, iou) for part, iou in read if part.mask.any()] or [Candidate(*read[0])]
     seen.sort(key=lambda one: one.quality, reverse=True)
     best, *others = distinct(seen, lambda one, other: dice_in_window(one.part, other.part), MAX_CANDIDATES)
