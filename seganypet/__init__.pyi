@@ -110,6 +110,7 @@ from .study.plots import plot_cases as plot_cases
 from .study.plots import plot_dsc as plot_dsc
 from .study.quantities import quantify_case as quantify_case
 from .study.quantities import quantify_cohort as quantify_cohort
+from .study.redraw import redraw_mask as redraw_mask
 from .study.report import write_report as write_report
 from .study.statistics import compare as compare
 from .study.summaries import effort as effort

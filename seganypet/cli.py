@@ -2,7 +2,7 @@
 
 Each subcommand is a function: its signature is its command line, its docstring its help. It calls the library and
 prints a summary; PyTorch and the like are imported when it runs. `seganypet.study.commands` has the four studies,
-`file_commands` `convert` and `table`.
+`file_commands` `convert` and `table`, `seganypet.training.commands` `train`.
 """
 
 import inspect
@@ -21,7 +21,6 @@ from tyro.conf import (
     OmitArgPrefixes,
     Positional,
     PositionalMetavarFromFieldName,
-    UseAppendAction,
     arg,
 )
 from tyro.extras import SubcommandApp
@@ -41,6 +40,7 @@ from seganypet.study.commands import (
     quantify,
 )
 from seganypet.study.file_commands import convert, table
+from seganypet.training.commands import config_path, train
 
 if TYPE_CHECKING:
     from seganypet.model.sam3d import Sam3D
@@ -49,7 +49,6 @@ DESCRIPTION = """Promptable segmentation of 3D PET. `seganypet SUBCOMMAND --help
 
 For research and teaching. Not a medical device, not for clinical use."""
 CONFIG = (OmitArgPrefixes, FlagCreatePairsOff, DisallowNone, PositionalMetavarFromFieldName)
-CONFIGS = Path(__file__).parent / "configs"
 ERROR, INTERRUPTED = 2, 130  # exit codes; 130 is what shells report of Ctrl-C
 # Options that had another name or meaning before 0.1.0, where, and what to write instead.
 RENAMED = (
@@ -62,53 +61,6 @@ RENAMED = (
     ("--least-ml", "lesions", "--min-volume-ml"),
     ("--clicks", "interactive", "--click-files, a folder; --clicks is a number everywhere"),
 )  # fmt: skip
-
-
-def train(
-    config: Positional[str],
-    overrides: UseAppendAction[Annotated[Texts, arg(name="set", metavar="KEY=VALUE")]] = (),
-    init: OptionalText = None,
-    cohort: OptionalPath = None,
-    output: Path = Path("runs"),
-    processes: int = 4,
-    device: str = "auto",
-    devices: str = "auto",
-    num_nodes: int = 1,
-    prepare: bool = False,
-) -> None:
-    """Train a network, or resume an interrupted run.
-
-    Weights, log, pictures and checkpoint land in OUTPUT; `seganypet.training.config.TrainConfig` describes the keys of
-    a configuration. On several machines, start `torchrun ... -m seganypet train ...`.
-
-    Examples:
-      seganypet train tiny
-      seganypet train seganypet/configs/supplement.yaml --cohort cohort.csv
-      seganypet train tiny --set name=mine --set learning_rate=5e-4 --set data.lq=100
-
-    Args:
-        config: Configuration (YAML): a path, or the name of one in the package, such as tiny.
-        overrides: A key of the configuration and its new value; may be given several times.
-        init: Name or path of the weights to start from.
-        cohort: Cohort table to train on.
-        output: Folder of everything that is written.
-        processes: Number of processes that prepare scans, and that load samples for each GPU.
-        device: What to train on: auto, cpu, cuda, cuda:1 or mps.
-        devices: Number of devices on each machine; auto is what torchrun or SLURM started, else every GPU.
-        num_nodes: Number of machines, under torchrun.
-        prepare: Only prepare the scans, for instance before many devices would wait for them.
-    """
-    from seganypet.training.config import load_config
-    from seganypet.training.loop import prepare as prepare_scans
-
-    given = [f"{key}={value}" for key, value in (("init", init), ("data.cohort", cohort)) if value is not None]
-    in_package = CONFIGS / f"{config}.yaml"
-    settings = load_config(in_package if in_package.is_file() else config, overrides=[*overrides, *given])
-    if prepare:
-        print(f"{prepare_scans(settings, output, processes=processes)} scans")
-        return
-    sap.train(settings, output, processes=processes, devices=devices, num_nodes=num_nodes, device=device)
-    print(f"Weights: {output / settings.name}.safetensors. Log: {output / settings.name}.csv.")
 
 
 def app(
@@ -276,13 +228,15 @@ def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPat
     Examples:
       seganypet check cohort.csv
       seganypet check FDG-PET-CT-Lesions --no-voxels --output problems.csv
-      seganypet check seganypet/configs/tiny.yaml
+      seganypet check supplement
 
     Args:
-        cohort: Cohort table (CSV), AutoPET tree or nnU-Net folder; or a training configuration (YAML).
+        cohort: Cohort table (CSV), AutoPET tree or nnU-Net folder; or a training configuration, as of `train`.
         no_voxels: Read headers only: milliseconds a case, but units and labels are not checked.
         output: Table (CSV) of the problems.
     """
+    if not cohort.exists():
+        cohort = config_path(cohort)
     if cohort.suffix in (".yaml", ".yml"):
         import pandas as pd
 

@@ -241,7 +241,7 @@ def _clicked(
         tell(method.name, target, number / len(targets))
         truth = np.zeros(scan.shape, bool)
         truth[box] = inside
-        rng = np.random.default_rng((protocol.seed, zlib.crc32(f"{case.name}/{target}".encode())))
+        rng = chance_of(protocol, case.name, target)
         kept: deque[np.ndarray] = deque(maxlen=1)
         try:
             session = method.open(scan) if session is None else session
@@ -252,6 +252,11 @@ def _clicked(
         for mask in kept:
             keep_mask(masks, case.name, method.name, target, mask, scan)
         yield from ((target, row) for row in found)
+
+
+def chance_of(protocol: ClickProtocol, case: str, target: str) -> np.random.Generator:
+    """The random numbers of a target, the same for every model."""
+    return np.random.default_rng((protocol.seed, zlib.crc32(f"{case}/{target}".encode())))
 
 
 def _automatic(

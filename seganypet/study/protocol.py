@@ -112,6 +112,27 @@ class ClickProtocol:
         clicks = f"{first}, {self.then}" + ("" if self.correction == "click" else f" by {self.correction}")
         return f"release: {clicks}" if self.protocol == "release" else clicks
 
+    @classmethod
+    def from_label(cls, label: str, clicks: int, seed: int) -> "ClickProtocol":
+        """The protocol of a column `protocol`.
+
+        Raises:
+            SegAnyPETError: Not a label of a protocol.
+
+        >>> ClickProtocol.from_label("box, largest_error by scribble", 3, seed=0).label
+        'box, largest_error by scribble'
+        """
+        start, released, strategies = label.rpartition("release: ")
+        first, _, then = strategies.partition(", ")
+        then, _, correction = then.partition(" by ")
+        if start or not (first and then):
+            raise SegAnyPETError(f"protocol={label!r}; expected one as in the tables of evaluate.")
+        prompt = first if first in FIRST_PROMPTS else "click"
+        return cls(
+            clicks, "release" if released else "whole_volume", first if prompt == "click" else None, then, seed, prompt,
+            correction or "click",
+        )  # fmt: skip
+
 
 def segment_target(
     method: Any, session: Any, truth: np.ndarray, pet: Volume, protocol: ClickProtocol, rng: np.random.Generator,

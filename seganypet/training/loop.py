@@ -13,7 +13,6 @@ resumes from its last checkpoint and ends with the weights of an unbroken one.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -30,7 +29,6 @@ from torch.utils.data import DataLoader
 from seganypet.errors import CheckpointError, SegAnyPETError
 from seganypet.model.checkpoints import load_model, save_model, weights_sha256
 from seganypet.model.config import ModelConfig
-from seganypet.model.devices import find_device
 from seganypet.model.sam3d import Sam3D
 from seganypet.training.bookkeeping import (
     append_row,
@@ -42,9 +40,12 @@ from seganypet.training.bookkeeping import (
     write_whole,
 )  # fmt: skip
 from seganypet.training.config import TrainConfig
+from seganypet.training.devices import MAX_WAIT_HOURS, FirstProcess, open_fabric
 from seganypet.training.objective import Objective
+from seganypet.training.provenance import check_same_data, data_of_run
 from seganypet.training.samples import TrainingSamples
 from seganypet.training.scans import Renewal, ScanBank
+from seganypet.training.tracking import Tracker, check_logger
 from seganypet.training.validation import draw_sample, validation_cases, validation_dsc
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def train(
     devices: int | str = "auto",
     num_nodes: int = 1,
     device: str = "auto",
+    max_wait_hours: float = MAX_WAIT_HOURS,
+    logger: str = "csv",
     progress: bool = True,
 ) -> Sam3D:
     """Train a network, or resume its training.
@@ -81,28 +84,33 @@ def train(
         devices: Number of devices on each machine; "auto": what `torchrun` or SLURM started, else every GPU.
         num_nodes: Number of machines, under `torchrun`.
         device: Kind of device, "auto", "cpu", "cuda" or "mps"; "cuda:1" trains on that one alone.
+        max_wait_hours: How long other processes wait while the first one prepares scans or validates, in hours.
+        logger: "csv"; or "tensorboard" or "mlflow", which show the same numbers, see `tracking.Tracker`.
         progress: Whether to show progress bars.
 
     Returns:
         The network with the best averaged weights, in evaluation mode, on the CPU.
 
     Raises:
-        SegAnyPETError: Unusable data, named case by case before the first step; a checkpoint of other settings; the
-            same run in another process; a full disk. Nothing that was finished is lost.
+        SegAnyPETError: Unusable data, named case by case before the first step; a checkpoint of other settings, cases
+            or windows; the same run in another process; a full disk. Nothing that was finished is lost.
 
     Warns:
         UserWarning: The cohort has no labelled case of split "val", so the last epoch is kept.
     """
-    fabric = open_fabric(config, devices, num_nodes, device)
-    output = Path(output)
+    check_logger(logger)
+    fabric = open_fabric(config.precision, devices, num_nodes, device)
+    first, output = FirstProcess(fabric, max_wait_hours), Path(output)
     with only_run(output, config.name) if fabric.is_global_zero else nullcontext():
         torch.manual_seed(config.seed)
         model = initial_model(config, say=fabric.print)
         bank = open_bank(config, output)
         cases = validation_cases(config) if fabric.is_global_zero else []
-        measured = fabric.broadcast(bank.fill(processes, progress) if fabric.is_global_zero else {})
-        run = Run(config, model, bank, cases, output, fabric, measured)
-        run.resume()
+        measured, data = first(lambda: (
+            bank.fill(processes, progress), data_of_run(bank, TrainingSamples(config, model.config, bank))
+        ))  # fmt: skip
+        run = Run(config, model, bank, cases, output, fabric, first, measured, data)
+        run.resume(logger)
         run.go(processes, progress)
         fabric.barrier()
     return cast(Sam3D, load_model(output / f"{config.name}.safetensors", device="cpu"))
@@ -133,36 +141,6 @@ def open_bank(config: TrainConfig, output: Path) -> ScanBank:
     bank = ScanBank(config.data, output / "scans")
     bank.check_batches(config)
     return bank
-
-
-def open_fabric(
-    config: TrainConfig, devices: int | str = "auto", num_nodes: int = 1, device: str = "auto"
-) -> "Fabric":
-    """Devices to train on, by default as many as `torchrun` or SLURM started processes; arguments as of `train`."""
-    from lightning.fabric import Fabric
-    from lightning.fabric.strategies import DDPStrategy
-
-    place = find_device(device)
-    if devices != "auto" and not (str(devices).isdecimal() and int(devices) >= 1):
-        raise SegAnyPETError(f'devices={devices!r}; expected "auto" or an integer of at least 1.')
-    count = default_devices(place) if devices == "auto" else int(devices)
-    # The heads for three masks and for predicted IoU get no gradient, which distributed training must be told.
-    strategy = DDPStrategy(find_unused_parameters=True) if count * num_nodes > 1 else "auto"
-    alone = device != "auto" and place.index is not None
-    fabric = Fabric(
-        accelerator=place.type, strategy=strategy, devices=[place.index] if alone else count, num_nodes=num_nodes,
-        precision=config.precision,
-    )  # fmt: skip
-    fabric.launch()
-    return fabric
-
-
-def default_devices(place: torch.device) -> int:
-    """Number of devices of this machine: what a launcher started here, else every GPU, else one."""
-    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):  # of torchrun, of srun
-        if os.environ.get(name, "").isdecimal():
-            return int(os.environ[name])
-    return max(1, torch.cuda.device_count()) if place.type == "cuda" else 1
 
 
 def initial_model(config: TrainConfig, say: Callable[[str], None] = print) -> Sam3D:
@@ -216,15 +194,16 @@ class Run:
     Attributes:
         step: Number of optimiser steps done.
         best: Validation DSC of the weights in `<name>.safetensors`; -1 before the first validation.
-        settings: What a checkpoint must share with the run that resumes from it.
+        settings, data: What a checkpoint must share with the run that resumes from it.
         metadata: What is written into the weights' files.
     """
 
     def __init__(
         self, config: TrainConfig, model: Sam3D, bank: ScanBank, cases: list, output: Path, fabric: "Fabric",
-        measured: dict[str, float],
+        first: FirstProcess, measured: dict[str, float], data: dict[str, Any],
     ):  # fmt: skip
         self.config, self.bank, self.cases, self.output, self.fabric = config, bank, cases, output, fabric
+        self.first, self.data = first, data
         self.model = model.train()
         choose_learned(model, config.learned)
         windows = len(bank) * config.data.windows_per_case
@@ -293,11 +272,12 @@ class Run:
                 seconds = time.perf_counter() - started
                 self.write_log(logs | {"seconds": seconds, "wait_fraction": waited / seconds})
             if end_of_epoch:
-                self.end_epoch(self.step // self.steps_per_epoch)
+                self.first(partial(self.end_epoch, self.step // self.steps_per_epoch))
             if due:
                 self.save()
                 saved = time.perf_counter()
         bar.close()
+        self.tracker.close()
 
     def batches(self, processes: int) -> Iterator[dict[str, Tensor]]:
         """Batches from the present step on, on this device; each epoch has its own scans."""
@@ -337,39 +317,42 @@ class Run:
         return warm_up_then_cosine(self.step, self.steps, config.warm_up)
 
     def end_epoch(self, epoch: int) -> None:
-        """Validate if it is time, keep the best weights, write the newest."""
+        """Validate if it is time, keep the best weights, write the newest; the first process does."""
         validation = self.config.validation
         due = bool(self.cases) and (self.step == self.steps or epoch % validation.every == 0)
-        if self.fabric.is_global_zero:
-            model = Sam3D(self.model.config).eval().requires_grad_(False)
-            model.load_state_dict(self.average)
-            model.name = self.config.name
-            score = -1.0
-            if due:
-                score = validation_dsc(model.to(self.fabric.device), self.cases, validation.clicks)
-                self.write_log({"validation_dsc": torch.tensor(score)})
-                draw_sample(model, self.cases[0], self.output / f"{self.config.name}-epoch-{epoch:03d}.png")
-            metadata = self.metadata | {"step": self.step, "validation_dsc": score if due else None}
-            write = partial(save_model, model=model, name=self.config.name, metadata=metadata)
-            write_whole(self.output / f"{self.config.name}-last.safetensors", write)
-            if score > self.best or not self.cases:
-                self.best = score
-                write_whole(self.output / f"{self.config.name}.safetensors", write)
-        self.fabric.barrier()
+        model = Sam3D(self.model.config).eval().requires_grad_(False)
+        model.load_state_dict(self.average)
+        model.name = self.config.name
+        score = -1.0
+        if due:
+            score = validation_dsc(model.to(self.fabric.device), self.cases, validation.clicks)
+            self.write_log({"validation_dsc": torch.tensor(score)})
+            draw_sample(model, self.cases[0], self.output / f"{self.config.name}-epoch-{epoch:03d}.png")
+        metadata = self.metadata | {"step": self.step, "validation_dsc": score if due else None}
+        write = partial(save_model, model=model, name=self.config.name, metadata=metadata)
+        write_whole(self.output / f"{self.config.name}-last.safetensors", write)
+        if score > self.best or not self.cases:
+            self.best = score
+            write_whole(self.output / f"{self.config.name}.safetensors", write)
 
     def save(self) -> None:
         """Write all that `resume` needs; other devices need not wait, as nothing but the disk changes."""
         if self.fabric.is_global_zero:
             state = {
                 "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "average": self.average,
-                "step": self.step, "best": self.best, "settings": self.settings,
+                "step": self.step, "best": self.best, "settings": self.settings, "data": self.data,
             }  # fmt: skip
             write_whole(self.checkpoint, lambda path: torch.save(state, path))
 
-    def resume(self) -> None:
-        """Continue from the checkpoint, if there is one; SegAnyPETError if it is damaged or has other settings."""
+    def resume(self, logger: str) -> None:
+        """Continue from the checkpoint, if there is one, and open the logs.
+
+        Raises:
+            SegAnyPETError: The checkpoint is damaged, or has other settings or data.
+        """
         if self.checkpoint.exists():
             state = load_checkpoint(self.checkpoint, self.settings)
+            check_same_data(self.checkpoint, state.get("data"), self.data)
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
             for name, value in state["average"].items():
@@ -377,6 +360,8 @@ class Run:
             self.step, self.best = state["step"], state["best"]
         if self.fabric.is_global_zero:
             forget_rows_after(self.log, self.step)
+        here = logger if self.fabric.is_global_zero else "csv"
+        self.tracker = Tracker(here, self.config.name, self.output, self.settings, self.step)
 
     def write_log(self, logs: dict[str, Any]) -> None:
         """Append one row to the log."""
@@ -388,3 +373,4 @@ class Run:
         if "loss_lq" in row:
             row["lambda"] = self.objective.weights(self.step / self.steps)[1]
         append_row(self.log, LOGGED, row)
+        self.tracker.log(row)
