@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from seganypet.model.attention import relative_rows
 
-BLOCK = 2**24  # numbers of one block of biases, over all heads and slices: 64 MiB
+# Numbers of one block of biases, over all heads and slices: 64 MiB. Smaller ones are a little faster, but from 32 MiB
+# down the C library keeps what is freed, and the process holds 350 MB more.
+BLOCK = 2**24
 
 
 class BlockedAttention(nn.Module):
@@ -45,6 +47,8 @@ class BlockedAttention(nn.Module):
             query = q[:, :, start : start + step]  # (B, heads, r, columns, c)
             bias_h = torch.einsum("bnhwc,hkc->bnhwk", query, by_row[start : start + step])  # k: row of the key
             bias_w = torch.einsum("bnhwc,wkc->bnhwk", query, by_column)  # k: column of the key
+            # Contiguous, as their sum then is: otherwise all of it would be copied once more.
+            bias_h, bias_w = bias_h.contiguous(), bias_w.contiguous()
             bias = bias_h[..., :, None] + bias_w[..., None, :]  # (B, heads, r, columns, rows, columns)
             bias = bias.flatten(4, 5).flatten(2, 3)  # (B, heads, r * columns, N)
             blocks.append(F.scaled_dot_product_attention(query.flatten(2, 3), k, v, attn_mask=bias))

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from seganypet.errors import SegAnyPETError, shown
 from seganypet.study.automatic import CT
 from seganypet.study.engine import as_cases
 from seganypet.study.evaluation import chance_of
-from seganypet.study.methods import forget_networks, on_ct, resolve_methods
+from seganypet.study.methods import Method, forget_networks, on_ct, resolve_methods
 from seganypet.study.protocol import ClickProtocol, segment_target
 
 NEEDED = ("case", "target", "model", "click", "dsc", "protocol", "seed")
@@ -53,7 +53,8 @@ def redraw_mask(
     where = f"case {row['case']}, {row['target']}, {row['model']}, click {int(row['click'])}"
     same_precision = precision is None or precision == row.get("precision")
     try:
-        (method,) = resolve_methods({row["model"]: model}, (), device, precision or row.get("precision") or "auto")
+        (resolved,) = resolve_methods({row["model"]: model}, (), device, precision or row.get("precision") or "auto")
+        method = cast(Method, resolved)  # an automatic one has no clicks, so it was refused above
         if not other_weights and method.weights != row.get("weights"):
             raise SegAnyPETError(
                 f"{where}: was made with weights {row.get('weights')}, the model has {method.weights}. Give the same "

@@ -74,12 +74,13 @@ def _tensorboard(name: str, output: Path, step: int) -> Any:
     from lightning.fabric.loggers import TensorBoardLogger
 
     # What an interrupted run logged after its checkpoint is hidden: it is logged again.
-    own_file = {"purge_step": step + 1 if step else None, "filename_suffix": f".{step}"}
+    own_file: dict[str, Any] = {"purge_step": step + 1 if step else None, "filename_suffix": f".{step}"}
     return TensorBoardLogger(output / "tensorboard", name, version="", **own_file)
 
 
 def _mlflow(name: str, output: Path, step: int) -> Any:
     from lightning.pytorch.loggers import MLFlowLogger
+
     address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(output / 'mlflow.db').resolve()}"
     folder, run = str(output.resolve()), None
     if step:
