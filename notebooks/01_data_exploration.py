@@ -332,7 +332,7 @@ for diameter in diameters_mm:
     ball = np.where(from_centre_mm < diameter / 2, true_suv, background)
     seen = gaussian_filter(ball, fwhm_mm / 2.355)
     peaks.append(seen.max() / true_suv)
-    for (rule, volume), limit in zip(volumes.items(), (4.0, 0.41 * seen.max()), strict=True):
+    for volume, limit in zip(volumes.values(), (4.0, 0.41 * seen.max()), strict=True):
         volume.append((seen >= limit).sum() / (ball == true_suv).sum())
 
 # %%

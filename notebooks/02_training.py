@@ -552,7 +552,8 @@ _ = ax.legend()
 
 # %% [markdown]
 # The points lie above right, where the network is better than the label, or below left, where it is not; one near the
-# crossing may stray, as not every doubted voxel is a wrong one. CPCL is a bet that training brings a network to the right side of that line before its weight $\lambda(t)$ grows.
+# crossing may stray, as not every doubted voxel is a wrong one. CPCL is a bet that training brings a network to the
+# right side of that line before its weight $\lambda(t)$ grows.
 #
 # **What does the released code compute?** Its rectified label reads `(y and not H) and (not y and H)`, where `H` says
 # that a voxel is doubted. Here is the whole truth table:
