@@ -111,25 +111,24 @@ def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) ->
         return (Candidate(settled(decoder, part, points, scales)),)
     fine = decoder.blank(decoder.window(clicked_mm, max(FINE * scales.own, scales.finest)))
     wide = decoder.blank(decoder.window(clicked_mm, WIDE * scales.own))
+    if decoder.has_readings:
+        return by_predicted_iou(decoder, [fine, wide], points, scales)
     starts = {"fine": fine, "wide": wide}
     if (hot := hot_region(decoder, fine.window, clicked_mm)) is not None:
         starts["hot"] = hot
     if is_warm(decoder, even := even_region(decoder, wide.window, clicked_mm)):
         starts["even"] = even
-    judge = by_predicted_iou if decoder.has_readings else by_edge
-    return judge(decoder, starts, points, scales)
+    return by_edge(decoder, starts, points, scales)
 
 
 def by_predicted_iou(
-    decoder: WindowDecoder, starts: dict[str, WindowLogits], points: list[PointMM], scales: Scales
+    decoder: WindowDecoder, looks: list[WindowLogits], points: list[PointMM], scales: Scales
 ) -> tuple[Candidate, ...]:
-    """Readings of what is seen in the order of the IoU that the network predicts.
+    """Three readings of every look, in the order of the IoU that the network predicts.
 
-    Three where nothing is known yet but the prompt; one where a mask to start from says what is meant.
+    Not of a mask to start from, such as `hints` draw: in training those are mostly right, so it trusts them too much.
     """
-    unknown = [starts.pop(name) for name in ("fine", "wide")]
-    answers = [*decoder.readings(unknown, points), *decoder.rated([*starts.values()], points)]
-    read = [(clicked_part(part, points), iou) for part, iou in answers]
+    read = [(clicked_part(part, points), iou) for part, iou in decoder.readings(looks, points)]
     seen = [Candidate(part, iou) for part, iou in read if part.mask.any()] or [Candidate(*read[0])]
     seen.sort(key=lambda one: one.quality, reverse=True)
     best, *others = distinct(seen, lambda one, other: dice_in_window(one.part, other.part), MAX_CANDIDATES)

@@ -82,10 +82,6 @@ class WindowDecoder:
         """As `decode`, for several windows in one batch."""
         return [replace(part, logits=logits[None]) for part, logits, _ in self._decoded(parts, points)]
 
-    def rated(self, parts: Sequence[WindowLogits], points: list[PointMM]) -> list[tuple[WindowLogits, float]]:
-        """As `decode_all`, each prediction with its predicted IoU."""
-        return [(replace(part, logits=logits[None]), float(iou)) for part, logits, iou in self._decoded(parts, points)]
-
     def readings(self, parts: Sequence[WindowLogits], points: list[PointMM]) -> list[tuple[WindowLogits, float]]:
         """Three predictions for each window, for a prompt that may mean several things, each with its predicted IoU.
 
