@@ -63,6 +63,16 @@ def bounding_box(mask: np.ndarray, within: Box | None = None) -> Box | None:
     return *box, slice(int(k[0]), int(k[-1]) + 1)
 
 
+def overlaps(masks: Iterable[np.ndarray]) -> bool:
+    """Whether two of some masks, bool, of one shape, share a voxel."""
+    union: np.ndarray | None = None
+    for mask in masks:
+        if union is not None and (union & mask).any():
+            return True
+        union = mask.copy() if union is None else union | mask
+    return False
+
+
 def connected_pieces(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
     """The bounding box of each 26-connected piece of a mask, and the piece within it, bool."""
     outer = bounding_box(mask)

@@ -18,6 +18,7 @@ A folder belongs to one annotator and one quality:
     <case>/clicks.json     the journal; written after progress.json, so that every journal has its progress
     <case>/mask.nii.gz     organs, numbered as ORGAN_CONVENTIONS["seganypet"]
     <case>/lesions.nii.gz  all other objects, numbered 1, 2, ... in the order of their first clicks
+    <case>/objects.seg.nrrd  all objects, if some that share a label map overlap
     cohort.csv             the finished cases, for `Cohort.from_csv`
     annotations.csv        the effort that each of them took
 
@@ -30,7 +31,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import partial
@@ -48,17 +49,19 @@ from seganypet.cohort.progress import CLICKS, PROGRESS, CaseProgress
 from seganypet.errors import AnnotationError, SegAnyPETError
 from seganypet.model.sam3d import Sam3D
 from seganypet.organs import ORGANS
+from seganypet.pet.mask_files import save_masks
 from seganypet.pet.volume import Volume, save_mask
 from seganypet.prompting.prompts import read_prompt, write_prompt
 from seganypet.prompting.proposal import propose
 from seganypet.prompting.session import Session
 from seganypet.prompting.simulate import first_click
 from seganypet.prompting.stopwatch import Stopwatch
+from seganypet.regions import overlaps
 
 if TYPE_CHECKING:
     import pandas
 
-MASK, LESIONS = "mask.nii.gz", "lesions.nii.gz"
+MASK, LESIONS, OBJECTS = "mask.nii.gz", "lesions.nii.gz", "objects.seg.nrrd"
 COHORT_TABLE, ANNOTATION_TABLE = "cohort.csv", "annotations.csv"
 LABEL_OF = {organ: label for label, organ in ORGAN_CONVENTIONS["seganypet"].items()}
 ORGAN_WORDS = {word for organ in ORGANS for word in organ.split("_")} - {"left", "right", "upper", "middle", "lower"}
@@ -191,7 +194,8 @@ class Annotation:
     def finish(self) -> None:
         """Write masks and tables of the open case and mark it as done. If that fails midway, call it again.
 
-        Where two organs, or two lesions, overlap, the one whose first click came later wins.
+        Where two organs, or two lesions, overlap, their label map holds the one whose first click came later;
+        `objects.seg.nrrd` then holds both.
 
         Raises:
             AnnotationError: No case is open, or an object's name could be an organ's or a lesion's.
@@ -201,7 +205,8 @@ class Annotation:
         self._check_objects()
         self._save(self.session)
         organs = {name: LABEL_OF[name] for name in self.session.objects if name in LABEL_OF}
-        lesions = (name for name in self.session.objects if name not in LABEL_OF)
+        lesions = [name for name in self.session.objects if name not in LABEL_OF]
+        self._write_overlaps(organs, lesions)
         self._write_labels(MASK, organs, self._organs_wanted)
         self._write_labels(LESIONS, {name: label for label, name in enumerate(lesions, 1)}, self._lesions_wanted)
         self._write_progress(replace(self._saved[self.case.name], state="done"))
@@ -295,16 +300,8 @@ class Annotation:
         journal = session.journal()
         # Compared without the names of their objects, because the annotator may have renamed one.
         own = Counter(prompt for _, prompt in journal.prompts) - Counter(map(read_prompt, self._progress.proposed))
-        self._write_progress(
-            replace(
-                self._progress,
-                active=session.active,
-                state="open",
-                minutes=self.stopwatch.seconds / 60,
-                clicks=own.total(),
-                seganypet=__version__,
-            )
-        )
+        now = replace(self._progress, active=session.active, state="open", seganypet=__version__)
+        self._write_progress(replace(now, minutes=self.stopwatch.seconds / 60, clicks=own.total()))
         journal.save(self.folder / self.case.name / CLICKS)
 
     def _check_objects(self) -> None:
@@ -319,6 +316,14 @@ class Annotation:
                     f"to one of {', '.join(LABEL_OF)}. If it is a lesion, "
                     + ("rename it to 'lesion ...'." if self._lesions_wanted else "put 'lesion' among the targets.")
                 )
+
+    def _write_overlaps(self, *label_maps: Iterable[str]) -> None:
+        path, mask_of = self.folder / self.case.name / OBJECTS, self.session.mask_of
+        if any(overlaps(map(mask_of, names)) for names in label_maps):
+            drawn = {name: mask for name, mask in self.session.masks.items() if mask.any()}
+            save_masks(path, drawn, self.session.volume)
+        else:
+            path.unlink(missing_ok=True)
 
     def _write_labels(self, file: str, labels: dict[str, int], wanted: bool) -> None:
         path, label_map = self.folder / self.case.name / file, np.zeros(self.session.volume.shape, np.uint8)

@@ -47,6 +47,11 @@ class Journal:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, whole or not at all."""
+        with replace_atomically(path) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """The text that `save` writes."""
         affine = np.array(self.volume["affine"])
         file_format = FORMAT if len(self.clicks) == len(self.prompts) else FORMAT_2
         content = {
@@ -57,8 +62,7 @@ class Journal:
             "versions": dict(self.versions),
             _KEYS[file_format]: [{"object": name} | write_prompt(prompt, affine) for name, prompt in self.prompts],
         }
-        with replace_atomically(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Journal":

@@ -22,6 +22,7 @@ from seganypet.cohort.cohort import Cohort
 from seganypet.errors import AnnotationError, ClickError, CohortError, JournalError
 from seganypet.model.checkpoints import load_model
 from seganypet.organs import ORGANS
+from seganypet.pet.mask_files import load_masks
 from seganypet.pet.volume import Volume, load_labels, save_mask, save_volume
 from seganypet.prompting.proposal import Proposal
 
@@ -714,3 +715,21 @@ def test_a_refused_click_costs_nothing(start):
     with pytest.raises(ClickError):
         session.click(ijk=(99, 0, 0))
     assert contents(annotation.folder) == before
+
+
+def test_organs_that_overlap_keep_all_their_voxels_beside_the_label_map(start):
+    work = start(targets=["liver", "spleen"])
+    session = work.open("b")
+    drawn = {"liver": ball(LIVER), "spleen": ball(LIVER, 8.0)}
+    for name, mask in drawn.items():
+        session.select(name)
+        session.start_from(mask)
+    work.finish()
+    labels = load_labels(work.folder / "b" / "mask.nii.gz", like=session.volume)
+    assert (labels == 1).sum() == (drawn["liver"] & ~drawn["spleen"]).sum()  # a label map holds one of the two
+    kept = load_masks(work.folder / "b" / "objects.seg.nrrd", like=session.volume)
+    assert kept.keys() == drawn.keys() and all(np.array_equal(kept[name], drawn[name]) for name in drawn)
+    session = work.reopen("b")
+    session.remove("spleen")
+    work.finish()
+    assert not (work.folder / "b" / "objects.seg.nrrd").exists()

@@ -214,7 +214,7 @@ def test_the_widget_draws_and_takes_every_kind(session, volume):
     widget = ClickWidget(session)
     widget.prompt(BAR)
     ends = [list(ijk_to_ras(ijk, volume)) for ijk in (LEFT, RIGHT)]
-    assert widget.marks == [{"path": ends, "foreground": True}]
+    assert widget.marks == [{"path": ends, "foreground": True, "of": "object 1"}]
     assert "object 1 at voxel (14, 12, 9)" in widget.status and widget.effort["clicks"] == 1
     assert widget.cursor_ijk == BAR.centre_ijk and widget.objects[0]["bits"]
     entry = {"kind": "bar", "start": [*BESIDE_RIGHT], "length": 5, "foreground": False}
