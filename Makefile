@@ -5,7 +5,8 @@
 # make app      set up, serve the click page to this machine's browsers (PORT=8866)
 # make docs     API pages from the docstrings, without internet, into out/docs
 # make lessons  run every lesson, and write pages to read without Python into out/lessons (5 to 10 minutes)
-# make notebooks  each notebook from its script, and the student edition; make student: the latter only
+# make notebooks  each notebook from its script, and the student edition; make student: the latter only; what somebody
+#               changed or ran in them stays
 # make bench    speed and memory; make bench-clicks: from mouse to mask, in Chromium; make bench-all: these and
 #               the smaller ones, each of a part
 # make accuracy DSC on phantoms and, where REAL_DATA names them, real scans
@@ -23,7 +24,6 @@
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 BIN := .venv/bin
 READY := .venv/.ready
-NOTEBOOKS := $(wildcard notebooks/*.py)
 PROCESSES ?= 2
 MINUTES ?= 15
 PORT ?= 8866
@@ -64,15 +64,9 @@ app: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/api_pages.py out/docs
 
-# The scripts are the source. --update keeps cell ids, so that a twin changes only where its script did;
-# it also keeps outputs and the times of a run, which go here.
+# The scripts are the source. What a person changed or ran is left alone, here and in the student edition.
 notebooks: $(READY) student
-	$(BIN)/jupytext --quiet --to ipynb --update $(NOTEBOOKS)
-	$(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace \
-		--ClearMetadataPreprocessor.enabled=True \
-		--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags \
-		--ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec \
-		$(NOTEBOOKS:.py=.ipynb)
+	$(BIN)/python tools/notebook_twins.py
 
 # Exercises without their solutions.
 student: $(READY)

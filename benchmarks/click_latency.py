@@ -3,11 +3,15 @@
 From the mouse button going down to a canvas that shows another mask, in headless Chromium, on a phantom
 resampled to 256 x 256 x 326 voxels, with tiny-base on two threads. Prints a table and writes it to click_latency.md and
 .csv beside this file. The crosshair stands where the click goes, so nothing but mask and mark can change the picture.
+
+Also: how long the browser draws when somebody scrolls, and when a page of JupyterLab that is opened over a slow line
+shows the scan, coarsely and whole, from the moment that the widget's frame is there.
 """
 
 import json
 import sys
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 from statistics import median
@@ -56,10 +60,31 @@ session.watchers.append(lambda: session.objects or session._embeddings.clear()) 
 widget = sap.ClickWidget(session)
 widget.look_at(liver)
 """
+# Milliseconds that all panes take to be drawn, for each of 40 steps through the axial slices.
+SCROLL = """
+async () => {
+  const slider = document.querySelector(".sap-click input[aria-label='axial slice']");
+  const frame = () => new Promise(requestAnimationFrame);
+  const times = [];
+  for (let step = 0; step < 40; step++) {
+    let start;
+    requestAnimationFrame(() => { start = performance.now(); }); // before the widget's own
+    slider.value = Number(slider.value) + 1;
+    slider.dispatchEvent(new Event("input"));
+    await frame();
+    times.push(performance.now() - start);
+    await frame();
+  }
+  return times;
+}
+"""
+LINES = ((8, 3, "coarse"), (2, 15, "coarse"), (8, 60, "whole"))  # Mbit/s, seconds asked for, what is shown
 # Resolves with milliseconds from the event's own time until the canvas shows another mask. It looks when something was
 # drawn, and at four rows below the mark: looking at every frame would take the core that the network needs.
 WATCH = """
-(canvas, y) => {
+(canvas, k) => {
+  const [, , first, length] = JSON.parse(canvas.dataset.shown);
+  const y = (first + length - k - 0.5) / length;
   const context = canvas.getContext("2d");
   const row = Math.round(y * canvas.height) + 16;
   const picture = () => new Uint32Array(context.getImageData(0, row, canvas.width, 4).data.buffer);
@@ -101,6 +126,13 @@ def main() -> None:
                 page.wait_for_timeout(3000)  # the page has settled
                 alone = json.loads((folder / "alone.json").read_text())
                 rows += measure(page, liver, beside, alone, {"lab": "JupyterLab", "app": "Voila"}[where])
+                if where == "lab":
+                    drawn = median(page.evaluate(SCROLL))
+                    remark = "median of 40; drawing alone"
+                    rows.append(at_most("JupyterLab, a step through slices, all panes", drawn, 16, "ms", remark))
+                    page.keyboard.press("Control+s")  # so that other pages find the widget
+                    page.wait_for_timeout(2000)
+                    rows += [over_a_line(page, *line) for line in LINES]
                 page.context.close()
     table = pd.DataFrame(rows, columns=COLUMNS)
     text = f"{machine()}\n\n{markdown(table)}\n"
@@ -143,11 +175,28 @@ def measure(page: Page, liver: tuple, beside: tuple, alone: dict[str, list[float
     return rows
 
 
+def over_a_line(page: Page, mbit: float, seconds: float, what: str) -> tuple:
+    """A row of the table: how long the widget of a page that is opened anew over a slow line takes to show the scan."""
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    rate = mbit * 1e6 / 8
+    network.send("Network.emulateNetworkConditions",
+                 {"offline": False, "latency": 20, "downloadThroughput": rate, "uploadThroughput": rate})  # fmt: skip
+    page.reload()
+    page.wait_for_selector(".sap-views", timeout=300_000)
+    start = time.monotonic()
+    shown = ".sap-views[data-picture=whole]" + ", .sap-views[data-picture=coarse]" * (what == "coarse")
+    page.wait_for_selector(shown, timeout=300_000)
+    taken = time.monotonic() - start
+    network.detach()
+    return at_most(f"JupyterLab, {what} picture at {mbit:g} Mbit/s", taken, seconds, "s", "from the widget's frame on")
+
+
 def timed_click(page: Page, ijk: tuple[int, int, int]) -> float:
     """Milliseconds from the mouse to the mask."""
     canvas = page.locator("canvas.sap-axial")
-    x, y = point_on_page(canvas, ijk[0], ijk[1], SHAPE[:2])
-    canvas.evaluate(WATCH, (SHAPE[1] - ijk[1] - 0.5) / SHAPE[1])
+    x, y = point_on_page(canvas, ijk[0], ijk[1])
+    canvas.evaluate(WATCH, ijk[1])
     page.mouse.click(x, y)
     milliseconds = page.evaluate("window.changed")
     wait(page)

@@ -138,8 +138,8 @@ print(f"{network.name}: {network.config.window_size} voxels a side; as trained, 
 #    right button) and click there.
 # 3. Go on until you like it, then press **Save**: mask, clicks and table go to the folder `by_hand`.
 #
-# The three slices show the same place, the crosshair; the strip at the right shows where you are in the body, and a
-# click on it jumps there.
+# The three slices show the same place, the crosshair. The projection turns when you drag it, and a click on it jumps to
+# the hottest voxel there. A double click enlarges a picture. What you did is offered again when you come back.
 
 # %%
 by_hand = sap.Session(network, volume)

@@ -14,12 +14,14 @@
 # # Click an organ or a lesion, get its mask and its numbers
 #
 # 1. **Open a scan:** a sample, or your own PET as NIfTI in SUVbw. Choose the network first.
-# 2. **Click** the middle of what you want. Click again to correct: "+ this" adds, "− not this" takes away.
-# 3. **Download** the mask (NIfTI), the journal (your clicks) and the table (SUV, MTV, TLG) with the buttons below the
-#    pictures. Opening another scan or closing the page forgets what you did not download.
+# 2. **Click** the middle of what you want. Click again to correct: "+ this" adds, "− not this" takes away. *Mouse and
+#    keys*, below, tells the rest.
+# 3. **Download** the mask (NIfTI), the journal (your prompts) and the table (SUV, MTV, TLG) with the buttons below the
+#    pictures. Your browser keeps the journal, too, and offers it when you open the same scan again.
 #
 # **Privacy:** an upload stays on the machine that runs this app. Its file is deleted once it is read; what was read
-# goes when the page's kernel ends, which closing the page does.
+# goes when the page's kernel ends, which closing the page does. What your browser keeps are the places of your prompts
+# and the names of objects, no voxels; *Forget it* removes them.
 #
 # *For research and teaching. Not a medical device, not for clinical use.*
 

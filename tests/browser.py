@@ -128,9 +128,10 @@ def run_all(page: Page, address: str) -> None:
     page.get_by_text("Run All Cells", exact=True).click()
 
 
-def point_on_page(canvas: Locator, across: int, up: int, shape: tuple[int, int]) -> tuple[float, float]:
-    """Where on the page the middle of a voxel is drawn, of a slice of `shape` (across, up) that is not zoomed."""
+def point_on_page(canvas: Locator, across: int, up: int) -> tuple[float, float]:
+    """Where on the page the middle of a voxel is drawn, of a slice as ClickWidget shows it."""
     canvas.scroll_into_view_if_needed()
+    a0, na, u0, nu = json.loads(canvas.get_attribute("data-shown"))
     box = canvas.bounding_box()
-    x = box["x"] + box["width"] * (shape[0] - across - 0.5) / shape[0]
-    return x, box["y"] + box["height"] * (shape[1] - up - 0.5) / shape[1]
+    x = box["x"] + box["width"] * (a0 + na - across - 0.5) / na
+    return x, box["y"] + box["height"] * (u0 + nu - up - 0.5) / nu

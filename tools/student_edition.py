@@ -1,13 +1,12 @@
 """Write the student edition of every lesson: `python tools/student_edition.py`, or `make student`.
 
 A lesson is a notebook script with exercises: a code cell tagged `solution`, and after it the cell that checks it. In
-the student edition solutions are empty, and checks say "Your turn" where nothing has been answered yet.
+the student edition solutions are empty, and checks say "Your turn" where nothing has been answered yet. An edition
+that a student has worked in is left alone.
 """
 
 import ast
-import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,8 @@ from typing import NamedTuple
 import jupytext
 import nbformat
 from nbformat import NotebookNode
+from notebook_twins import NOTEBOOKS, is_changed, with_ids, write_unless_changed, written
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 STUDENT = NOTEBOOKS / "student"
 
 HOLDS_SOLUTIONS = re.compile(r"This edition holds the solutions:\s+cover\s+them\s+first\.")
@@ -104,12 +103,7 @@ def student_edition(lesson: NotebookNode, name: str, siblings: list[str]) -> Not
             cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": tags} if tags else {}))
     cells[0].source += HOW_TO_GO_ON
     cells.insert(1, nbformat.v4.new_code_cell(SET_UP))
-    met = Counter()
-    for cell in cells:
-        digest = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:8]
-        met[digest] += 1
-        cell.id = digest if met[digest] == 1 else f"{digest}-{met[digest]}"
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": dict(lesson.metadata.kernelspec)})
+    return nbformat.v4.new_notebook(cells=with_ids(cells), metadata={"kernelspec": dict(lesson.metadata.kernelspec)})
 
 
 def emptied(solution: str, exercise: Exercise) -> str:
@@ -188,14 +182,14 @@ def editions() -> dict[Path, str]:
     files = {}
     for script in scripts:
         edition = student_edition(jupytext.read(script), script.stem, siblings)
-        files[STUDENT / f"{script.stem}.ipynb"] = nbformat.writes(edition) + "\n"
+        files[STUDENT / f"{script.stem}.ipynb"] = written(edition)
     return files
 
 
 if __name__ == "__main__":
     STUDENT.mkdir(exist_ok=True)
     files = editions()
-    for path, text in files.items():
-        path.write_text(text)
+    write_unless_changed(files)
     for path in set(STUDENT.glob("*.ipynb")) - set(files):
-        path.unlink()  # of a lesson that is no more
+        if not is_changed(path):
+            path.unlink()  # of a lesson that is no more

@@ -1,7 +1,9 @@
 """Widgets for notebooks and apps; they need the extra `notebooks`.
 
-    click        ClickWidget: slices to click on, a view of a session
-    messages, encoding, export   what a browser may ask for; what it gets to draw; files and pictures
+    click, actions   ClickWidget: slices to click on, a view of a session; what can be done in it
+    edits, table, colours   brush and eraser; numbers of objects; their colours
+    messages, encoding, transport   what a browser may ask for; what it gets to draw; voxels in pieces
+    sittings, export   work that is kept and offered again; files and pictures
     rendering    view3d: a rotating MIP, NiiVue, itkwidgets
     annotate     AnnotationWidget: the cases of a cohort, one after the other
     app, serve   the app: pick or upload a scan, then click

@@ -31,19 +31,22 @@ class AnnotationWidget(ipywidgets.VBox):
         self.annotation, self.with_ct = annotation, with_ct
         self.click_widget: ClickWidget | None = None
         self._heading, self._message = ipywidgets.HTML(), ipywidgets.HTML()
+        self._is_listing = False
         self._targets = {
             target: ipywidgets.Button(description=target, tooltip=f"draw {target}", layout={"width": "auto"})
             for target in annotation.targets
         }
         self._finish = ipywidgets.Button(description="Done, next case", button_style="primary", icon="check")
         self._skip = ipywidgets.Button(description="Later", tooltip="leave this case open and go to the next")
+        self._cases = ipywidgets.Dropdown(description="case:", layout={"width": "260px"})
+        self._cases.observe(lambda change: self._go_to(change["new"]), "value")
         for target, button in self._targets.items():
             button.on_click(lambda _, target=target: self._do(self.select, target))
         self._finish.on_click(lambda _: self._do(self.finish))
         self._skip.on_click(lambda _: self._do(self.skip))
         draw = ipywidgets.HTML("draw:")
         self._bar = ipywidgets.HBox(
-            [draw, *self._targets.values(), self._finish, self._skip], layout={"flex_flow": "row wrap"}
+            [draw, *self._targets.values(), self._finish, self._skip, self._cases], layout={"flex_flow": "row wrap"}
         )
         super().__init__()
         if annotation.session is not None:
@@ -58,7 +61,13 @@ class AnnotationWidget(ipywidgets.VBox):
         session = self.annotation.session
         if target == "lesion":
             target = next(name for n in range(1, 1000) if (name := f"lesion {n}") not in session.objects)
-        session.select(target)
+        if self.click_widget is not None:
+            self.click_widget.select(target)  # and look there
+
+    def open_case(self, name: str) -> None:
+        """Open a case; one that is done is open again until it is finished once more."""
+        annotation = self.annotation
+        self._show(annotation.open(name) if name in annotation.remaining else annotation.reopen(name))
 
     def finish(self) -> None:
         """Write the masks of this case, call it done, and open the next."""
@@ -87,7 +96,24 @@ class AnnotationWidget(ipywidgets.VBox):
             self._nothing_left()
         self._complain(*problems)
 
+    def _go_to(self, name: str | None) -> None:
+        """Open the case that was chosen in the list, unless it is the one that is open."""
+        shown = None if self.annotation.session is None else self.annotation.case.name
+        if not self._is_listing and name not in (None, shown):
+            self._do(self.open_case, name)
+            self._list_cases()
+
     # ---- what is shown
+
+    def _list_cases(self) -> None:
+        """Say of each case whether it is done; the open one is chosen."""
+        annotation = self.annotation
+        states = annotation.progress.set_index("case")["state"]
+        chosen = None if annotation.session is None else annotation.case.name
+        self._is_listing = True  # a list that is renewed chooses its first entry
+        self._cases.options = [(f"{case.name} ({states[case.name]})", case.name) for case in annotation.cohort]
+        self._cases.value = chosen
+        self._is_listing = False
 
     def _show(self, session: PromptSession) -> None:
         # Whatever fails here: page and annotation are on the same case, and nobody finishes a case unseen.
@@ -101,12 +127,13 @@ class AnnotationWidget(ipywidgets.VBox):
         self._mark_target()
         self._finish.disabled = False
         self.children = [*self.children, self.click_widget]
+        self._list_cases()
 
     def _mark_target(self) -> None:
         """Show which target is drawn; lesions are numbered objects."""
         active = self.annotation.session.active if self.annotation.session else ""
         for target, button in self._targets.items():
-            is_drawn = active == target or (target == "lesion" and active.startswith("lesion "))
+            is_drawn = active == target or (target == "lesion" and active.startswith("lesion"))
             button.button_style = "info" if is_drawn else ""
 
     def _close_view(self) -> None:
@@ -120,7 +147,8 @@ class AnnotationWidget(ipywidgets.VBox):
         done = f"All {total} cases are done." if not left else f"{left} of {total} cases cannot be opened."
         folder = os.path.abspath(self.annotation.folder)
         self._heading.value = f"{done} Masks and tables: {escape(folder)}"
-        self.children = [self._heading, self._message]
+        self._list_cases()
+        self.children = [self._heading, self._cases, self._message]
 
     def _words(self, case: Case) -> str:
         annotation = self.annotation

@@ -67,7 +67,7 @@ class App(ipywidgets.VBox):
             control.layout.width = "330px"
             control.style.description_width = "65px"
         self._choice = ipywidgets.HBox([self.network, self.case, self.button], layout={"flex_flow": "row wrap"})
-        super().__init__([self._choice, self.upload], layout={"max_width": "1220px"})
+        super().__init__([self._choice, self.upload])
 
     def open_case(self, name: str) -> ClickWidget:
         """Open a case of the cohort, with its CT if it has one.
@@ -100,7 +100,9 @@ class App(ipywidgets.VBox):
 
     def _show(self, name: str, pet: Volume, ct: Volume | None = None) -> ClickWidget:
         network = load_model(self.network.value)
-        view = ClickWidget(open_session(network, pet), ct=ct, output_dir=self.output_dir)
+        stem = re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
+        files = re.sub(r"[^\w-]+", "_", stem)  # what they are named after
+        view = ClickWidget(open_session(network, pet), ct=ct, output_dir=self.output_dir, name=files)
         before, self.view = self.view, view
         self.children = (self._choice, self.upload, view)
         if before is not None:
@@ -160,6 +162,7 @@ class UploadWidget(anywidget.AnyWidget):
     limit = traitlets.Int().tag(sync=True)
     piece = traitlets.Int(PIECE_BYTES).tag(sync=True)
     units = traitlets.List(list(UNITS)).tag(sync=True)
+    accepted = traitlets.List(["SUVbw"]).tag(sync=True)  # of these units; of the others the page says why not
     error = traitlets.Unicode().tag(sync=True)
     status = traitlets.Unicode().tag(sync=True)
 

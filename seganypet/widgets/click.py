@@ -6,9 +6,10 @@ browser. A click that code makes on the session shows in the widget, too.
 """
 
 import os
-import re
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -18,39 +19,56 @@ import anywidget
 import numpy as np
 import traitlets
 
-from seganypet._files import make_folder, temporary_folder
-from seganypet.errors import ClickError, SegAnyPETError, renamed_keywords
+from seganypet._files import temporary_folder
+from seganypet.errors import SegAnyPETError, renamed_keywords
 from seganypet.pet.plausibility import doubt
 from seganypet.pet.plots import usual_intensity_range
-from seganypet.pet.quantification import quantify
-from seganypet.pet.views import COLOURS, ijk_to_ras, ras_axes, ras_spacing, ras_to_ijk, to_ras
+from seganypet.pet.views import ras_axes, ras_spacing, ras_to_ijk
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.prompts import Prompt, read_prompt, since_start
 from seganypet.prompting.stopwatch import Stopwatch
-from seganypet.widgets.encoding import coded, ct_on_grid, drawn_marks, entropy_map, packed
-from seganypet.widgets.export import JOURNAL_FILE, MASK_FILE, TABLE_FILE, picture, write
-from seganypet.widgets.messages import read_command, showing_errors
+from seganypet.widgets.actions import Actions
+from seganypet.widgets.colours import OBJECT_COLOURS
+from seganypet.widgets.encoding import body_box, boxes_meet, coded, ct_on_grid, drawn_marks, entropy_map, packed
+from seganypet.widgets.export import picture
+from seganypet.widgets.messages import QUERIES, read_command, showing_errors
+from seganypet.widgets.sittings import Autosave, journal_text, key_of
+from seganypet.widgets.table import measures, total
+from seganypet.widgets.transport import Pieces
 
 STATIC = Path(__file__).with_name("static")
-SCRIPTS = ("pixels.js", "slices.js", "controls.js", "click.js")  # one module for the browser, joined in this order
+# One module for the browser, joined in this order.
+SCRIPTS = (
+    "dom.js", "layout.js", "strokes.js", "pixels.js", "projection.js", "transport.js", "sittings.js", "slices.js",
+    "table.js", "controls.js", "keys.js", "click.js",
+)  # fmt: skip
+TOOLS = ["point", "scribble", "box", "lasso", "brush", "eraser", "look"]
+COLOUR_MAPS = ["grey", "hot", "viridis"]
+NEEDED_KINDS = {"point": "click", "scribble": "scribble", "box": "box", "lasso": "lasso", "brush": "mask"}
 
 
-class ClickWidget(anywidget.AnyWidget):
+class ClickWidget(Actions, anywidget.AnyWidget):
     """Axial, coronal and sagittal slices of a session's volume; a click on them is a click of the session.
+
+    Whatever is done is kept at every step: in the browser, and with `output_dir` in a file there. When the same scan
+    is opened again, it is offered.
 
     Args:
         session: Session of any kind: of a network, of a threshold, slice by slice.
         ct: CT of the same patient in HU, on any grid; adds a slider that blends it in.
-        output_dir: Folder for the mask, journal and table that `save` writes; without it the browser offers downloads
-            only.
+        output_dir: Folder for the mask, journal and table that `save` writes, and for the journal that is kept at
+            every step; without it the browser offers downloads only.
+        name: Name of the case, which files are named after; "": they are mask.nii.gz, clicks.json and table.csv.
         intensity_range: Intensities drawn lightest and darkest, in the volume's unit. None: SUV 0 to 7, HU -160 to 240.
         stopwatch: Stopwatch of an earlier sitting, to continue.
 
     Attributes:
         session: Session that is shown.
-        intensity_range, opacity, blend, zoom, tool: Values of the sliders and buttons; set them and the browser
-            follows.
+        intensity_range, colour_map, opacity, blend, zoom, tool, foreground, brush_mm, bare: Values of the sliders and
+            buttons; set them and the browser follows. `bare` hides masks and marks.
+        rows, all_objects: Numbers of each object and of all together, see `table.measures` and `table.total`.
+        earlier: An earlier sitting with this scan that is offered; {} if there is none.
         stopwatch: Seconds of work so far, without long pauses.
 
     Raises:
@@ -66,17 +84,25 @@ class ClickWidget(anywidget.AnyWidget):
     scan = traitlets.Dict().tag(sync=True)
     cursor = traitlets.List(traitlets.Int()).tag(sync=True, echo_update=False)  # in RAS order, see `look_at`
     intensity_range = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
+    colour_map = traitlets.Enum(COLOUR_MAPS, "grey").tag(sync=True, echo_update=False)
     opacity = traitlets.Float(0.35, min=0, max=1).tag(sync=True, echo_update=False)
     blend = traitlets.Float(0.0, min=0, max=1).tag(sync=True, echo_update=False)
     zoom = traitlets.Float(1.0, min=1, max=10).tag(sync=True, echo_update=False)
-    tool = traitlets.Enum(["foreground", "background", "look"], "foreground").tag(sync=True, echo_update=False)
+    tool = traitlets.Enum(TOOLS, "point").tag(sync=True, echo_update=False)
+    foreground = traitlets.Bool(True).tag(sync=True, echo_update=False)
+    brush_mm = traitlets.Float(5.0, min=0, max=50).tag(sync=True, echo_update=False)
+    bare = traitlets.Bool(False).tag(sync=True, echo_update=False)
     objects: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     active = traitlets.Unicode().tag(sync=True)
     marks: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
-    table: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
+    rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    all_objects = traitlets.Dict().tag(sync=True)
     uncertainty = traitlets.Dict().tag(sync=True)
     enabled = traitlets.Dict().tag(sync=True)
     effort = traitlets.Dict().tag(sync=True)
+    journal = traitlets.Unicode().tag(sync=True)  # all prompts so far, for the browser to keep
+    earlier = traitlets.Dict().tag(sync=True)
+    question = traitlets.Unicode().tag(sync=True)  # what Save asks before it replaces files
     status = traitlets.Unicode().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
     acknowledged = traitlets.Int(0).tag(sync=True)  # messages of the browser that were dealt with
@@ -88,6 +114,7 @@ class ClickWidget(anywidget.AnyWidget):
         *,
         ct: Volume | None = None,
         output_dir: str | os.PathLike | None = None,
+        name: str = "",
         intensity_range: tuple[float, float] | None = None,
         stopwatch: Stopwatch | None = None,
     ):
@@ -97,28 +124,43 @@ class ClickWidget(anywidget.AnyWidget):
                 "kind of session derives from PromptSession, which has all but the mask."
             )
         volume = session.volume
-        ct_layer = None if ct is None else coded(ct_on_grid(ct, volume))
-        self.session = session
+        self._ct = None if ct is None else ct_on_grid(ct, volume)
+        layers = {"pet": coded(volume)} | ({} if self._ct is None else {"ct": coded(self._ct)})
+        self._pieces = {layer: Pieces(one.codes) for layer, one in layers.items()}
+        self.session, self.name = session, name
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.stopwatch = stopwatch or Stopwatch()
         self._from_browser = False
         self._looks: dict[str, dict[str, Any]] = {}
         self._drawn: dict[str, tuple[tuple[Prompt, ...], dict[str, Any]]] = {}
+        self._fresh: dict[str, np.ndarray] = {}  # masks that are drawn already and not yet measured
+        self._measured: dict[str, tuple[tuple[Prompt, ...], dict[str, Any]]] = {}
         self._versions = count()
+        self._spots_seen: list[tuple[int, int, int]] = []
+        self._last_step: tuple[Any, ...] | None = None
+        self._written: dict[Path, int] = {}  # files of this sitting, and when they were written
+        self._autosave = None if self.output_dir is None else Autosave(session, self.output_dir)
+        codes = layers["pet"].codes
         super().__init__(
             scan={
-                "shape": list(to_ras(volume.data, volume).shape),
+                "key": key_of(session),
+                "name": name or Path(volume.source).name,
+                "shape": list(codes.shape),
                 "spacing": list(ras_spacing(volume)),
                 "unit": volume.unit,
                 "axes": ras_axes(volume),
-                "pet": coded(volume),
-                "ct": ct_layer,
+                "affine": volume.affine.tolist(),
+                "body": body_box(volume),
+                "ct": None,
+                **{layer: {"low": one.low, "high": one.high, **self._pieces[layer].layout}
+                   for layer, one in layers.items()},
             },
-            cursor=[size // 2 for size in to_ras(volume.data, volume).shape],
+            cursor=[size // 2 for size in codes.shape],
             intensity_range=list(
                 usual_intensity_range(volume.data, volume.unit) if intensity_range is None else intensity_range
             ),
-        )
+            earlier=self._autosave.earlier if self._autosave else {},
+        )  # fmt: skip
         session.watchers.insert(0, self.refresh)  # before those that save: a click is seen, whatever a disk does
         self.on_msg(self._on_message)
         if session.prompts:
@@ -126,6 +168,7 @@ class ClickWidget(anywidget.AnyWidget):
         self.refresh()
         if message := doubt(volume):
             self.error = f"Note: {message}"
+        _replace_former(self)
 
     @traitlets.validate("intensity_range")
     def _check_intensity_range(self, proposal: Any) -> list[float]:
@@ -133,129 +176,6 @@ class ClickWidget(anywidget.AnyWidget):
         if len(given) != 2 or not np.isfinite(given).all() or given[0] >= given[1]:
             raise SegAnyPETError(f"intensity_range={given}; expected two intensities, the first one lower.")
         return given
-
-    # ---- what the mouse can do
-
-    def click(
-        self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True
-    ) -> np.ndarray:
-        """Click as `session.click` does, move the crosshair there, and get the new mask."""
-        return self._timed(self.session.click, ijk, mm, foreground)
-
-    def prompt(self, prompt: Prompt) -> np.ndarray:
-        """Give a prompt of any kind, as `session.add` does, and get the new mask."""
-        return self._timed(self.session.add, prompt)
-
-    def look_at(self, ijk: Sequence[int]) -> None:
-        """Move the crosshair to a voxel of the volume; ClickError if it lies outside."""
-        self.cursor = list(ijk_to_ras(ijk, self.session.volume))
-
-    @property
-    def cursor_ijk(self) -> tuple[int, int, int]:
-        """Voxel of the volume under the crosshair."""
-        return ras_to_ijk(self.cursor, self.session.volume)
-
-    def undo(self) -> None:
-        """Take back the last click, removal or reset."""
-        self.session.undo()
-        self.status = f"undone; clicks on {self.session.active}: {len(self.session.prompts)}"
-
-    def redo(self) -> None:
-        """Redo what was undone last."""
-        self.session.redo()
-        self.status = f"redone; clicks on {self.session.active}: {len(self.session.prompts)}"
-
-    def reset(self) -> None:
-        """Forget all objects; undo brings them back."""
-        self.session.reset()
-        self.status = "all objects forgotten; undo brings them back"
-
-    def select(self, name: str) -> None:
-        """Make an object the one that the next click belongs to."""
-        self.session.select(name)
-        self.status = f"the next click is on {name}"
-
-    def add(self) -> None:
-        """Begin another object under the first free name "object 1", "object 2", ..."""
-        taken = {*self.session.objects, self.session.active}
-        self.select(next(name for n in range(1, 1000) if (name := f"object {n}") not in taken))
-
-    def rename(self, old: str, new: str) -> None:
-        """Give an object another name; it keeps its colour."""
-        self.session.rename(old, new)
-        self.status = f"{old} is now {new}"
-
-    def remove(self, name: str) -> None:
-        """Forget one object; undo brings it back."""
-        others = [other for other in self.session.objects if other != name]
-        if name == self.session.active and name not in self.session.objects and others:
-            self.session.select(others[-1])  # it was never clicked
-            self.status = f"{name} removed"
-        else:
-            self.session.remove(name)
-            self.status = f"{name} removed; undo brings it back"
-
-    def recolour(self, name: str, colour: str) -> None:
-        """Draw an object in another colour, such as "#0072B2"."""
-        if not (isinstance(colour, str) and re.fullmatch("#[0-9a-fA-F]{6}", colour)):
-            raise SegAnyPETError(f"colour {colour!r}; expected #rrggbb, such as '#0072B2'.")
-        self._check_shown(name)
-        self._look(name)["colour"] = colour
-        self.refresh()
-
-    def hide(self, name: str, hidden: bool = True) -> None:
-        """Hide an object, or show it again."""
-        self._check_shown(name)
-        self._look(name)["hidden"] = bool(hidden)
-        self.refresh()
-
-    def show_uncertainty(self, shown: bool = True) -> None:
-        """Overlay the uncertainty of the network: the entropy of the sigmoid of its logits, at most 1 bit."""
-        if shown and not hasattr(self.session, "logits_of"):
-            raise SegAnyPETError(f"a {type(self.session).__name__} has no logits, so no uncertainty can be shown.")
-        self.uncertainty = {"shown": bool(shown)}
-        self.refresh()
-
-    def save(self, folder: str | os.PathLike | None = None) -> tuple[Path, ...]:
-        """Write the mask (NIfTI on the volume's grid), the journal and, of a PET in SUVbw, the table of all objects.
-
-        Returns:
-            Their paths.
-
-        Raises:
-            ClickError: Nothing was clicked yet, or no folder is known.
-            SegAnyPETError: The folder cannot be made or written.
-        """
-        folder = self.output_dir if folder is None else Path(folder)
-        if folder is None:
-            raise ClickError("no folder to save to: ClickWidget(session, output_dir=...), or save(folder).")
-        if not self.session.objects:
-            raise ClickError(f"nothing to save to {folder}: no object was clicked yet.")
-        make_folder(folder)
-        names = [MASK_FILE, JOURNAL_FILE, *[TABLE_FILE] * self._has_numbers]
-        for name in names:
-            write(self.session, folder / name)
-        self.status = f"saved {', '.join(names)} in {folder.resolve()}"
-        return tuple(folder / name for name in names)
-
-    def download(self, what: str) -> None:
-        """Offer the browser a file: "mask", "journal" or "table"."""
-        files = {"mask": MASK_FILE, "journal": JOURNAL_FILE, "table": TABLE_FILE}
-        if what not in files:
-            raise SegAnyPETError(f"download {what!r}; there are {', '.join(files)}.")
-        with temporary_folder() as folder:
-            path = folder / files[what]
-            write(self.session, path)
-            content = path.read_bytes()
-        self.send({"download": path.name}, buffers=[content])
-        self.status = f"{path.name}: {len(content) / 1e6:.2g} MB handed to the browser"
-
-    def load_journal(self, path: str | os.PathLike) -> None:
-        """Replace the prompts so far by those of a journal, as `session.load_journal` does; look at the last."""
-        self.session.load_journal(path)
-        if self.session.prompts:
-            self.look_at(self.session.prompts[-1].centre_ijk)
-        self.status = f"clicks repeated: {len(self.session.journal().prompts)}"
 
     # ---- what is shown
 
@@ -271,8 +191,8 @@ class ClickWidget(anywidget.AnyWidget):
             self.active = session.active
             self.objects = [{"name": name, **self._look(name), **self._mask(name)} for name in names]
             shown = [name for name in names if not self._look(name)["hidden"]]
-            prompts = [prompt for name in shown for prompt in since_start(session.prompts_of(name))]
-            self.marks = drawn_marks(prompts, session.volume)
+            drawn = ((name, since_start(session.prompts_of(name))) for name in shown)
+            self.marks = [mark for name, prompts in drawn for mark in drawn_marks(name, prompts, session.volume)]
             self.effort = {
                 "clicks": len(session.prompts),
                 "total": sum(len(session.prompts_of(name)) for name in names),
@@ -287,11 +207,34 @@ class ClickWidget(anywidget.AnyWidget):
                 "export": bool(session.objects),
                 "numbers": self._has_numbers and bool(session.objects),
                 "uncertainty": hasattr(session, "logits_of"),
-            }
+                "dicom": bool(session.volume.metadata.get("series_uid")) and bool(session.objects),
+                "suv": self._has_numbers,
+                "tools": [tool for tool in TOOLS if NEEDED_KINDS.get(tool, "mask" if tool == "eraser" else "click")
+                          in session.accepts],
+            }  # fmt: skip
         # Slower, and not in the way of the mask, which the browser draws meanwhile.
-        self.table = self._numbers()
+        self.journal = journal_text(session)
+        self._measure()
         if self.uncertainty.get("shown") and hasattr(session, "logits_of"):  # of the active object
             self.uncertainty = {"shown": True, **entropy_map(session.logits_of(session.active), session.volume)}
+        if self._autosave is not None:
+            self._autosave.save(self.journal)
+            self.earlier = self._autosave.earlier
+
+    def _measure(self) -> None:
+        session, before, self._measured = self.session, self._measured, {}
+        for name in session.objects:
+            prompts = session.prompts_of(name)
+            known = before.get(name)
+            if known is None or known[0] != prompts:
+                mask = self._fresh[name] if name in self._fresh else session.mask_of(name)
+                known = prompts, measures(name, mask, session.volume)
+            self._measured[name] = known
+        self._fresh.clear()
+        with self.hold_sync():
+            self.rows = [{**row, "name": name} for name, (_, row) in self._measured.items()]
+            meet = boxes_meet([drawn["box"] for drawn in self.objects])
+            self.all_objects = total(self.rows, session.masks if meet else {}, session.volume)
 
     def _follow(self, prompt: Prompt) -> None:
         """Show a new prompt, whoever gave it; the browser moved its own crosshair itself, and may have moved on."""
@@ -323,17 +266,10 @@ class ClickWidget(anywidget.AnyWidget):
         shown = [name for name in self.session.objects if not self._look(name)["hidden"]]
         return {**data, "image/png": picture(self.session, shown, self.cursor_ijk, self.intensity_range[1])}, metadata
 
-    def _timed(self, act: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
-        self._look(self.session.active)["hidden"] = False  # who clicks wants to see what it does
-        started = perf_counter()
-        mask = act(*arguments)
-        self.status += f", {1000 * (self._refreshed - started):.0f} ms"  # what comes after is drawing and measuring
-        return mask
-
     def _look(self, name: str) -> dict[str, Any]:
         if name not in self._looks:
             used = [look["colour"] for look in self._looks.values()]
-            self._looks[name] = {"colour": min(COLOURS, key=used.count), "hidden": False}
+            self._looks[name] = {"colour": min(OBJECT_COLOURS, key=used.count), "hidden": False}
         return self._looks[name]
 
     def _mask(self, name: str) -> dict[str, Any]:
@@ -341,38 +277,25 @@ class ClickWidget(anywidget.AnyWidget):
         prompts = self.session.prompts_of(name)
         known = self._drawn.get(name)
         if known is None or known[0] != prompts:
-            mask = packed(self.session.mask_of(name), self.session.volume)
+            self._fresh[name] = self.session.mask_of(name)
+            mask = packed(self._fresh[name], self.session.volume)
             known = self._drawn[name] = (prompts, {**mask, "version": next(self._versions)})
         return known[1]
 
-    @property
-    def _has_numbers(self) -> bool:
-        return self.session.volume.unit == "SUVbw"
-
-    def _check_shown(self, name: str) -> None:
-        if name not in [drawn["name"] for drawn in self.objects]:
-            raise ClickError(f"no object {name!r}; there are {', '.join(self.session.objects) or 'none yet'}.")
-
-    def _numbers(self) -> list[list[str]]:
-        volume, active = self.session.volume, self.session.active
-        if not self._has_numbers or not any(drawn["name"] == active and drawn["ml"] for drawn in self.objects):
-            return []
-        rows = quantify(volume, {active: self.session.mask_of(active)})
-        return [
-            [row.quantity, f"{row.value:.0f}" if row.value >= 100 else f"{row.value:.3g}", row.unit]
-            for row in rows.itertuples()
-        ]
-
     # ---- what the browser says
 
-    def _on_message(self, _widget: Any, content: Mapping[str, Any], _buffers: Any) -> None:
+    def _on_message(self, _widget: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
         """Do what a message says. Whatever goes wrong is shown in the widget; what nobody foresaw is also raised."""
+        if content.get("call") in QUERIES:
+            with showing_errors(lambda _: None):  # of a query nothing hangs: what cannot be answered is not
+                self._answer(content)
+            return
         problems: list[str] = []
         self._from_browser = True
         try:
             with showing_errors(problems.append), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                self._call(content)
+                self._call(content, buffers)
                 problems += [f"Note: {warning.message}" for warning in caught]
         finally:
             self._from_browser = False
@@ -380,17 +303,61 @@ class ClickWidget(anywidget.AnyWidget):
                 self.error = "\n".join(problems)
                 self.acknowledged += 1
 
-    def _call(self, content: Mapping[str, Any]) -> None:
+    def _answer(self, content: Mapping[str, Any]) -> None:
+        query, fields = read_command(content)
+        if query == "piece" and fields["layer"] in self._pieces:
+            pieces, number = self._pieces[fields["layer"]], fields["number"]
+            if 0 <= number < pieces.count:
+                self.send({"piece": number, "layer": fields["layer"]}, buffers=[pieces.piece(number)])
+        elif query == "probe":
+            ijk = self.session.volume.check_voxel(ras_to_ijk(fields["ras"], self.session.volume))
+            ct = None if self._ct is None else float(self._ct.data[ijk])
+            self.send({"probe": fields["ras"], "value": float(self.session.volume.data[ijk]), "ct": ct})
+
+    def _call(self, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
         call, fields = read_command(content)
+        before, self._last_step = self._last_step, None
         if call == "prompt":
             self.prompt(read_prompt(fields["prompt"]))
+            self._last_step = self.session.active, self.session.prompts
+        elif call == "withdraw":  # of the prompt just given, if it was: a double click begins with a click
+            if before == (self.session.active, self.session.prompts) and self.session.can_undo:
+                self.undo()
         elif call == "load_text":
-            with temporary_folder() as folder:
-                path = folder / JOURNAL_FILE
-                path.write_text(fields["text"], encoding="utf-8", errors="backslashreplace")
-                try:
-                    self.load_journal(path)
-                except SegAnyPETError as error:
-                    raise type(error)(str(error).replace(str(path), "the chosen file")) from error
+            self._load_file("clicks.json", fields["text"].encode(errors="backslashreplace"), self.load_journal)
+        elif call == "load_mask":
+            if len(buffers) != 1:
+                raise SegAnyPETError("load_mask came without the file's content.")
+            self._load_file(fields["name"], bytes(buffers[0]), self.start_from)
         else:
             getattr(self, call)(**fields)
+
+    def _load_file(self, name: str, content: bytes, load: Any) -> None:
+        """Read a file that the browser chose; its name is for people and for its ending only."""
+        with temporary_folder() as folder:
+            path = folder / f"chosen{''.join(Path(name).suffixes[-2:])[-12:]}"
+            path.write_bytes(content)
+            try:
+                load(path)
+            except SegAnyPETError as error:
+                raise type(error)(str(error).replace(str(path), "the chosen file")) from error
+
+
+# Widgets by the cell that made them, and which run of it.
+_FORMER: dict[str, tuple[str, "weakref.WeakSet[ClickWidget]"]] = {}
+
+
+def _replace_former(widget: ClickWidget) -> None:
+    """Close the widgets of an earlier run of the cell that runs now: they are no longer on the page."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    request = getattr(shell, "parent_header", None) or {}
+    cell, run = request.get("metadata", {}).get("cellId"), request.get("header", {}).get("msg_id")
+    if not cell or not run:
+        return
+    former_run, former = _FORMER.get(cell, ("", weakref.WeakSet()))
+    if former_run != run:
+        for one in list(former):
+            one.close()
+        former = weakref.WeakSet()
+    former.add(widget)
+    _FORMER[cell] = run, former

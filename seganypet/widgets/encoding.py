@@ -1,13 +1,13 @@
 """What a browser gets to draw: voxels, masks and entropy as bytes, in RAS order, the first axis running fastest."""
 
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from seganypet.errors import GeometryError, SegAnyPETError, UnitError
 from seganypet.pet.resampling import resample_to
-from seganypet.pet.views import ijk_to_ras, to_ras
+from seganypet.pet.views import ijk_to_ras, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompts import Prompt
 from seganypet.prompting.window import extent_mm
@@ -15,19 +15,31 @@ from seganypet.regions import bounding_box
 
 HOTTEST_SUV = 30.0  # above it bladders and brains look alike; 8 bits are better spent below
 HU_RANGE = (-1000.0, 1000.0)
+BODY_SUV, BODY_HU = 0.1, -400.0
+BODY_FRACTION = 0.003
+BODY_MARGIN_MM = 10.0
 MAX_UNCERTAIN_LOGIT = 4.5  # beyond it the entropy is below a tenth of a bit, which is not drawn
 
 Values = TypeVar("Values", np.ndarray, np.float32)
 
 
-def coded(volume: Volume) -> dict[str, Any]:
+class Coded(NamedTuple):
     """A volume as 8-bit codes, equidistant in the square root of the intensity.
 
     Noise of counts grows with the square root, so steps are as fine as what can be told apart.
 
-    Returns:
-        low and high: the intensities of codes 0 and 255; voxels: codes in RAS order, the first axis running fastest.
+    Attributes:
+        low, high: Intensities of codes 0 and 255.
+        codes: In RAS order, shape (X, Y, Z).
     """
+
+    low: float
+    high: float
+    codes: np.ndarray
+
+
+def coded(volume: Volume) -> Coded:
+    """The codes of a volume; what is hotter than code 255 has it, too."""
     low, high = HU_RANGE
     if volume.unit != "HU":
         peak = float(volume.data.max())
@@ -40,7 +52,23 @@ def coded(volume: Volume) -> dict[str, Any]:
         part -= _root(np.float32(low))
         part *= 255 / span
         codes[..., k] = np.rint(part)
-    return {"low": low, "high": high, "voxels": codes.tobytes(order="F")}
+    return Coded(low, high, codes)
+
+
+def body_box(volume: Volume) -> list[list[int]]:
+    """First voxel and end of what a view shows, along each axis in RAS order: the body and `BODY_MARGIN_MM` around it.
+
+    A plane belongs to the body if at least `BODY_FRACTION` of its voxels are warm; a few hot ones outside are noise.
+    """
+    ras, spacing = to_ras(volume.data, volume), ras_spacing(volume)
+    warm = ras > (BODY_SUV if volume.unit == "SUVbw" else BODY_HU if volume.unit == "HU" else 0.02 * ras.max())
+    box = []
+    for axis, size in enumerate(ras.shape):
+        planes = np.flatnonzero(warm.mean(axis=tuple({0, 1, 2} - {axis})) >= BODY_FRACTION)
+        margin = round(BODY_MARGIN_MM / spacing[axis])
+        found = (int(planes[0]), int(planes[-1])) if len(planes) else (0, size - 1)
+        box.append([max(found[0] - margin, 0), min(found[1] + margin + 1, size)])
+    return box
 
 
 def ct_on_grid(ct: Volume, volume: Volume) -> Volume:
@@ -92,13 +120,23 @@ def entropy_map(logits: np.ndarray, volume: Volume) -> dict[str, Any]:
     return _boxed(np.where(logits[box] == 0, 0, np.rint(255 * bits)).astype(np.uint8), box, volume)
 
 
-def drawn_marks(prompts: Iterable[Prompt], volume: Volume) -> list[dict[str, Any]]:
-    """What the browser draws of prompts: paths of voxels in RAS order, and their signs."""
+def drawn_marks(name: str, prompts: Iterable[Prompt], volume: Volume) -> list[dict[str, Any]]:
+    """What the browser draws of an object's prompts: paths of voxels in RAS order, their signs, and whose they are."""
     return [
-        {"path": [list(ijk_to_ras(ijk, volume)) for ijk in mark.path_ijk], "foreground": mark.foreground}
+        {"path": [list(ijk_to_ras(ijk, volume)) for ijk in mark.path_ijk], "foreground": mark.foreground, "of": name}
         for prompt in prompts
         for mark in prompt.marks
     ]
+
+
+def boxes_meet(boxes: Sequence[Sequence[int]]) -> bool:
+    """Whether two of some boxes, as `packed` gives them, share a voxel; empty ones share none."""
+    filled = [box for box in boxes if box]
+    return any(
+        all(one[axis] < other[axis] + other[axis + 3] and other[axis] < one[axis] + one[axis + 3] for axis in range(3))
+        for number, one in enumerate(filled)
+        for other in filled[:number]
+    )
 
 
 def _boxed(part: np.ndarray, box: tuple[slice, slice, slice], volume: Volume) -> dict[str, Any]:

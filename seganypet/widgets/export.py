@@ -5,17 +5,40 @@ from io import BytesIO
 from pathlib import Path
 
 from seganypet._files import replace_atomically
-from seganypet.errors import ClickError
+from seganypet.errors import ClickError, SegAnyPETError
 from seganypet.pet.plots import show_slices
 from seganypet.pet.quantification import quantify
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.prompts import since_start
+from seganypet.regions import overlaps
 
-MASK_FILE, JOURNAL_FILE, TABLE_FILE = "mask.nii.gz", "clicks.json", "table.csv"
+FILES = {
+    "mask": "mask.nii.gz",  # a label map
+    "layers": "mask.seg.nrrd",  # the same with overlaps
+    "seg": "mask.dcm",
+    "rtstruct": "rtstruct.dcm",
+    "journal": "clicks.json",
+    "table": "table.csv",
+}
 
 
-def write(session: PromptSession, path: Path) -> None:
-    """Write the mask, the journal or the table of all objects, as the file's name says; whole or not at all.
+def file_name(what: str, case: str = "", number: int = 1) -> str:
+    """Name of one of the `FILES`, after the case if it has a name, and with a number from the second one on."""
+    if what not in FILES:
+        raise SegAnyPETError(f"file {what!r}; there are {', '.join(FILES)}.")
+    stem, ending = FILES[what].split(".", 1)
+    if what == "rtstruct" and case:
+        return f"rtstruct_{case}{f'_{number}' * (number > 1)}.{ending}"  # the kind of a .dcm is told by its beginning
+    return f"{f'{case}_' * bool(case)}{stem}{f'_{number}' * (number > 1)}.{ending}"
+
+
+def has_overlaps(session: PromptSession) -> bool:
+    """Whether objects share voxels, so that a label map cannot hold them all."""
+    return overlaps(map(session.mask_of, session.objects))
+
+
+def write(session: PromptSession, what: str, path: Path) -> None:
+    """Write one of the `FILES` of all objects; whole or not at all.
 
     Raises:
         ClickError: Nothing was clicked yet.
@@ -24,14 +47,14 @@ def write(session: PromptSession, path: Path) -> None:
     """
     if not session.objects:
         raise ClickError(f"nothing to write to {path.name}: no object was clicked yet.")
-    if path.name == MASK_FILE:
-        session.save(path)
-    elif path.name == JOURNAL_FILE:
+    if what == "journal":
         session.save_journal(path)
-    else:
+    elif what == "table":
         table = quantify(session.volume, session.masks)
         with replace_atomically(path) as temporary:
             table.to_csv(temporary, index=False)
+    else:
+        session.save(path)
 
 
 def picture(session: PromptSession, shown: Sequence[str], at_ijk: tuple[int, int, int], vmax: float) -> bytes:

@@ -9,8 +9,16 @@ from typing import Any
 
 from seganypet.errors import SegAnyPETError, printable, shown
 
-COMMANDS: dict[str, dict[str, type]] = {
+COMMANDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "prompt": {"prompt": dict},  # its fields as `write_prompt` writes them
+    "withdraw": {},
+    "paint": {"path_ijk": list, "axis": int, "radius_mm": (int, float), "foreground": bool},
+    "fill_holes": {},
+    "keep_largest": {},
+    "next_reading": {},
+    "next_spot": {},
+    "propose": {},
+    "load_mask": {"name": str},  # its content is the message's buffer
     "undo": {},
     "redo": {},
     "reset": {},
@@ -21,20 +29,30 @@ COMMANDS: dict[str, dict[str, type]] = {
     "recolour": {"name": str, "colour": str},
     "hide": {"name": str, "hidden": bool},
     "show_uncertainty": {"shown": bool},
-    "save": {},
+    "save": {"existing": str},
+    "dismiss": {},
     "download": {"what": str},
     "load_text": {"text": str},
+}
+# What a view asks for while it draws: answered apart, and nobody waits for it.
+QUERIES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "piece": {"layer": str, "number": int},
+    "probe": {"ras": list},
 }
 
 
 def read_command(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and fields of a command; SegAnyPETError if it is not one of `COMMANDS`, or a field has another type."""
+    """Name and fields of a command or query; SegAnyPETError if it is none, or a field has another type."""
     fields = dict(content)
     call = fields.pop("call", None)
-    kinds = COMMANDS.get(call) if isinstance(call, str) else None
-    if kinds is None or {name: type(value) for name, value in fields.items()} != kinds:
+    kinds = (COMMANDS | QUERIES).get(call) if isinstance(call, str) else None
+    if kinds is None or fields.keys() != kinds.keys() or any(not _is(fields[name], kinds[name]) for name in kinds):
         raise SegAnyPETError(f"the browser asked for {shown(call)} with {shown(fields)}, which ClickWidget cannot do.")
     return call, fields
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return type(value) in (kind if isinstance(kind, tuple) else (kind,))  # so that True is no number
 
 
 @contextmanager

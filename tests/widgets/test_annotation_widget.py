@@ -118,3 +118,25 @@ def test_when_all_is_done_it_says_where_the_tables_are(cohort, tmp_path):
 def test_without_a_front_end_it_shows_the_picture_of_its_case(cohort, tmp_path):
     bundle = opened(cohort, tmp_path / "work")._repr_mimebundle_()
     assert bundle["image/png"].startswith(b"\x89PNG") and "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_a_finished_case_is_opened_again_from_the_list(cohort, tmp_path):
+    widget = opened(Cohort([cohort["a"], cohort["c"]]), tmp_path / "work")
+    widget.select("liver")
+    widget.click_widget.click(ijk=CENTRE_IJK)
+    widget._finish.click()
+    assert widget._cases.options == (("a (done)", "a"), ("c (open)", "c")) and widget._cases.value == "c"
+    widget._cases.value = "a"  # as a mouse chooses
+    assert "<b>a</b>" in widget._heading.value and widget.annotation.session.objects == ("liver",)
+    assert widget.annotation.remaining == ("a", "c") and widget._cases.options[0] == ("a (open)", "a")
+    for _ in range(2):
+        widget._finish.click()
+    assert widget.click_widget is None and widget._cases.value is None
+    widget._cases.value = "c"
+    assert "<b>c</b>" in widget._heading.value and widget.click_widget is not None
+
+
+def test_a_lesion_that_a_model_named_lights_its_button(cohort, tmp_path):
+    widget = opened(cohort, tmp_path / "work")
+    widget.annotation.session.select("lesion_07")
+    assert widget._targets["lesion"].button_style == "info"

@@ -1,39 +1,61 @@
-// The controls of ClickWidget: buttons, sliders, the list of objects, the table, and words.
+// The controls of ClickWidget: tools, sliders, files, and words.
 
-const TOOLS = { foreground: "+ this", background: "\u2212 not this", look: "look" };
+const TOOLS = {
+  point: ["\u2022", "point: a click says it", "p"],
+  scribble: ["~", "scribble: a line that lies in the object, or not", "s"],
+  box: ["\u25a1", "box: in this slice nothing of the object lies outside; or nothing inside", "b"],
+  lasso: ["\u25cc", "lasso: a contour; in this slice nothing of the object lies outside; or nothing inside", "l"],
+  brush: ["\u270e", "brush: paint on the mask", "d"],
+  eraser: ["\u232b", "eraser: take away from the mask", "e"],
+  look: ["\u271b", "look: move the crosshair only", "v"],
+};
 const PATIENCE_MS = 3000; // then say that the kernel does not answer
+const PRESETS = { SUVbw: [[0, 5], [0, 7], [0, 10], [0, 15], [0, 25]], HU: [[-160, 240], [-1000, 200], [-200, 1000]] };
 
-// `body` is the element that holds all; `act` holds set(trait, value) and command(call, fields).
-function createControls(model, body, { set, command }) {
+// `body` is the element that holds all; `act` holds set(trait, value), command(call, fields), loadMask(file).
+function createControls(model, body, { set, command, loadMask }) {
   const scan = model.get("scan");
   const unit = scan.unit === "SUVbw" ? "SUV" : scan.unit;
   const isCT = scan.unit === "HU";
-  const button = (label, title, act) => {
-    const does = label.length > 1 && label !== "hide" && label !== "show" ? {} : { "aria-label": title };
-    return h("button", { type: "button", title, onclick: act, ...does }, label);
-  };
+  const button = (label, title, act) => h("button", { type: "button", title, onclick: act }, label);
   const group = Math.random(); // radio buttons of one name exclude each other, on the whole page
-  const tools = Object.entries(TOOLS).map(([tool, label]) => {
-    const radio = h("input", { type: "radio", name: `tool-${group}`, value: tool, onchange: () => set("tool", tool) });
-    return { tool, radio, label: h("label", { class: `sap-tool sap-tool-${tool}` }, radio, label) };
-  });
+  const radio = (name, value, title, words, act) => {
+    const input = h("input", { type: "radio", name: `${name}-${group}`, value, onchange: act });
+    return { value, input, label: h("label", { class: `sap-tool sap-${name}-${value}`, title }, input, words) };
+  };
+  const tools = Object.entries(TOOLS).map(([tool, [glyph, title, key]]) =>
+    radio("tool", tool, `${title} (${key})`, h("span", {}, h("span", { "aria-hidden": "true" }, `${glyph} `), tool),
+      () => set("tool", tool)));
+  const signs = [[true, "+ this"], [false, "\u2212 not this"]].map(([value, words]) =>
+    radio("sign", String(value), "what a prompt says (x); right or Shift click: the other", words, () => set("foreground", value)));
   const buttons = {
-    undo: button("Undo", "undo (z)", () => command("undo")),
-    redo: button("Redo", "redo (y)", () => command("redo")),
+    undo: button("Undo", "undo (z, Ctrl+Z)", () => command("undo")),
+    redo: button("Redo", "redo (y, Ctrl+Y)", () => command("redo")),
+    reading: button("Reading", "another mask that the first prompt may mean (r)", () => command("next_reading")),
+    spot: button("Next hot spot", "look at the hottest spot that is not outlined (f)", () => command("next_spot")),
+    propose: button("Propose organs", "outline the organs without a click, to be corrected (o)", () => command("propose")),
+    fill: button("Fill holes", "add what the object encloses (g)", () => command("fill_holes")),
+    largest: button("Largest piece", "drop all other pieces of the object (k)", () => command("keep_largest")),
     reset: button("Reset", "forget all objects; undo brings them back", () => command("reset")),
-    save: button("Save", "write mask, journal and table into the output folder", () => command("save")),
-    mask: button("Mask", "download the mask as NIfTI", () => command("download", { what: "mask" })),
-    journal: button("Journal", "download the clicks as JSON", () => command("download", { what: "journal" })),
+    save: button("Save", "write mask, journal and table into the output folder", () => command("save", { existing: "ask" })),
+    mask: button("Mask", "download the mask: NIfTI, or .seg.nrrd if objects overlap", () => command("download", { what: "mask" })),
+    seg: button("SEG", "download the mask as DICOM SEG", () => command("download", { what: "seg" })),
+    rtstruct: button("RTSTRUCT", "download contours as DICOM RTSTRUCT", () => command("download", { what: "rtstruct" })),
+    journal: button("Journal", "download the prompts as JSON", () => command("download", { what: "journal" })),
     table: button("Table", "download the numbers of all objects as CSV", () => command("download", { what: "table" })),
   };
-  const chooser = h("input", {
-    type: "file", accept: ".json", hidden: true,
-    onchange: async () => { command("load_text", { text: await chooser.files[0].text() }); chooser.value = ""; },
-  });
-  const load = button("Load journal\u2026", "make the clicks of a journal again", () => chooser.click());
-  const uncertain = h("input", {
-    type: "checkbox", onchange: () => command("show_uncertainty", { shown: uncertain.checked }),
-  });
+  const chooser = (accept, act) => h("input", { type: "file", accept, hidden: true,
+    onchange: async (event) => { const [file] = event.target.files; event.target.value = ""; if (file) await act(file); } });
+  const chooseJournal = chooser(".json", async (file) => command("load_text", { text: await file.text() }));
+  const chooseMask = chooser(".nii,.gz,.nrrd,.dcm", loadMask);
+  const load = button("Load journal\u2026", "give the prompts of a journal again", () => chooseJournal.click());
+  const start = button("Start from mask\u2026", "objects from a NIfTI, .seg.nrrd or DICOM file, to be corrected", () => chooseMask.click());
+  const uncertain = h("input", { type: "checkbox", onchange: () => command("show_uncertainty", { shown: uncertain.checked }) });
+  const uncertainty = h("label", { class: "sap-check" }, uncertain,
+    h("span", { class: "sap-violet", "aria-hidden": "true" }, "\u25a0"), "uncertain (violet)");
+  const bare = h("input", { type: "checkbox", onchange: () => set("bare", bare.checked) });
+
+  // ---- how it looks
   const range = (label, [min, max, by], read, write) => {
     const limits = { min: String(min), max: String(max), step: String(by) };
     const input = h("input", { type: "range", ...limits, "aria-label": label });
@@ -41,13 +63,15 @@ function createControls(model, body, { set, command }) {
     input.addEventListener("input", () => write(Number(input.value)));
     const show = () => {
       input.value = read();
-      output.textContent = read().toFixed(by < 1 ? 2 : 0);
+      output.textContent = read().toFixed(by < 1 ? (by < 0.1 ? 2 : 1) : 0);
+      input.setAttribute("aria-valuetext", output.textContent);
     };
     return { row: h("label", { class: "sap-range" }, h("span", {}, label), input, output), show };
   };
   const span = scan.pet.high - scan.pet.low;
   const byOne = isCT || span > 1000 ? 1 : 0.1;
   const shown = () => model.get("intensity_range");
+  const brush = range("brush mm", [0, 30, 0.5], () => model.get("brush_mm"), (x) => set("brush_mm", x));
   const ranges = [
     range(`${unit} from`, [scan.pet.low, scan.pet.high, byOne], () => shown()[0],
       (x) => set("intensity_range", [Math.min(x, shown()[1] - byOne), shown()[1]])),
@@ -57,61 +81,63 @@ function createControls(model, body, { set, command }) {
     range("zoom", [1, 10, 0.25], () => model.get("zoom"), (x) => set("zoom", x)),
     ...(scan.ct ? [range("PET to CT", [0, 1, 0.05], () => model.get("blend"), (x) => set("blend", x))] : []),
   ];
-  const list = h("ul", { class: "sap-objects", "aria-label": "objects" });
-  const table = h("table", { "aria-label": "numbers of the active object" });
-  const counter = h("div", { class: "sap-counter" });
+  const preset = h("select", { "aria-label": "intensity preset", onchange: () => {
+    if (preset.value) set("intensity_range", JSON.parse(preset.value));
+    preset.value = "";
+  } }, h("option", { value: "" }, "preset\u2026"), ...(PRESETS[scan.unit] ?? []).map((pair) =>
+    h("option", { value: JSON.stringify(pair) }, `${unit} ${pair.join(" to ")}`)));
+  const colours = h("select", { "aria-label": "colour map", onchange: () => set("colour_map", colours.value) },
+    ...[["grey", "inverted grey"], ["hot", "hot"], ["viridis", "viridis"]].map(([value, name]) => h("option", { value }, name)));
+  const bar = h("canvas", { width: 128, height: 1, class: "sap-colourbar" });
+  const [barLow, barHigh] = [h("span", {}), h("span", {})];
+  const showBar = () => {
+    const context = bar.getContext("2d");
+    const fused = scan.ct && model.get("blend") > 0;
+    const map = COLOUR_MAPS[isCT ? "bright" : model.get("colour_map")];
+    for (let x = 0; x < 128; x++) {
+      context.fillStyle = `rgb(${(fused ? fusedColour(x / 127, 0).colour : map(x / 127)).join(" ")})`;
+      context.fillRect(x, 0, 1, 1);
+    }
+    [barLow.textContent, barHigh.textContent] = shown().map((x) => String(Number(x.toFixed(1))));
+  };
+
+  // ---- words
+  const counter = h("span", { class: "sap-counter" });
   const status = h("div", { class: "sap-status", role: "status", "aria-live": "polite" });
   const error = h("div", { class: "sap-error", role: "alert" });
   const busy = h("span", { class: "sap-busy" });
-
-  const eye = (name, hidden) => {
-    const does = hidden ? "show" : "hide";
-    const eye = button(does, `${does} ${name}`, () => command("hide", { name, hidden: !hidden }));
-    eye.className = "sap-eye";
-    return eye;
-  };
-  const isTyping = () => list.contains(document.activeElement) && document.activeElement.type === "text";
-  let listIsOld = false;
-  list.addEventListener("focusout", () => setTimeout(() => { if (listIsOld) showObjects(); }));
-  const showObjects = () => {
-    listIsOld = isTyping();
-    if (listIsOld) return; // an answer must not take the name away that somebody types
-    keepFocus(() => list.replaceChildren(...model.get("objects").map(({ name, colour, hidden, ml }) => h("li", {},
-      h("input", { type: "radio", name: `active-${group}`, checked: name === model.get("active"),
-        "aria-label": `click on ${name}`, onchange: () => command("select", { name }) }),
-      h("input", { type: "color", value: colour, "aria-label": `colour of ${name}`,
-        onchange: (event) => command("recolour", { name, colour: event.target.value }) }),
-      h("input", { type: "text", value: name, title: name, "aria-label": `name of ${name}`,
-        onchange: (event) => command("rename", { old: name, new: event.target.value }) }),
-      h("span", { class: "sap-ml" }, ml === null ? "" : `${ml < 100 ? ml.toPrecision(3) : Math.round(ml)} mL`),
-      eye(name, hidden),
-      button("\u00d7", `remove ${name}`, () => command("remove", { name })),
-    ))));
-    const row = list.querySelector("input:checked")?.parentElement;
-    if (row) list.scrollTop = row.offsetTop - list.offsetTop - list.clientHeight / 2;
-  };
-  const showTable = () => table.replaceChildren(...model.get("table").map(([quantity, value, unitOf]) =>
-    h("tr", {}, h("th", { scope: "row" }, quantity), h("td", {}, value), h("td", {}, unitOf))));
-  const keepFocus = (act) => { // keys must go on working when the button that was pressed is gone or grey
-    const had = body.contains(document.activeElement);
-    act();
-    const lost = !body.contains(document.activeElement) || document.activeElement.disabled;
-    if (had && lost) body.focus({ preventScroll: true });
-  };
-  const showEnabled = () => keepFocus(() => {
+  const showEnabled = () => keepFocus(body, () => {
     const enabled = model.get("enabled");
     buttons.undo.disabled = !enabled.undo;
     buttons.redo.disabled = !enabled.redo;
     buttons.save.hidden = !enabled.save;
-    uncertain.parentElement.hidden = !enabled.uncertainty;
-    for (const name of ["reset", "save", "mask", "journal"]) buttons[name].disabled = !enabled.export;
+    uncertainty.hidden = !enabled.uncertainty;
+    for (const name of ["seg", "rtstruct"]) buttons[name].hidden = !enabled.dicom;
+    for (const name of ["reset", "save", "mask", "journal", "reading", "fill", "largest"]) buttons[name].disabled = !enabled.export;
     buttons.table.disabled = !enabled.numbers;
+    for (const name of ["spot", "propose"]) buttons[name].hidden = !enabled.suv;
+    for (const { value, input, label } of tools) {
+      input.disabled = !enabled.tools.includes(value);
+      label.classList.toggle("sap-off", input.disabled);
+    }
+    buttons.propose.disabled = start.disabled = !enabled.tools.includes("brush");
   });
-  const showTool = () => tools.forEach(({ tool, radio, label }) => {
-    radio.checked = tool === model.get("tool");
-    label.classList.toggle("sap-on", radio.checked);
-  });
-  const showRanges = () => ranges.forEach(({ show }) => show());
+  const showTool = () => {
+    const chosen = { tool: model.get("tool"), sign: String(model.get("foreground")) };
+    for (const [kind, all] of [["tool", tools], ["sign", signs]]) {
+      for (const { value, input, label } of all) {
+        input.checked = value === chosen[kind];
+        label.classList.toggle("sap-on", input.checked);
+      }
+    }
+    brush.row.hidden = !["brush", "eraser"].includes(chosen.tool);
+    bare.checked = model.get("bare");
+  };
+  const showRanges = () => {
+    [...ranges, brush].forEach(({ show }) => show());
+    colours.value = model.get("colour_map");
+    showBar();
+  };
   const showWords = () => {
     status.textContent = model.get("status");
     error.textContent = model.get("error");
@@ -124,26 +150,28 @@ function createControls(model, body, { set, command }) {
   // `since`: when the oldest message that awaits an answer was sent; null if none does.
   const showBusy = (since) => {
     const late = since !== null && performance.now() - since > PATIENCE_MS;
-    const words = late ? "no answer yet: is the kernel busy or stopped?" : "working\u2026";
-    busy.textContent = since === null ? "" : words;
+    busy.textContent = since === null ? "" : "working\u2026";
     body.setAttribute("aria-busy", String(since !== null));
     return late;
   };
 
-  // Two bars above and below the pictures, the panel beside them.
-  const uncertainty = h("label", { title: "violet: the network is uncertain, up to 1 bit of entropy" },
-    uncertain, "uncertainty");
-  const above = h("div", { class: "sap-bar" },
-    h("span", { role: "radiogroup", "aria-label": "what a click says (x, v)" }, ...tools.map(({ label }) => label)),
-    buttons.undo, buttons.redo, buttons.reset, uncertainty, counter, busy);
-  const panel = h("div", { class: "sap-panel" }, list,
-    button("Add object", "the next click begins another object", () => command("add")), table);
+  const above = h("div", { class: "sap-above" },
+    h("div", { class: "sap-bar" },
+      h("span", { role: "radiogroup", "aria-label": "tool", class: "sap-group" }, ...tools.map(({ label }) => label)),
+      h("span", { role: "radiogroup", "aria-label": "what a prompt says (x)", class: "sap-group" }, ...signs.map(({ label }) => label)),
+      brush.row, h("span", { class: "sap-group" }, buttons.undo, buttons.redo), counter, busy),
+    h("div", { class: "sap-bar" }, buttons.reading, buttons.spot, buttons.propose, start, chooseMask, buttons.fill,
+      buttons.largest, buttons.reset, uncertainty, h("label", { class: "sap-check", title: "hide masks, marks and crosshair (h)" }, bare, "bare")));
+  const add = button("Add object", "the next prompt begins another object (a)", () => command("add"));
   const below = [
     error, // below the pictures: above, it would move them under the mouse
-    h("div", { class: "sap-bar" }, ...ranges.map(({ row }) => row)),
     h("div", { class: "sap-bar" },
-      buttons.save, "Download:", buttons.mask, buttons.journal, buttons.table, load, chooser, status),
+      h("span", { class: "sap-legend", title: "what the colours mean" }, unit, barLow, bar, barHigh),
+      isCT ? "" : colours, preset, ...ranges.map(({ row }) => row)),
+    h("div", { class: "sap-bar" },
+      buttons.save, h("span", { class: "sap-group" }, "Download:", buttons.mask, buttons.seg, buttons.rtstruct, buttons.journal,
+        buttons.table), load, chooseJournal, status),
   ];
-  for (const show of [showObjects, showTable, showEnabled, showTool, showRanges, showWords]) show();
-  return { above, panel, below, showObjects, showTable, showEnabled, showTool, showRanges, showWords, showBusy };
+  for (const show of [showEnabled, showTool, showRanges, showWords]) show();
+  return { above, add, below, showEnabled, showTool, showRanges, showWords, showBusy };
 }

@@ -1,32 +1,13 @@
-// What ClickWidget's pictures are made of: the whole scan as 8-bit voxels, so that scrolling and windowing ask nobody;
-// masks as bits; the entropy of the network. Indices are those of an array in RAS order, the first one running fastest.
-//
-// pixels.js, slices.js, controls.js and click.js are joined, in this order, into one module.
+// What pictures are made of: 8-bit voxels of the whole scan, so that scrolling and windowing ask nobody; masks as
+// bits; the entropy of the network. Indices are those of an array in RAS order, the first one running fastest.
 
-const VIEWS = {
-  axial: { across: 0, up: 1, through: 2, ends: ["R", "L"] },
-  coronal: { across: 0, up: 2, through: 1, ends: ["R", "L"] },
-  sagittal: { across: 1, up: 2, through: 0, ends: ["A", "P"] },
-};
 const UNCERTAIN_COLOUR = [96, 0, 176];
 const CT_RANGE = [-160, 240];
-
-const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
-const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-// Little-endian, as all machines that browsers run on are.
-const rgba = ([r, g, b], a) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
-const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-
-function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name in element && typeof value !== "string") element[name] = value;
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
+// A perceptual map, viridis, at 0, 1/8, ..., 1.
+const VIRIDIS = [
+  [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99],
+  [170, 220, 50], [253, 231, 37],
+];
 
 // Square-root coding: fine steps where counts are few, as noise has it.
 const root = (x) => Math.sign(x) * Math.sqrt(Math.abs(x));
@@ -37,55 +18,77 @@ function decoded({ low, high }) {
   });
 }
 const fraction = (value, [low, high]) => clamp((value - low) / Math.max(high - low, 1e-6), 0, 1);
-const hot = (t) => [clamp(3 * t, 0, 1), clamp(3 * t - 1, 0, 1), clamp(3 * t - 2, 0, 1)].map((c) => 255 * c);
+const COLOUR_MAPS = {
+  hot: (t) => [3 * t, 3 * t - 1, 3 * t - 2].map((c) => 255 * clamp(c, 0, 1)),
+  viridis: (t) => {
+    const at = Math.min(Math.floor(8 * t), 7);
+    return VIRIDIS[at].map((c, channel) => c + (VIRIDIS[at + 1][channel] - c) * (8 * t - at));
+  },
+  grey: (t) => Array(3).fill(255 * (1 - t)), // dark where uptake is high
+  bright: (t) => Array(3).fill(255 * t), // a CT's
+};
+// PET over CT: the more uptake, the more of its colour. The hottest is yellow, never the white or grey of a CT.
+const fusedColour = (t, blend) => ({ colour: COLOUR_MAPS.hot(0.85 * t), weight: (1 - blend) * Math.min(2.5 * t, 1) });
+
+// Bits of a mask inside its box; `has` says whether a voxel of the scan is in it.
+function readMask({ box, bits: view }) {
+  const [[i0, j0, k0], [ni, nj, nk], bits] = [box.slice(0, 3), box.slice(3), bytes(view)];
+  const has = (i, j, k) => {
+    const [a, b, c] = [i - i0, j - j0, k - k0];
+    if (a < 0 || b < 0 || c < 0 || a >= ni || b >= nj || c >= nk) return false;
+    const at = a + ni * (b + nj * c);
+    return Boolean((bits[at >> 3] >> (7 - (at & 7))) & 1);
+  };
+  return { low: [i0, j0, k0], size: [ni, nj, nk], has };
+}
 
 // Paints slices of one widget's scan, and its projection.
 function createPainter(model) {
   const scan = model.get("scan");
-  const shape = scan.shape;
+  const { shape } = scan;
   const stride = [1, shape[0], shape[0] * shape[1]];
-  const pet = bytes(scan.pet.voxels);
-  const ct = scan.ct && bytes(scan.ct.voxels);
+  const { codes } = scanOf(model);
   const petValues = decoded(scan.pet);
   const ctValues = scan.ct && decoded(scan.ct);
-  const isCT = scan.unit === "HU";
+  const projection = projectionOf(shape, scan.spacing, scan.body);
   let [palette, fused] = [[], []]; // colours of the codes: PET alone, and over CT
 
   // ---- pictures: one pixel a voxel, head or front up, the highest index across at the left
+  const mapName = () => (scan.unit === "HU" ? "bright" : model.get("colour_map"));
   const makePalette = () => {
     const range = model.get("intensity_range");
-    const greys = Array.from(petValues, (value) => (isCT ? fraction(value, range) : 1 - fraction(value, range)));
-    palette = Uint32Array.from(greys, (t) => rgba([255 * t, 255 * t, 255 * t], 255));
-    if (ct) fused = Array.from(petValues, (value) => hot(fraction(value, range)));
+    const shares = Array.from(petValues, (value) => fraction(value, range));
+    palette = Uint32Array.from(shares, (t) => rgba(COLOUR_MAPS[mapName()](t), 255));
+    fused = shares.map((t) => fusedColour(t, model.get("blend")));
   };
   const ctGrey = ctValues && Float32Array.from(ctValues, (value) => 255 * fraction(value, CT_RANGE));
-  const image = (view, paint) => {
-    const canvas = h("canvas", { width: shape[view.across], height: shape[view.up] });
+  const image = (width, height, paint) => {
+    const canvas = h("canvas", { width, height });
     const context = canvas.getContext("2d");
-    const data = context.createImageData(canvas.width, canvas.height);
-    paint(new Uint32Array(data.data.buffer), canvas.width, canvas.height);
+    const data = context.createImageData(width, height);
+    paint(new Uint32Array(data.data.buffer), width, height);
     context.putImageData(data, 0, 0);
     return canvas;
   };
-  const slice = (view, depth) => image(view, (out, width, height) => {
-    const blend = ct ? model.get("blend") : 0;
-    const mixed = [0, 0, 0];
+  const slice = (view, depth) => image(shape[view.across], shape[view.up], (out, width, height) => {
+    const blends = codes.ct && model.get("blend") > 0;
     let at = 0;
     for (let row = height - 1; row >= 0; row--) {
       let voxel = depth * stride[view.through] + row * stride[view.up] + (width - 1) * stride[view.across];
       for (let column = 0; column < width; column++, voxel -= stride[view.across], at++) {
-        if (blend === 0) { out[at] = palette[pet[voxel]]; continue; }
-        const colour = fused[pet[voxel]];
-        for (let c = 0; c < 3; c++) mixed[c] = Math.min(ctGrey[ct[voxel]] * blend + colour[c] * (1 - blend), 255);
-        out[at] = rgba(mixed, 255);
+        if (!blends) { out[at] = palette[codes.pet[voxel]]; continue; }
+        const { colour: [r, g, b], weight } = fused[codes.pet[voxel]];
+        const grey = ctGrey[codes.ct[voxel]] * (1 - weight);
+        out[at] = rgba([grey + r * weight, grey + g * weight, grey + b * weight], 255);
       }
     }
   });
-  const overlay = (view, depth, outlines, uncertainty) => image(view, (out, width, height) => {
+  const overlay = (view, depth) => image(shape[view.across], shape[view.up], (out, width, height) => {
+    if (model.get("bare")) return;
     const voxel = [0, 0, 0];
     voxel[view.through] = depth;
     const opacity = model.get("opacity");
-    for (const { colour, low, size, has } of outlines) {
+    for (const { colour, low, size, has } of masks) {
       if (depth < low[view.through] || depth >= low[view.through] + size[view.through]) continue;
       const fill = rgba(rgb(colour), 255 * opacity);
       const edge = rgba(rgb(colour), opacity ? 255 : 0);
@@ -98,6 +101,7 @@ function createPainter(model) {
         }
       }
     }
+    const uncertainty = model.get("uncertainty");
     if (!uncertainty.voxels) return;
     const [low, size, entropy] = [uncertainty.box.slice(0, 3), uncertainty.box.slice(3), bytes(uncertainty.voxels)];
     const into = depth - low[view.through];
@@ -112,57 +116,48 @@ function createPainter(model) {
     }
   });
   const known = new Map(); // masks by version: most of many objects stay as they are when one is clicked
-  const readMask = ({ version, box, bits: view }) => {
-    if (known.has(version)) return known.get(version);
-    const [[i0, j0, k0], [ni, nj, nk], bits] = [box.slice(0, 3), box.slice(3), bytes(view)];
-    const bit = (at) => (bits[at >> 3] >> (7 - (at & 7))) & 1;
-    const front = new Uint8Array(ni * nk); // as seen from the front, for the strip
-    for (let at = 0; at < ni * nj * nk; at++) if (bit(at)) front[(at % ni) + ni * Math.floor(at / (ni * nj))] = 1;
-    const outside = (i, k) => i < i0 || k < k0 || i >= i0 + ni || k >= k0 + nk;
-    known.set(version, {
-      slices: {
-        low: [i0, j0, k0], size: [ni, nj, nk],
-        has: (i, j, k) => !outside(i, k) && j >= j0 && j < j0 + nj && bit(i - i0 + ni * (j - j0 + nj * (k - k0))),
-      },
-      strip: { low: [i0, 0, k0], size: [ni, 1, nk], has: (i, _, k) => !outside(i, k) && front[i - i0 + ni * (k - k0)] },
-    });
-    return known.get(version);
-  };
   let masks = [];
   const readMasks = () => {
     const objects = model.get("objects").filter((object) => object.bits);
     const versions = objects.map((object) => object.version);
     for (const version of known.keys()) if (!versions.includes(version)) known.delete(version);
-    const shown = objects.filter((object) => !object.hidden);
-    masks = shown.map((object) => ({ ...readMask(object), colour: object.colour }));
+    for (const object of objects) if (!known.has(object.version)) known.set(object.version, { ...readMask(object), shadows: new Map() });
+    masks = objects.filter((object) => !object.hidden).map(({ version, colour }) => ({ ...known.get(version), colour }));
   };
-  const outlines = (kind) => masks.map((mask) => ({ ...mask[kind], colour: mask.colour }));
 
-  // The strip: the hottest voxel on each line from front to back.
-  const hottest = new Uint8Array(shape[0] * shape[2]);
-  const depthOf = new Uint16Array(hottest.length);
-  for (let k = 0, at = 0; k < shape[2]; k++) {
-    for (let j = 0; j < shape[1]; j++) {
-      for (let i = 0; i < shape[0]; i++, at++) {
-        const to = i + shape[0] * k;
-        if (pet[at] > hottest[to]) { hottest[to] = pet[at]; depthOf[to] = j; }
+  // ---- the projection: codes by angle, until other voxels arrive
+  const turned = new Map();
+  const projected = (degrees) => image(projection.columns, projection.rows, (out) => {
+    if (!turned.has(degrees)) turned.set(degrees, projection.project(codes.pet, degrees));
+    const found = turned.get(degrees);
+    for (let at = 0; at < out.length; at++) out[at] = palette[found[at]];
+  });
+  const shadows = (degrees) => image(projection.columns, projection.rows, (out, width) => {
+    if (model.get("bare")) return;
+    const opacity = model.get("opacity");
+    for (const mask of masks) {
+      if (!mask.shadows.has(degrees)) mask.shadows.set(degrees, projection.shadow(mask, degrees));
+      const shadow = mask.shadows.get(degrees);
+      const [fill, edge] = [0.6 * opacity, opacity ? 1 : 0].map((share) => rgba(rgb(mask.colour), 255 * share));
+      for (let at = 0; at < out.length; at++) {
+        if (shadow[at]) out[at] = shadow[at - 1] && shadow[at + 1] && shadow[at - width] && shadow[at + width] ? fill : edge;
       }
-    }
-  }
-  const projection = () => image(VIEWS.coronal, (out, width, height) => {
-    for (let at = 0; at < out.length; at++) {
-      out[at] = palette[hottest[width - 1 - (at % width) + width * (height - 1 - Math.floor(at / width))]];
     }
   });
 
   makePalette();
   readMasks();
   return {
-    makePalette, readMasks,
-    base: (view) => (view === "mip" ? projection() : slice(VIEWS[view], model.get("cursor")[VIEWS[view].through])),
-    over: (view) => (view === "mip" ? overlay(VIEWS.coronal, 0, outlines("strip"), {})
-      : overlay(VIEWS[view], model.get("cursor")[VIEWS[view].through], outlines("slices"), model.get("uncertainty"))),
-    depthOf: (i, k) => depthOf[i + shape[0] * k], // where the projection's voxel lies, from back to front
-    valueAt: (cursor) => petValues[pet[cursor.reduce((sum, index, axis) => sum + index * stride[axis], 0)]],
+    makePalette, readMasks, projection, mapName,
+    forget: () => turned.clear(), // other voxels have arrived
+    base: (view, depth) => (view === "mip" ? projected(depth) : slice(VIEWS[view], depth)),
+    over: (view, depth) => (view === "mip" ? shadows(depth) : overlay(VIEWS[view], depth)),
+    hottest: (place, degrees, reach) => projection.hottest(codes.pet, place, degrees, reach),
+    // As the codes tell it, until the kernel says more: text, with what they cannot tell.
+    valueAt: (cursor) => {
+      const code = codes.pet[cursor.reduce((sum, index, axis) => sum + index * stride[axis], 0)];
+      const isCut = code === 255 || (code === 0 && scan.unit === "HU");
+      return isCut ? `${code ? "\u2265" : "\u2264"} ${digits(petValues[code])}` : `\u2248 ${petValues[code].toPrecision(2)}`;
+    },
   };
 }

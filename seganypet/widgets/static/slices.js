@@ -1,92 +1,201 @@
-// The canvases of ClickWidget: three slices and a projection, with crosshair and the marks of prompts, and what the
-// mouse does on them.
+// The panes of ClickWidget: three slices and a turning projection, with crosshair, marks, a scale bar, and what is
+// being drawn by hand.
 
-const MARK_COLOUR = { true: "#56B4E9", false: "#E69F00" };
-const TALLEST_PX = 560;
 const WHEEL_STEP_PX = 40; // a mouse's notch is 100 or more, a trackpad sends many small ones
+const DOUBLE_CLICK_MS = 350;
+const SNAP_MM = 6; // a click on the projection means the hottest voxel so near
+const TURN_DEG = 5;
+const PROBE_AFTER_MS = 60;
 
-// `act` holds what the mouse asks for: moveTo(cursor), step(view, by), set(trait, value), click(cursor, foreground).
+// `act` holds what the mouse asks for: moveTo(cursor), step(view, by), set(trait, value), click(cursor, foreground),
+// draw(tool, path, view, foreground), withdraw(), probe(cursor), maximise(view).
 function createSlices(model, painter, act) {
   const scan = model.get("scan");
-  const shape = scan.shape;
+  const { shape, body } = scan;
   const unit = scan.unit === "SUVbw" ? "SUV" : scan.unit;
-  const position = h("div", { class: "sap-position" }); // of the crosshair, in the file's own voxels
+  const position = h("div", { class: "sap-position" }); // of the pointer, else of the crosshair
   const centre = [...model.get("cursor")]; // of what a zoomed view shows
-  let lastView = "axial";
-  let pending = false;
-  let disposed = false;
-  // Voxels of the file.
+  const known = new Map(); // true values that Python told, by voxel
+  let [lastView, pending, disposed, angle, turning] = ["axial", false, false, 0, null];
+  let draft = null; // what is drawn by hand: tool, view, path, foreground, pointer (or null: by keys)
+  let pointed = null; // voxel under the pointer
+  let [lastDown, asking] = [{ at: -Infinity }, null];
+
+  // Voxels and millimetres of the file.
   const toIJK = (ras) => scan.axes.map(([axis, sign]) => (sign > 0 ? ras[axis] : shape[axis] - 1 - ras[axis]));
+  const ijkAxis = (ras) => scan.axes.findIndex(([axis]) => axis === ras);
+  const toMM = (ijk) => scan.affine.slice(0, 3).map((row) => row[3] + ijk.reduce((sum, x, axis) => sum + x * row[axis], 0));
 
   // ---- what part of an axis a view shows: [first edge, length] in voxels
   const visible = (axis) => {
-    const length = shape[axis] / model.get("zoom");
-    return [clamp(centre[axis] + 0.5 - length / 2, 0, shape[axis] - length), length];
+    const [first, end] = body[axis];
+    const length = (end - first) / model.get("zoom");
+    return [clamp(centre[axis] + 0.5 - length / 2, first, end - length), length];
   };
   const recentre = (always) => model.get("cursor").forEach((x, axis) => {
     const [first, length] = visible(axis);
     if (always || x + 1 <= first || x >= first + length) centre[axis] = x; // a voxel cut by the edge stays where it is
   });
 
-  // ---- the four canvases
+  // ---- the canvases
   const panes = {};
-  for (const [name, view] of [...Object.entries(VIEWS), ["mip", VIEWS.coronal]]) {
-    const [wide, tall] = [view.across, view.up].map((axis) => shape[axis] * scan.spacing[axis]);
-    const canvas = h("canvas", {
-      tabindex: "0", role: "application", class: `sap-${name}`,
-      style: `aspect-ratio: ${wide} / ${tall}; width: min(100%, ${(TALLEST_PX * wide) / tall}px)`,
-    });
-    const slider = name !== "mip" && h("input", {
+  for (const name of [...Object.keys(VIEWS), "mip"]) panes[name] = makePane(name, VIEWS[name]);
+  function makePane(name, view) {
+    const canvas = h("canvas", { tabindex: "0", role: "application", class: `sap-${name}` });
+    const slider = h("input", view ? {
       type: "range", min: "0", max: String(shape[view.through] - 1), "aria-label": `${name} slice`,
       oninput: () => { lastView = name; act.step(name, Number(slider.value) - model.get("cursor")[view.through]); },
+    } : {
+      type: "range", min: "0", max: String(360 - TURN_DEG), step: String(TURN_DEG), "aria-label": "projection angle",
+      oninput: () => turnTo(Number(slider.value)),
     });
-    panes[name] = { view, canvas, slider };
-    const region = () => (name === "mip"
-      ? [[0, shape[view.across]], [0, shape[view.up]]] : [visible(view.across), visible(view.up)]);
-    panes[name].region = region;
-    const voxelAt = (event) => {
+    const large = h("button", { type: "button", class: "sap-large", "aria-label": `enlarge ${name}`,
+      title: "enlarge, or all panes again (m; or double click)", onclick: () => act.maximise(name) });
+    const pane = { name, view, canvas, slider, element: h("div", { class: "sap-pane", style: `grid-area: ${name}` },
+      h("div", { class: "sap-picture" }, canvas, large), slider) };
+    if (!view) {
+      const play = h("button", { type: "button", "aria-label": "turn the projection", onclick: () => {
+        if (turning) stopTurning(); else turning = setInterval(() => turnTo(angle + TURN_DEG), 110);
+        play.textContent = turning ? "\u23f8" : "\u25b6";
+      } }, "\u25b6");
+      pane.element.append(h("div", { class: "sap-turn" }, play, slider));
+    }
+    const place = (event) => { // shares of width and height
       const rect = canvas.getBoundingClientRect(); // in the event's own pixels, whatever the zoom
-      const [[a0, na], [u0, nu]] = region();
-      const x = clamp((event.clientX - rect.left) / rect.width, 0, 1);
-      const y = clamp((event.clientY - rect.top) / rect.height, 0, 1);
+      return [clamp((event.clientX - rect.left) / rect.width, 0, 1), clamp((event.clientY - rect.top) / rect.height, 0, 1)];
+    };
+    const voxelAt = (event) => {
+      const [x, y] = place(event);
+      if (!view) return painter.hottest([x, y], angle, SNAP_MM);
       const voxel = [...model.get("cursor")];
-      voxel[view.across] = clamp(Math.ceil(a0 + na * (1 - x)) - 1, 0, shape[view.across] - 1);
-      voxel[view.up] = clamp(Math.ceil(u0 + nu * (1 - y)) - 1, 0, shape[view.up] - 1);
-      if (name === "mip") voxel[1] = painter.depthOf(voxel[0], voxel[2]);
+      for (const [axis, share] of [[view.across, 1 - x], [view.up, 1 - y]]) {
+        const [first, length] = visible(axis);
+        voxel[axis] = clamp(Math.ceil(first + length * share) - 1, 0, shape[axis] - 1);
+      }
       return voxel;
     };
+    let grabbed = null; // of the projection
     // Pointer events: those of the mouse are cut to whole pixels, too coarse on a zoomed page.
     canvas.addEventListener("pointerdown", (event) => {
       if (!event.isPrimary || ![0, 2].includes(event.button)) return;
       canvas.focus({ preventScroll: true });
-      const voxel = voxelAt(event);
-      const tool = model.get("tool");
+      if (!view) {
+        grabbed = { x: event.clientX, angle, moved: false };
+        canvas.setPointerCapture(event.pointerId);
+        return;
+      }
+      const near = lastDown.name === name && Math.hypot(event.clientX - lastDown.x, event.clientY - lastDown.y) < 5;
+      const isPlain = event.button === 0 && !event.shiftKey && !event.ctrlKey;
+      const isSecond = isPlain && near && event.timeStamp - lastDown.at < DOUBLE_CLICK_MS; // of a double click
+      lastDown = { name, x: event.clientX, y: event.clientY, at: isPlain ? event.timeStamp : -Infinity };
+      if (isSecond) return;
+      const [voxel, tool] = [voxelAt(event), model.get("tool")];
+      const other = event.button === 2 || event.shiftKey || event.ctrlKey; // Control-click is a Mac's right click
+      const foreground = !other && model.get("foreground");
       act.moveTo(voxel);
-      if (name !== "mip" && tool !== "look") {
-        const other = event.button === 2 || event.shiftKey || event.ctrlKey; // Control-click is a Mac's right click
-        act.click(voxel, !other && tool === "foreground");
+      if (tool === "point") act.click(voxel, foreground);
+      else if (tool !== "look") {
+        canvas.setPointerCapture(event.pointerId);
+        const turned = other && tool === "brush" ? "eraser" : tool;
+        draft = { tool: turned, view, name, path: [voxel], foreground, pointer: event.pointerId };
+        redraw();
       }
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (event.buttons === 1 && (name === "mip" || model.get("tool") === "look")) act.moveTo(voxelAt(event));
+      if (grabbed) {
+        const by = event.clientX - grabbed.x;
+        if (Math.abs(by) > 4) grabbed.moved = true;
+        if (grabbed.moved) turnTo(grabbed.angle - (by / canvas.clientWidth) * 180);
+        return;
+      }
+      if (!view) return;
+      point(voxelAt(event));
+      if (draft?.pointer === event.pointerId) {
+        for (const one of event.getCoalescedEvents?.() ?? [event]) draft.path.push(voxelAt(one));
+        draft.path.push(voxelAt(event));
+        redraw();
+      } else if (event.buttons === 1 && model.get("tool") === "look") act.moveTo(voxelAt(event));
+    });
+    canvas.addEventListener("pointerup", (event) => {
+      if (grabbed && !grabbed.moved) {
+        const voxel = voxelAt(event);
+        if (voxel) act.moveTo(voxel);
+      }
+      grabbed = null;
+      if (draft?.pointer === event.pointerId) finishDraft();
+    });
+    canvas.addEventListener("pointercancel", () => { grabbed = null; cancelDraft(); });
+    canvas.addEventListener("dblclick", (event) => {
+      event.preventDefault();
+      if (view && model.get("tool") === "point") act.withdraw();
+      act.maximise(name);
     });
     canvas.addEventListener("contextmenu", (event) => { event.preventDefault(); event.stopPropagation(); });
-    canvas.addEventListener("focus", () => { if (name !== "mip") lastView = name; });
-    canvas.addEventListener("pointerenter", () => { if (name !== "mip") lastView = name; });
+    canvas.addEventListener("focus", () => { if (view) lastView = name; });
+    canvas.addEventListener("pointerenter", () => { if (view) lastView = name; });
+    canvas.addEventListener("pointerleave", () => point(null));
     let rolled = 0;
-    if (name !== "mip") {
-      canvas.addEventListener("wheel", (event) => {
-        event.preventDefault();
-        rolled += event.deltaMode ? event.deltaY * WHEEL_STEP_PX : event.deltaY;
-        const steps = Math.trunc(rolled / WHEEL_STEP_PX);
-        if (!steps) return;
-        rolled = 0;
-        if (event.ctrlKey || event.metaKey) zoomBy(steps < 0 ? 1.25 : 0.8); // a trackpad's pinch arrives so
-        else act.step(name, -Math.sign(steps) * (Math.abs(event.deltaY) >= 100 ? 1 : Math.abs(steps)));
-      }, { passive: false });
-    }
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      rolled += event.deltaMode ? event.deltaY * WHEEL_STEP_PX : event.deltaY;
+      const steps = Math.trunc(rolled / WHEEL_STEP_PX);
+      if (!steps) return;
+      rolled = 0;
+      if (event.ctrlKey || event.metaKey) zoomBy(steps < 0 ? 1.25 : 0.8); // a trackpad's pinch arrives so
+      else if (!view) turnTo(angle + Math.sign(steps) * TURN_DEG);
+      else act.step(name, -Math.sign(steps) * (Math.abs(event.deltaY) >= 100 ? 1 : Math.abs(steps)));
+    }, { passive: false });
+    return pane;
   }
   const zoomBy = (factor) => act.set("zoom", clamp(model.get("zoom") * factor, 1, 10));
+  const turnTo = (degrees) => {
+    angle = (((Math.round(degrees / TURN_DEG) * TURN_DEG) % 360) + 360) % 360;
+    redraw();
+  };
+  const stopTurning = () => { clearInterval(turning); turning = null; };
+
+  // ---- by hand
+  const cancelDraft = () => { draft = null; redraw(); };
+  const finishDraft = () => {
+    const { tool, path, view, foreground } = draft;
+    draft = null;
+    act.draw(tool, path, view, foreground);
+    redraw();
+  };
+  // By keys: each time the crosshair is one more corner; the same place once more ends it, and so does a box's second.
+  const addCorner = (foreground) => {
+    const [tool, cursor, view] = [model.get("tool"), [...model.get("cursor")], VIEWS[lastView]];
+    if (!draft || draft.view !== view) draft = { tool, view, name: lastView, path: [], foreground, pointer: null };
+    const last = draft.path[draft.path.length - 1];
+    const isEnd = last && String(last) === String(cursor);
+    if (!isEnd) draft.path.push(cursor);
+    if (isEnd || tool === "brush" || tool === "eraser" || (tool === "box" && draft.path.length === 2)) finishDraft();
+    else redraw();
+  };
+
+  // ---- the value under the pointer: as the picture's codes tell it, then as it is
+  const point = (voxel) => {
+    pointed = voxel;
+    showPosition();
+  };
+  const showPosition = () => {
+    const voxel = pointed ?? model.get("cursor");
+    const exact = known.get(String(voxel));
+    if (!exact) {
+      clearTimeout(asking);
+      asking = setTimeout(() => act.probe(voxel), PROBE_AFTER_MS);
+    }
+    const ijk = toIJK(voxel);
+    const value = exact ? exact.value.toFixed(Math.abs(exact.value) < 100 ? 2 : 0) : painter.valueAt(voxel);
+    const ct = exact && exact.ct !== null && scan.ct ? `, CT ${exact.ct.toFixed(0)} HU` : "";
+    const mm = toMM(ijk).map((x) => x.toFixed(0)).join(", ");
+    position.textContent = `${pointed ? "pointer" : "crosshair"}: ${unit} ${value}${ct} at voxel (${ijk.join(", ")}), ${mm} mm`;
+  };
+  const tell = ({ probe, value, ct }) => {
+    if (known.size > 500) known.clear();
+    known.set(String(probe), { value, ct });
+    showPosition();
+  };
 
   // ---- drawing: at most once a frame while somebody scrolls; a new mask is awaited, and drawn at once
   let stale = { base: true, over: true };
@@ -98,76 +207,112 @@ function createSlices(model, painter, act) {
   };
   function draw() {
     pending = false;
+    const now = stale;
+    stale = { base: false, over: false };
+    for (const pane of Object.values(panes)) {
+      if (pane.element.hidden) pane.depth = null;
+      // The shadow of a new mask is not in the way of its slices.
+      else if (!pane.view && now.over && pane.over) setTimeout(() => { if (!disposed) drawPane(pane, now); });
+      else drawPane(pane, now);
+    }
+    showPosition();
+  }
+  function drawPane(pane, now) {
+    const { name, view, canvas, slider } = pane;
+    const [cssWidth, cssHeight] = pane.size ?? [0, 0];
+    if (cssWidth < 2) return; // not laid out yet
     const cursor = model.get("cursor");
-    for (const [name, pane] of Object.entries(panes)) {
-      const { view, canvas, slider } = pane;
-      const isStrip = name === "mip";
-      const depth = isStrip ? 0 : cursor[view.through];
-      const moved = pane.depth !== depth;
-      pane.depth = depth;
-      if (stale.base || moved) pane.base = painter.base(name);
-      if (stale.over || moved) pane.over = painter.over(name);
-      const ratio = window.devicePixelRatio || 1;
-      const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((x) => Math.max(1, Math.round(x * ratio)));
-      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-      const context = canvas.getContext("2d");
-      const [[a0, na], [u0, nu]] = pane.region();
-      const source = [shape[view.across] - a0 - na, shape[view.up] - u0 - nu, na, nu];
-      context.imageSmoothingEnabled = false;
-      for (const layer of [pane.base, pane.over]) context.drawImage(layer, ...source, 0, 0, width, height);
-      const x = (index) => ((a0 + na - index - 0.5) / na) * width;
-      const y = (index) => ((u0 + nu - index - 0.5) / nu) * height;
-      drawCrosshair(context, x(cursor[view.across]), y(cursor[view.up]), width, height, ratio);
-      if (!isStrip) {
-        for (const { path, foreground } of model.get("marks")) {
-          const inSlice = path.filter((voxel) => voxel[view.through] === depth);
-          const points = inSlice.map((voxel) => [x(voxel[view.across]), y(voxel[view.up])]);
-          if (points.length) drawMark(context, points, foreground, 5 * ratio);
+    const depth = view ? cursor[view.through] : angle;
+    const moved = pane.depth !== depth;
+    pane.depth = depth;
+    if (now.base || moved) pane.base = painter.base(name, depth);
+    if (now.over || moved) pane.over = painter.over(name, depth);
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [cssWidth, cssHeight].map((x) => Math.max(1, Math.round(x * ratio)));
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    const context = canvas.getContext("2d");
+    let source = [0, 0, pane.base.width, pane.base.height];
+    let toPx; // of a voxel
+    if (view) {
+      const [[a0, na], [u0, nu]] = [visible(view.across), visible(view.up)];
+      canvas.dataset.shown = JSON.stringify([a0, na, u0, nu]); // what tests and benchmarks aim by
+      source = [shape[view.across] - a0 - na, shape[view.up] - u0 - nu, na, nu];
+      toPx = (voxel) => [((a0 + na - voxel[view.across] - 0.5) / na) * width, ((u0 + nu - voxel[view.up] - 0.5) / nu) * height];
+      pane.widthMM = na * scan.spacing[view.across];
+    } else {
+      toPx = (voxel) => painter.projection.placeOf(voxel, angle).map((share, at) => share * [width, height][at]);
+      pane.widthMM = painter.projection.widthMM;
+      const [across, , [k0, k1]] = body;
+      const seen = pane.widthMM / scan.spacing[0]; // from the front, columns are those of the coronal slices
+      canvas.dataset.shown = angle ? "" : JSON.stringify([(across[0] + across[1] - seen) / 2, seen, k0, k1 - k0]);
+    }
+    context.imageSmoothingEnabled = !view;
+    for (const layer of [pane.base, pane.over]) context.drawImage(layer, ...source, 0, 0, width, height);
+    if (!model.get("bare")) {
+      drawCrosshair(context, ...toPx(cursor), width, height, ratio);
+      const colours = Object.fromEntries(model.get("objects").map(({ name: of, colour }) => [of, colour]));
+      if (view) {
+        for (const { path, foreground, of } of model.get("marks")) {
+          const points = path.filter((voxel) => voxel[view.through] === depth).map(toPx);
+          if (points.length) drawMark(context, points, foreground, colours[of] ?? "#000000", 3 * ratio);
         }
       }
-      context.font = `bold ${12 * ratio}px sans-serif`;
-      context.lineWidth = 3 * ratio;
-      for (const [letter, at] of [[view.ends[0], 4 * ratio], [view.ends[1], width - 13 * ratio]]) {
-        context.strokeStyle = "white";
-        context.strokeText(letter, at, height / 2);
-        context.fillStyle = "black";
-        context.fillText(letter, at, height / 2);
+      if (draft && draft.name === name) {
+        const colour = colours[model.get("active")] ?? "#000000";
+        drawDraft(context, draft, draft.path.map(toPx), colour, (model.get("brush_mm") / pane.widthMM) * width, ratio);
       }
-      const says = isStrip ? "maximum intensity projection, click to jump" : `${name} slice ${depth}`;
-      canvas.setAttribute("aria-label", says);
-      if (slider) { slider.value = depth; slider.setAttribute("aria-valuetext", says); }
     }
-    position.textContent = `voxel (${toIJK(cursor).join(", ")}), ${unit} ${painter.valueAt(cursor).toPrecision(2)}`;
-    stale = { base: false, over: false };
+    drawLetters(context, view ? view.ends : turnedEnds(angle), width, height, ratio);
+    drawScaleBar(context, pane.widthMM, width, height, ratio);
+    const says = view ? `${name} slice ${depth}`
+      : `maximum intensity projection at ${angle} degrees; click to look at what is hottest there, drag to turn`;
+    canvas.setAttribute("aria-label", says);
+    slider.value = depth;
+    slider.setAttribute("aria-valuetext", says);
   }
+
+  // Sizes in CSS pixels, from `arrange`; panes without one are hidden.
+  const setSizes = (sizes) => {
+    for (const [name, pane] of Object.entries(panes)) {
+      pane.size = sizes[name];
+      pane.element.hidden = !pane.size;
+      if (pane.size) Object.assign(pane.canvas.style, { width: `${pane.size[0]}px`, height: `${pane.size[1]}px` });
+    }
+    redraw();
+  };
 
   recentre(true);
   return {
-    panes, position, toIJK, redraw, recentre,
+    panes, position, toIJK, ijkAxis, redraw, recentre, setSizes, addCorner, cancelDraft, tell, turnTo,
+    angle: () => angle,
+    hasDraft: () => draft !== null,
     lastView: () => lastView,
-    dispose: () => { disposed = true; },
+    forgetPress: () => { lastDown = { at: -Infinity }; },
+    dispose: () => { disposed = true; stopTurning(); clearTimeout(asking); },
   };
 }
 
-function drawCrosshair(context, x, y, width, height, ratio) {
-  const gap = 8 * ratio; // what is clicked stays in sight
-  context.beginPath();
-  for (const end of [0, width]) {
-    context.moveTo(end, y);
-    context.lineTo(end ? x + gap : x - gap, y);
-  }
-  for (const end of [0, height]) {
-    context.moveTo(x, end);
-    context.lineTo(x, end ? y + gap : y - gap);
-  }
-  for (const [colour, wide] of [["rgba(255, 255, 255, 0.5)", 3], ["rgba(0, 0, 0, 0.6)", 1]]) { // seen on any grey
+// What is left and right of a turned projection, to the nearest quarter.
+const turnedEnds = (degrees) => [["R", "L"], ["A", "P"], ["L", "R"], ["P", "A"]][Math.round(degrees / 90) % 4];
+
+function strokeTwice(context, path, [under, over], ratio) { // seen on any grey
+  for (const [colour, wide] of [[under, 3], [over, 1]]) {
     context.strokeStyle = colour;
     context.lineWidth = wide * ratio;
-    context.stroke();
+    context.stroke(path);
   }
 }
-// A disc or a cross at a single point; several points are joined by a line.
-function drawMark(context, points, foreground, size) {
+function drawCrosshair(context, x, y, width, height, ratio) {
+  const gap = 9 * ratio; // what is clicked stays in sight
+  const path = new Path2D();
+  for (const [from, to] of [[[0, y], [x - gap, y]], [[x + gap, y], [width, y]], [[x, 0], [x, y - gap]], [[x, y + gap], [x, height]]]) {
+    path.moveTo(...from);
+    path.lineTo(...to);
+  }
+  strokeTwice(context, path, ["rgba(255, 255, 255, 0.4)", "rgba(0, 0, 0, 0.55)"], ratio);
+}
+// A small disc, of background prompts a cross, in the object's colour; several points are joined by a line.
+function drawMark(context, points, foreground, colour, size) {
   const mark = new Path2D();
   const [[x, y]] = points;
   const isLine = points.length > 1;
@@ -179,11 +324,50 @@ function drawMark(context, points, foreground, size) {
       mark.lineTo(x + size, y + slope * size);
     }
   }
-  context.lineWidth = size * 0.9;
-  context.strokeStyle = "black";
+  context.setLineDash(isLine && !foreground ? [3 * size, 2 * size] : []);
+  context.lineWidth = size * 1.1;
+  context.strokeStyle = "white";
   context.stroke(mark);
-  context.lineWidth = size * 0.5;
-  context.strokeStyle = context.fillStyle = MARK_COLOUR[foreground];
+  context.lineWidth = size * 0.6;
+  context.strokeStyle = context.fillStyle = colour;
   if (foreground && !isLine) context.fill(mark);
   else context.stroke(mark);
+  context.setLineDash([]);
+}
+function drawDraft(context, { tool, foreground }, points, colour, radius, ratio) {
+  const path = new Path2D();
+  const [[x, y], [u, v]] = [points[0], points[points.length - 1]];
+  if (tool === "box") path.rect(Math.min(x, u), Math.min(y, v), Math.abs(u - x), Math.abs(v - y));
+  else points.forEach((point) => path.lineTo(...point));
+  if (tool === "lasso") path.closePath();
+  if (tool === "brush" || tool === "eraser") {
+    path.lineTo(u + 0.01, v); // a dot
+    Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: Math.max(2 * radius, 2), globalAlpha: 0.5 });
+    context.strokeStyle = tool === "eraser" ? "white" : colour;
+    context.stroke(path);
+    Object.assign(context, { lineCap: "butt", lineJoin: "miter", globalAlpha: 1 });
+    return;
+  }
+  context.setLineDash(foreground ? [] : [6 * ratio, 4 * ratio]);
+  strokeTwice(context, path, ["white", colour], 1.5 * ratio);
+  context.setLineDash([]);
+}
+function drawText(context, text, x, y, ratio, align = "left") {
+  Object.assign(context, { font: `bold ${12 * ratio}px sans-serif`, lineWidth: 3 * ratio, strokeStyle: "white", textAlign: align });
+  context.strokeText(text, x, y);
+  context.fillStyle = "black";
+  context.fillText(text, x, y);
+}
+function drawLetters(context, [left, right], width, height, ratio) {
+  drawText(context, left, 4 * ratio, height / 2, ratio);
+  drawText(context, right, width - 4 * ratio, height / 2, ratio, "right");
+}
+function drawScaleBar(context, widthMM, width, height, ratio) {
+  const mm = scaleBarMM(widthMM);
+  const [x, y, length] = [8 * ratio, height - 8 * ratio, (mm / widthMM) * width];
+  const path = new Path2D();
+  path.moveTo(x, y);
+  path.lineTo(x + length, y);
+  strokeTwice(context, path, ["white", "black"], 1.6 * ratio);
+  drawText(context, mm >= 10 ? `${mm / 10} cm` : `${mm} mm`, x, y - 5 * ratio, ratio);
 }

@@ -74,11 +74,16 @@ function render({ model, el }) {
   const status = h("span", { class: "sap-status", role: "status", "aria-live": "polite" });
   const error = h("div", { class: "sap-error", role: "alert" });
 
+  const why = h("span", { class: "sap-status", role: "status" });
   const show = () => {
     const busy = ticket !== null;
+    const taken = model.get("accepted").includes(unit.value);
     unit.disabled = busy;
-    choose.disabled = busy || unit.value === "";
+    choose.disabled = busy || !taken;
     choose.title = unit.value === "" ? "first say the unit: a NIfTI file does not hold it" : "";
+    why.textContent = taken || unit.value === "" ? "" : `The networks here take ${model.get("accepted").join(", ")} only: `
+      + "what a voxel holds, divided by the injected dose for each gram of the patient. Convert the file first, or export "
+      + "SUV from your workstation.";
     for (const element of [stop, bar, count]) element.hidden = !busy;
     if (!busy) { bar.value = 0; count.textContent = ""; }
     status.textContent = model.get("status");
@@ -87,7 +92,7 @@ function render({ model, el }) {
   };
   el.append(h("div", { class: "sap-click sap-upload", role: "group", "aria-label": "own scan" },
     h("div", { class: "sap-bar" },
-      h("span", {}, `Own scan, NIfTI up to ${megabytes(model.get("limit"))}:`), unit, choose, chooser, bar, count, stop, status),
+      h("span", {}, `Own scan, NIfTI up to ${megabytes(model.get("limit"))}:`), unit, choose, chooser, bar, count, stop, why, status),
     error));
   model.on("change:error change:status", show);
   model.on("msg:custom", hear);

@@ -1,0 +1,313 @@
+"""What can be done in a ClickWidget beside clicking: tools, files, earlier sittings; each step undone and replayed."""
+
+import gzip
+
+import numpy as np
+import pytest
+from test_click_widget import AFFINE, BALL_IJK, OTHER_IJK, SHAPE, click, ras_of, tell, volume  # noqa: F401
+from threshold_network import ThresholdNetwork
+
+from seganypet.errors import ClickError, SegAnyPETError
+from seganypet.pet.mask_files import load_masks
+from seganypet.pet.volume import load_labels, save_mask
+from seganypet.prompting.session import Session
+from seganypet.prompting.thresholds import ThresholdSession
+from seganypet.widgets import actions
+from seganypet.widgets.click import ClickWidget
+from seganypet.widgets.edits import largest_piece, painted, without_holes
+from seganypet.widgets.table import total
+
+
+@pytest.fixture
+def session(volume) -> ThresholdSession:  # noqa: F811
+    return ThresholdSession(volume, "SUV>=2.5")
+
+
+@pytest.fixture
+def widget(session, tmp_path) -> ClickWidget:
+    return ClickWidget(session, output_dir=tmp_path / "out", name="case_1")
+
+
+def sphere(ijk, radius_mm):
+    mm = (np.moveaxis(np.indices(SHAPE), 0, -1) - ijk) @ AFFINE[:3, :3].T
+    return np.linalg.norm(mm, axis=-1) <= radius_mm
+
+
+# ---- by hand
+
+def test_a_brush_paints_a_disc_of_its_radius_in_one_slice(volume):  # noqa: F811
+    nothing = np.zeros(SHAPE, bool)
+    disc = painted(nothing, volume, [OTHER_IJK], 2, 10.0, True)
+    assert not nothing.any() and disc.any(axis=(0, 1)).sum() == 1
+    in_plane = AFFINE[:3, :3] @ np.eye(3)[:, :2]
+    i, j = np.meshgrid(*map(np.arange, SHAPE[:2]), indexing="ij")
+    away = np.linalg.norm((np.stack([i, j], -1) - OTHER_IJK[:2]) @ in_plane.T, axis=-1)
+    np.testing.assert_array_equal(disc[..., OTHER_IJK[2]], away <= 10.0)
+
+
+def test_an_eraser_takes_away_along_its_stroke_and_a_brush_of_no_size_paints_it(volume):  # noqa: F811
+    full = np.ones(SHAPE, bool)
+    erased = painted(full, volume, [(2, 3, 5), (8, 3, 5)], 2, 0.0, False)
+    np.testing.assert_array_equal(np.argwhere(~erased), [(i, 3, 5) for i in range(2, 9)])
+
+
+@pytest.mark.parametrize(
+    "stroke",
+    [
+        ([(1, 1, 1), (1, 1, 2)], 2, 5.0),
+        ([(1, 1, 99)], 2, 5.0),
+        ([(1, 1, 1)], 3, 5.0),
+        ([(1, 1, 1)], 2, -1.0),
+        ([], 2, 5.0),
+    ],
+    ids=["through slices", "outside", "no axis", "negative", "empty"],
+)
+def test_a_stroke_that_is_none_is_refused(volume, stroke):  # noqa: F811
+    with pytest.raises(ClickError, match="stroke|radius|outside"):
+        painted(np.zeros(SHAPE, bool), volume, *stroke, True)
+
+
+def test_holes_are_filled_and_the_largest_piece_is_kept():
+    shell, crumb = sphere(BALL_IJK, 16) & ~sphere(BALL_IJK, 8), sphere(OTHER_IJK, 6)
+    np.testing.assert_array_equal(without_holes(shell | crumb), sphere(BALL_IJK, 16) | crumb)
+    np.testing.assert_array_equal(largest_piece(shell | crumb), shell)
+    assert not largest_piece(np.zeros(SHAPE, bool)).any() and not without_holes(np.zeros(SHAPE, bool)).any()
+
+
+def test_what_is_painted_is_undone_redone_and_replayed(widget, session, volume, tmp_path):  # noqa: F811
+    before = widget.click(ijk=BALL_IJK)
+    tell(widget, "paint", path_ijk=[list(OTHER_IJK)], axis=2, radius_mm=9, foreground=True)
+    painted_mask = session.mask
+    assert (painted_mask & ~before).any() and not (before & ~painted_mask).any() and "by hand" in widget.status
+    tell(widget, "keep_largest")
+    np.testing.assert_array_equal(session.mask, before)
+    tell(widget, "undo")
+    np.testing.assert_array_equal(session.mask, painted_mask)
+    tell(widget, "undo")
+    np.testing.assert_array_equal(session.mask, before)
+    tell(widget, "redo")
+    session.save_journal(tmp_path / "journal.json")
+    again = ThresholdSession(volume, "SUV>=2.5")
+    again.load_journal(tmp_path / "journal.json")
+    np.testing.assert_array_equal(again.mask, painted_mask)
+
+
+def test_an_edit_that_changes_nothing_is_no_step_and_one_that_leaves_nothing_is_refused(widget, session):
+    widget.click(ijk=BALL_IJK)
+    steps = len(session.prompts)
+    tell(widget, "fill_holes")
+    assert len(session.prompts) == steps and "stays as it is" in widget.status
+    for k in np.flatnonzero(session.mask.any(axis=(0, 1))).tolist():
+        tell(widget, "paint", path_ijk=[[*BALL_IJK[:2], k]], axis=2, radius_mm=90, foreground=False)
+    assert "remove the object instead" in widget.error and session.mask.any()
+
+
+# ---- what a session knows
+
+def test_a_key_goes_through_the_readings_of_a_first_prompt(widget, session, monkeypatch):
+    tell(widget, "next_reading")
+    assert "has one reading" in widget.error
+    chosen = []
+    monkeypatch.setattr(type(session), "readings", [None] * 3)
+    monkeypatch.setattr(type(session), "chosen", property(lambda _: len(chosen) % 3))
+    monkeypatch.setattr(session, "choose", chosen.append)
+    for _ in range(3):
+        tell(widget, "next_reading")
+    assert chosen == [1, 2, 0] and "reading 1 of 3" in widget.status
+
+
+def test_hot_spots_are_visited_from_the_hottest_on_and_outlined_ones_left_out(widget, session, volume):  # noqa: F811
+    visited = []
+    for _ in range(2):
+        tell(widget, "next_spot")
+        visited.append(widget.cursor_ijk)
+    assert sorted(visited) == sorted([BALL_IJK, OTHER_IJK]) and "SUVmax 8.0" in widget.status
+    tell(widget, "next_spot")
+    assert "no further spot" in widget.status
+    widget.click(ijk=BALL_IJK)
+    tell(widget, "next_spot")
+    assert widget.cursor_ijk == OTHER_IJK
+
+
+def test_organs_are_proposed_beside_what_is_there(widget, session, volume, monkeypatch):  # noqa: F811
+    class Found:
+        labels = 1 * sphere(BALL_IJK, 12) + 5 * sphere(OTHER_IJK, 12)
+        names = {1: "liver", 5: "spleen"}
+        masks = {"liver": labels == 1, "spleen": labels == 5}
+        confidence = {"liver": 0.9, "spleen": 0.8}
+
+    monkeypatch.setattr(actions, "propose", lambda volume, model: Found)
+    widget.rename("object 1", "spleen")
+    drawn = widget.click(ijk=OTHER_IJK)
+    tell(widget, "propose")
+    assert session.objects == ("spleen", "liver") and session.active == "spleen" and "liver 0.90" in widget.status
+    np.testing.assert_array_equal(session.mask_of("spleen"), drawn)
+    np.testing.assert_array_equal(session.mask_of("liver"), Found.masks["liver"])
+    tell(widget, "undo")
+    assert session.objects == ("spleen",)
+    tell(widget, "redo")
+    tell(widget, "propose")
+    assert "no organ was found that is not outlined" in widget.error
+
+
+def test_a_mask_file_starts_its_objects(widget, session, volume, tmp_path):  # noqa: F811
+    save_mask(tmp_path / "drawn.nii.gz", 1 * sphere(BALL_IJK, 12) + 2 * sphere(OTHER_IJK, 9), like=volume)
+    content = (tmp_path / "drawn.nii.gz").read_bytes()
+    widget._handle_custom_msg({"call": "load_mask", "name": "drawn.nii.gz"}, [memoryview(content)])
+    assert len(session.objects) == 2 and "started from a file" in widget.status and not widget.error
+    np.testing.assert_array_equal(session.mask_of(session.objects[1]), sphere(OTHER_IJK, 9))
+    for name, spoilt in (("../../drawn.nii.gz", gzip.compress(b"no")), ("drawn.exe", content), ("drawn", content)):
+        widget._handle_custom_msg({"call": "load_mask", "name": name}, [memoryview(spoilt)])
+        assert "the chosen file" in widget.error and str(tmp_path) not in widget.error
+    widget._handle_custom_msg({"call": "load_mask", "name": "drawn.nii.gz"}, [])
+    assert "without the file's content" in widget.error and len(session.objects) == 2
+
+
+def test_the_first_click_of_a_double_click_is_withdrawn_but_never_an_earlier_step(widget, session):
+    click(widget, BALL_IJK)
+    click(widget, OTHER_IJK)
+    tell(widget, "withdraw")
+    assert [one.ijk for one in session.clicks] == [BALL_IJK]
+    tell(widget, "withdraw")
+    click(widget, (0, 0, 99))  # refused
+    tell(widget, "withdraw")
+    assert [one.ijk for one in session.clicks] == [BALL_IJK]
+
+
+# ---- right numbers
+
+def test_the_value_under_the_pointer_is_the_volumes_own(session, volume, monkeypatch):  # noqa: F811
+    volume.data[BALL_IJK] = 51.093
+    widget, sent = ClickWidget(session), []
+    monkeypatch.setattr(widget, "send", lambda content, buffers=(): sent.append(content))
+    tell(widget, "probe", ras=ras_of(BALL_IJK))
+    assert sent[0]["probe"] == ras_of(BALL_IJK) and sent[0]["value"] == pytest.approx(51.093, abs=1e-4)
+    tell(widget, "probe", ras=[0, 0, 999])  # nothing to say, and nothing breaks
+    tell(widget, "piece", layer="../pet", number=0)
+    tell(widget, "piece", layer="pet", number=99)
+    assert len(sent) == 1 and not widget.error
+
+
+def test_a_sum_counts_a_voxel_of_two_objects_once(widget, session, volume):  # noqa: F811
+    one, other = sphere(BALL_IJK, 16), sphere(BALL_IJK, 9)
+    for name, mask in (("tumour", one), ("core", other)):
+        session.select(name)
+        session.start_from(mask)
+    ml = volume.voxel_volume_ml
+    assert [row["name"] for row in widget.rows] == ["tumour", "core"]
+    assert widget.rows[1]["MTV"] == pytest.approx(other.sum() * ml)
+    assert widget.all_objects["MTV"] == pytest.approx(one.sum() * ml)
+    assert widget.all_objects["TLG"] == pytest.approx(volume.data[one].sum() * ml, rel=1e-5)
+    assert widget.all_objects["overlap_ml"] == pytest.approx(other.sum() * ml)
+    assert total([], {}, volume) == {}
+
+
+def test_choosing_an_object_takes_the_crosshair_there(widget):
+    widget.click(ijk=BALL_IJK)
+    widget.add()
+    widget.click(ijk=OTHER_IJK)
+    tell(widget, "select", name="object 1")
+    assert widget.cursor_ijk == BALL_IJK
+
+
+# ---- nothing is lost
+
+def test_overlapping_objects_keep_their_voxels_when_saved_and_downloaded(widget, session, volume, monkeypatch):  # noqa: F811
+    drawn = {"tumour": sphere(BALL_IJK, 16), "core": sphere(BALL_IJK, 9)}
+    for name, mask in drawn.items():
+        session.select(name)
+        session.start_from(mask)
+    with pytest.warns(UserWarning, match="overlap"):
+        paths = widget.save()
+    names = ["case_1_mask.nii.gz", "case_1_clicks.json", "case_1_table.csv", "case_1_mask.seg.nrrd"]
+    assert [path.name for path in paths] == names
+    kept = load_masks(paths[-1], like=volume)
+    assert kept.keys() == drawn.keys() and all(np.array_equal(kept[name], drawn[name]) for name in drawn)
+    sent = {}
+    monkeypatch.setattr(widget, "send", lambda content, buffers: sent.update({content["download"]: buffers[0]}))
+    tell(widget, "download", what="mask")
+    assert list(sent) == ["case_1_mask.seg.nrrd"] and "overlap" in widget.status
+
+
+def test_names_travel_with_the_mask(widget, volume):  # noqa: F811
+    widget.rename("object 1", "left adrenal")
+    widget.click(ijk=BALL_IJK)
+    assert list(load_masks(widget.save()[0], like=volume)) == ["left adrenal"]
+
+
+def test_save_asks_before_it_replaces_files_of_another_sitting(widget, session, volume, tmp_path):  # noqa: F811
+    widget.click(ijk=BALL_IJK)
+    tell(widget, "save", existing="ask")
+    first = (tmp_path / "out" / "case_1_mask.nii.gz").read_bytes()
+    assert not widget.question and "saved" in widget.status
+    widget.click(ijk=(10, 9, 6))
+    tell(widget, "save", existing="ask")  # its own files
+    assert not widget.question
+    other = ClickWidget(ThresholdSession(volume, "SUV>=4"), output_dir=tmp_path / "out", name="case_1")
+    other.click(ijk=OTHER_IJK)
+    tell(other, "save", existing="ask")
+    assert "case_1_mask.nii.gz" in other.question and "another sitting" in other.question
+    tell(other, "dismiss")
+    assert not other.question and (tmp_path / "out" / "case_1_mask.nii.gz").stat().st_size == len(first)
+    tell(other, "save", existing="keep")
+    labels = load_labels(tmp_path / "out" / "case_1_mask_2.nii.gz", like=volume)
+    assert labels[OTHER_IJK] and load_labels(tmp_path / "out" / "case_1_mask.nii.gz", like=volume)[BALL_IJK]
+    tell(other, "save", existing="replace")
+    assert load_labels(tmp_path / "out" / "case_1_mask.nii.gz", like=volume)[OTHER_IJK]
+    with pytest.raises(SegAnyPETError, match="expected 'replace'"):
+        other.save(existing="perhaps")
+
+
+def test_after_a_restart_the_last_sitting_is_offered_and_can_be_continued(widget, session, volume, tmp_path):  # noqa: F811
+    mask = widget.click(ijk=BALL_IJK)
+    widget.rename("object 1", "node")
+    again = ClickWidget(ThresholdSession(volume, "SUV>=2.5"), output_dir=tmp_path / "out")
+    assert again.earlier["objects"] == ["node"] and again.earlier["prompts"] == 1
+    tell(again, "load_text", text=again.earlier["text"])
+    np.testing.assert_array_equal(again.session.mask_of("node"), mask)
+    assert again.earlier == {} and len(list((tmp_path / "out").glob("autosave_*"))) == 1  # continued, not set aside
+    again.click(ijk=OTHER_IJK)
+    last = ClickWidget(ThresholdSession(volume, "SUV>=2.5"), output_dir=tmp_path / "out")
+    assert last.earlier["prompts"] == 2
+    tell(last, "dismiss")
+    assert last.earlier == {}
+
+
+def test_what_nobody_continued_is_kept_aside_and_the_same_prompts_are_not_offered(widget, volume, tmp_path):  # noqa: F811
+    widget.click(ijk=BALL_IJK)
+    same = ThresholdSession(volume, "SUV>=2.5")
+    same.click(ijk=BALL_IJK)
+    assert ClickWidget(same, output_dir=tmp_path / "out").earlier == {}
+    assert ClickWidget(ThresholdSession(volume, "SUV>=4"), output_dir=tmp_path / "out").earlier == {}  # another method
+    fresh = ClickWidget(ThresholdSession(volume, "SUV>=2.5"), output_dir=tmp_path / "out")
+    fresh.click(ijk=OTHER_IJK)
+    files = sorted((tmp_path / "out").glob("autosave_*.json"))
+    assert sorted(path.stem.count("_") for path in files) == [1, 2]  # the sitting at hand, and the one set aside
+    assert fresh.earlier["prompts"] == 1  # still offered
+    fresh.undo()
+    assert sorted((tmp_path / "out").glob("autosave_*.json")) == files  # taking all back loses nothing
+
+
+def test_the_page_gets_the_journal_at_every_step_to_keep(widget, session):
+    assert widget.journal == ""
+    widget.click(ijk=BALL_IJK)
+    tell(widget, "load_text", text=widget.journal)
+    assert session.journal().prompts[0][1].ijk == BALL_IJK and not widget.error
+
+
+def test_a_cell_run_again_replaces_its_widget(volume, monkeypatch):  # noqa: F811
+    class Shell:
+        parent_header = {"metadata": {"cellId": "cell"}, "header": {"msg_id": "first"}}
+
+    IPython = pytest.importorskip("IPython")
+    monkeypatch.setattr(IPython, "get_ipython", lambda: Shell)
+    session = Session(ThresholdNetwork(), volume)
+    two = [ClickWidget(session), ClickWidget(session)]  # one cell may show two
+    assert len(session.watchers) == 2
+    monkeypatch.setattr(Shell, "parent_header", {"metadata": {"cellId": "cell"}, "header": {"msg_id": "second"}})
+    again = ClickWidget(session)
+    assert session.watchers == [again.refresh] and all(one.comm is None for one in two)
+    monkeypatch.setattr(Shell, "parent_header", {"metadata": {"cellId": "other"}, "header": {"msg_id": "third"}})
+    ClickWidget(session)
+    assert len(session.watchers) == 2
+
