@@ -84,7 +84,8 @@ class Session(NetworkSession):
             that suit the network. A released network keeps the one that it was trained with.
         min_spacing_mm: Smallest voxel size that the session zooms in to, in mm; None: what suits the network, or with
             a fixed `spacing_mm` no zoom.
-        precision: "float32", "bfloat16", or "auto": bfloat16 where the processor has instructions for it.
+        precision: Of the image encoder, "float32", "bfloat16", or "auto": bfloat16 where the processor has instructions
+            for it.
 
     Raises:
         SegAnyPETError: These are not such a network and a volume; the message lists what is missing.
@@ -131,7 +132,7 @@ class Session(NetworkSession):
 
     @property
     def precision(self) -> str:
-        """Precision that the network computes in."""
+        """Precision that the image encoder computes in."""
         return self._decoder.precision
 
     def logits_of(self, name: str) -> np.ndarray:

@@ -48,7 +48,7 @@ class WindowDecoder:
     Attributes:
         model: Network that meets `PromptableNetwork`.
         volume: Volume that windows are sampled from.
-        precision: "float32" or "bfloat16".
+        precision: "float32" or "bfloat16", of the image encoder.
         has_readings: Whether the network was trained to give three readings of a first prompt, with their IoU.
     """
 
@@ -109,10 +109,9 @@ class WindowDecoder:
                 labels = torch.tensor([inside[number][1] for number in numbers])
                 before = torch.cat([parts[number].logits for number in numbers])
                 embedding = self._embedded([parts[number].window for number in numbers])
-                with self._autocast():
-                    logits, iou = self.model.decode(
-                        embedding, ijk.to(self.device), labels.to(self.device), before, **options
-                    )
+                logits, iou = self.model.decode(
+                    embedding, ijk.to(self.device), labels.to(self.device), before, **options
+                )
                 for number, one, quality in zip(numbers, logits.float(), iou.float(), strict=True):
                     decoded[number] = parts[number], one.clone(), quality  # a view would keep the whole batch
         return [decoded[number] for number in range(len(parts))]
@@ -131,7 +130,10 @@ class WindowDecoder:
             yield
 
     def _autocast(self) -> torch.autocast:
-        """The precision asked for, of the network alone: where it looks and where its logits lie stays exact."""
+        """The precision asked for, of the image encoder alone; where it looks, and what prompts make of that, is exact.
+
+        Each further prompt has other shapes, for which a CPU in bfloat16 would keep converted weights: 9 MB a click.
+        """
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def uptake(self, window: Window) -> np.ndarray:
@@ -163,11 +165,11 @@ class WindowDecoder:
 
 
 def _one_of(embedding: Any, number: int) -> Any:
-    """The embedding of one window of a batch, (1, ...); a copy, as a view would keep the whole batch."""
+    """The embedding of one window of a batch, (1, ...), float32; a copy, as a view would keep the whole batch."""
     if isinstance(embedding, tuple):
         kind: Any = type(embedding)
         return kind(*(_one_of(part, number) for part in embedding))
-    return None if embedding is None else embedding[number : number + 1].clone()
+    return None if embedding is None else embedding[number : number + 1].to(torch.float32, copy=True)
 
 
 def _joined(embeddings: Sequence[Any]) -> Any:
