@@ -57,11 +57,13 @@ class Study:
     seeds: tuple[int, ...]
 
 
+NO_LIKENESS = {"likeness": False, "mask_quality": False}
 STUDIES = {
     "strategies": Study(
         config="tiny.yaml",
         changes={"epochs": 3, "steps_per_epoch": 20, "batch_size": 4, "lq_per_batch": 3, "warm_up": 10,
-                 "ema": 0.95, "learning_rate": 0.0005, "strategy": "finetune", "data": {"hq": 8, "lq": 200}},
+                 "ema": 0.95, "learning_rate": 0.0005, "strategy": "finetune", "rehearsed_per_batch": 0,
+                 "data": {"hq": 8, "lq": 200, "rehearsed": 0}},
         arms={  # weight of the loss on LQ labels: 1, but for cpcl, whose weight is lambda(t), at most 0.1
             "finetune": {},
             "consistency": {"strategy": "consistency"},
@@ -84,9 +86,12 @@ STUDIES = {
         arms={
             "whole": {},
             "no click map": {"model": {"click_map": False}},
-            "no fine features": {"model": {"fine_features": False}},
-            "no stem, no fine features": {"model": {"conv_stem": False, "fine_features": False}},
-            "none of the three": {"model": {"conv_stem": False, "fine_features": False, "click_map": False}},
+            "no likeness": {"model": NO_LIKENESS},
+            "no fine features": {"model": NO_LIKENESS | {"fine_features": False}},
+            "no stem, no fine features": {"model": NO_LIKENESS | {"conv_stem": False, "fine_features": False}},
+            "none of these": {
+                "model": NO_LIKENESS | {"conv_stem": False, "fine_features": False, "click_map": False}
+            },
         },
         reference="whole",
         untrained=None,

@@ -632,13 +632,14 @@ _ = ax.legend()
 #
 # A config is a frozen dataclass. We read the one that makes the embedded network `tiny`, and change what makes the
 # training short. Weights start from `tiny-base`, which knows organs already; batches hold one trusted window and two
-# doubtful ones. For `full` we take the numbers of the ablation.
+# doubtful ones, and nothing is rehearsed: this is about labels. For `full` we take the numbers of the ablation.
 
 # %%
 tiny = sap.TrainConfig.from_yaml("../seganypet/configs/tiny.yaml")
 tiny = replace(
-    tiny, lq_weight=None, learning_rate=0.0005, seed=seed, validation=replace(tiny.validation, phantoms=0)
-)
+    tiny, lq_weight=None, learning_rate=0.0005, seed=seed, validation=replace(tiny.validation, phantoms=0),
+    rehearsed_per_batch=0, readings=False, start_masks=0.0, data=replace(tiny.data, rehearsed=0),
+)  # fmt: skip
 short = replace(
     tiny, epochs=1, steps_per_epoch=steps, batch_size=3, lq_per_batch=2, targets_per_window=2,
     prompts=prompts, warm_up=steps // 4, ema=0.9, precision="32-true",
