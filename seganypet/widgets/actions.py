@@ -250,6 +250,7 @@ class Actions:
     def reset(self) -> None:
         """Forget all objects; undo brings them back."""
         self.session.reset()
+        self.foreground = True  # what was there is gone, so nothing can be taken away
         self.status = "all objects forgotten; undo brings them back"
 
     # ---- objects

@@ -311,3 +311,9 @@ def test_a_cell_run_again_replaces_its_widget(volume, monkeypatch):  # noqa: F81
     ClickWidget(session)
     assert len(session.watchers) == 2
 
+
+
+def test_after_a_reset_the_next_click_says_this(widget, session):
+    widget.foreground = False
+    widget.reset()
+    assert widget.foreground and session.objects == ()
