@@ -156,7 +156,8 @@ class UploadWidget(anywidget.AnyWidget):
         error, status: Texts that the page shows beneath.
     """
 
-    _esm = (STATIC / "upload.js").read_text(encoding="utf-8")  # text, as in ClickWidget
+    # Text, and joined, as in ClickWidget.
+    _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("dom.js", "upload.js"))
     _css = (STATIC / "click.css").read_text(encoding="utf-8")
 
     limit = traitlets.Int().tag(sync=True)

@@ -1,4 +1,4 @@
-// What all parts of ClickWidget's view share. These files are joined, in the order of click.py, into one module.
+// What all views share. The files of a view are joined into one module, in the order that click.py and app.py say.
 
 // Directions of slices: axes of an array in RAS order. From left to right indices decrease, and so from top to bottom.
 const VIEWS = {

@@ -3,17 +3,6 @@
 
 const PATIENCE_MS = 3000; // then say that the kernel does not answer
 
-function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name in element && typeof value !== "string") element[name] = value;
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
 const megabytes = (count) => `${(count / 1e6).toPrecision(3)} MB`;
 
 function render({ model, el }) {
