@@ -18,10 +18,10 @@ from seganypet.losses import dice_ce
 from seganypet.model.config import RELEASED
 from seganypet.model.sam3d import Sam3D
 from seganypet.training.config import DataConfig, load_config
-from seganypet.training.loop import initial_model
 from seganypet.training.objective import Objective
 from seganypet.training.samples import TrainingSamples
 from seganypet.training.scans import ScanBank
+from seganypet.training.start import initial_model
 from tests.plain_encoder import plain_encoder
 
 HERE = Path(__file__).parent

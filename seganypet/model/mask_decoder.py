@@ -42,6 +42,8 @@ class MaskDecoder(nn.Module):
             prompt_half, prompt_quarter = 3 if config.click_map else 1, 4
             if config.likeness:
                 self.click_content = nn.Linear(dim, dim)
+                nn.init.zeros_(self.click_content.weight)  # begins as nothing, as where a network is taken over
+                nn.init.zeros_(self.click_content.bias)
                 self.likeness = nn.ModuleList(ClickLikeness(channels) for channels in (dim, quarter, half))
                 prompt_quarter, prompt_half = prompt_quarter + 4, prompt_half + LIKENESS_CHANNELS
             if config.mask_quality:

@@ -25,6 +25,8 @@ class MaskQuality(nn.Module):
         self.enter = nn.Linear(2 * channels + self.SHAPE_FEATURES, self.HIDDEN)
         self.hidden = nn.Linear(self.HIDDEN, self.HIDDEN)
         self.leave = nn.Linear(self.HIDDEN, 1)
+        nn.init.zeros_(self.leave.weight)  # begins with what the token says
+        nn.init.zeros_(self.leave.bias)
 
     def forward(self, logits: Tensor, features: Tensor) -> Tensor:
         """What to add to the predicted IoU.

@@ -14,7 +14,7 @@ resumes from its last checkpoint and ends with the weights of an unbroken one.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -26,9 +26,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from seganypet.errors import CheckpointError, SegAnyPETError
+from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import load_model, save_model, weights_sha256
-from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
 from seganypet.training.bookkeeping import (
     append_row,
@@ -45,6 +44,7 @@ from seganypet.training.objective import Objective
 from seganypet.training.provenance import check_same_data, data_of_run
 from seganypet.training.samples import TrainingSamples
 from seganypet.training.scans import Renewal, ScanBank
+from seganypet.training.start import choose_learned, initial_model
 from seganypet.training.tracking import Tracker, check_logger
 from seganypet.training.validation import draw_sample, validation_cases, validation_dsc
 
@@ -141,51 +141,6 @@ def open_bank(config: TrainConfig, output: Path) -> ScanBank:
     bank = ScanBank(config.data, output / "scans")
     bank.check_batches(config)
     return bank
-
-
-def initial_model(config: TrainConfig, say: Callable[[str], None] = print) -> Sam3D:
-    """The network that training starts from: random, or the weights of `config.init` that fit `config.model`.
-
-    Args:
-        config: Settings of the run.
-        say: Function that prints which weights were taken.
-
-    Raises:
-        CheckpointError: `config.init` is unknown, a 2D network, or one of which no tensor fits.
-    """
-    if config.init is None:
-        return Sam3D(config.model or ModelConfig())
-    given = load_model(config.init, device="cpu")
-    if not isinstance(given, Sam3D):
-        raise CheckpointError(f"{config.init} is a 2D network; {config.name} needs the weights of a 3D one, or none.")
-    model = Sam3D(config.model or given.config)
-    ours, theirs = model.state_dict(), given.state_dict()
-    fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
-    if not fitting:
-        raise CheckpointError(f"{config.init}: none of its {len(theirs)} tensors fits the network of {config.name}.")
-    model.load_state_dict(fitting, strict=False)
-    new, left = sorted(set(ours) - set(fitting)), sorted(set(theirs) - set(fitting))
-    say(f"{config.name} starts from {config.init}: {len(fitting)} of {len(ours)} tensors.")
-    if new:
-        say(f"  Random instead, as it has none that fit: {', '.join(new)}.")
-    if left:
-        say(f"  Left out, as nothing here takes them: {', '.join(left)}.")
-    return model
-
-
-def choose_learned(model: Sam3D, beginnings: tuple[str, ...] | None) -> None:
-    """Let those parameters learn whose names begin so, and keep the others as they are; None: all learn.
-
-    Raises:
-        SegAnyPETError: No parameter's name begins so.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    for beginning in beginnings or ():
-        if not any(name.startswith(beginning) for name in names):
-            known = ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
-            raise SegAnyPETError(f"learned: no parameter's name begins with {beginning!r}; there are {known}.")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(beginnings is None or name.startswith(tuple(beginnings)))
 
 
 class Run:

@@ -238,33 +238,6 @@ def test_validation_is_the_protocol_of_evaluate_on_seen_organs():
     assert pet.shape == case.organs.shape
 
 
-# ---- starting weights
-
-def test_weights_that_fit_are_taken_and_the_rest_is_said(tmp_path):
-    torch.manual_seed(1)
-    small = Sam3D(MODEL)
-    save_model(tmp_path / "small.safetensors", small, "small")
-    deeper = replace(MODEL, encoder_depth=2)
-    said = []
-    config = replace(CONFIG, init=str(tmp_path / "small.safetensors"), model=deeper)
-    model = loop.initial_model(config, said.append)
-    assert "starts from" in said[0] and f"{len(small.state_dict())} of {len(model.state_dict())} tensors" in said[0]
-    assert "image_encoder.blocks.1." in said[1] and "Random instead" in said[1]
-    key = "mask_decoder.iou_token.weight"
-    assert torch.equal(model.state_dict()[key], small.state_dict()[key].half().float())
-
-
-def test_weights_of_another_kind_of_network_are_refused_and_the_shape_is_inits_unless_said(tmp_path):
-    torch.manual_seed(1)
-    save_model(tmp_path / "small.safetensors", Sam3D(MODEL), "small")
-    config = replace(CONFIG, init=str(tmp_path / "small.safetensors"), model=None)
-    assert loop.initial_model(config, lambda text: None).config == MODEL
-    with pytest.raises(CheckpointError, match="neither a file nor a known model"):
-        loop.initial_model(replace(config, init="tiny-bas"))
-    with pytest.raises(CheckpointError, match="tiny-2d is a 2D network; short needs the weights of a 3D one"):
-        loop.initial_model(replace(config, init="tiny-2d"))
-
-
 def test_prompt_encoder_and_decoder_learn_at_their_own_rate(run):
     state = run(replace(CONFIG, decoder_factor=0.1, schedule="multistep", milestones=(1,), gamma=0.1, epochs=2))
     encoder, decoder = (group["lr"] for group in state["optimiser"]["param_groups"])
