@@ -1,9 +1,6 @@
-"""What the scan itself suggests around a click, before the network is asked: a hot spot, or what is even.
+"""What the scan itself suggests around a click, before the network is asked: a spot, hot against its surroundings.
 
-    hot_region    connected to the click, small, and hot against what surrounds it
-    even_region   connected to the click and of the same uptake
-
-Each is given to a network as the logits of the step before. Ours, not published; chosen as look.py says.
+It is given to a network as the logits of the step before. Ours, not published; chosen as look.py says.
 """
 
 from dataclasses import replace
@@ -16,17 +13,13 @@ from seganypet.prompting.binding import EDGE
 from seganypet.prompting.window import Window
 from seganypet.prompting.window_decoder import WindowDecoder
 from seganypet.prompting.window_logits import WindowLogits
-from seganypet.regions import CONNECTED_6, CONNECTED_26
 
 SPOT_ML = 60.0  # no small thing is larger
 # A hot region: as large as a spot at most, and so much hotter than its surroundings.
 HOT, HOT_FRACTIONS, HOT_PEAK_MM, HOT_SHELL_MM = 1.6, (0.42, 0.5, 0.6, 0.7), 6.0, (4.0, 14.0)
-# One nested in something warm is left to the network, which must see a spot there, too.
+# One nested in something warm that is small itself is rarely what is meant.
 FAR_SHELL_MM, NESTED = (20.0, 32.0), 1.8
-# An even region: what is connected to the click and differs from it by no more than this fraction, smoothed.
-EVEN, EVEN_SMOOTHING_MM = 0.3, 5.0
 START_LOGIT = 3.0  # of what is not the network's own, but given to it to start from
-WARM = 1.5  # times what is just outside it: less is no organ that a PET shows
 
 
 def hot_region(decoder: WindowDecoder, window: Window, clicked_mm: np.ndarray) -> WindowLogits | None:
@@ -59,13 +52,6 @@ def hot_region(decoder: WindowDecoder, window: Window, clicked_mm: np.ndarray) -
     return None
 
 
-def is_warm(decoder: WindowDecoder, part: WindowLogits) -> bool:
-    """Whether a region takes up more than what is just outside it; a lung is even, too, but its lobes are not seen."""
-    shell = ndimage.binary_dilation(part.mask, CONNECTED_26, iterations=2) & ~part.mask
-    uptake = decoder.uptake(part.window)
-    return bool(shell.any() and uptake[part.mask].mean() > WARM * uptake[shell].mean())
-
-
 def is_nested(decoder: WindowDecoder, hot: WindowLogits) -> bool:
     """Whether a hot region lies in something warm that is itself small, as the pelvis of a kidney does."""
     uptake = decoder.uptake(hot.window)
@@ -74,32 +60,5 @@ def is_nested(decoder: WindowDecoder, hot: WindowLogits) -> bool:
     return bool(far.size and np.median(near) >= NESTED * np.median(far))
 
 
-def even_region(decoder: WindowDecoder, window: Window, clicked_mm: np.ndarray) -> WindowLogits:
-    """What looks the same as the clicked place and is connected with it, as logits to start from.
-
-    Thin bridges are cut by a binary opening.
-    """
-    part = decoder.blank(window)
-    size = part.logits.shape[-1]
-    uptake = decoder.uptake(window)
-    smooth = ndimage.gaussian_filter(uptake, EVEN_SMOOTHING_MM / (window.side_mm / size))
-    at = np.rint(np.linalg.solve(part.affine, [*clicked_mm, 1])[:3]).astype(int)
-    at = tuple(np.clip(at, 0, size - 1))
-    like = np.abs(smooth - smooth[at]) < EVEN * smooth[at]
-    core = ndimage.binary_opening(like, CONNECTED_6)
-    core[at] = True
-    core |= ndimage.binary_dilation(_only(core.shape, at), CONNECTED_6) & like
-    labels, _ = ndimage.label(core)
-    region = ndimage.binary_dilation(labels == labels[at], CONNECTED_6) & like
-    logits = np.where(region, START_LOGIT, -START_LOGIT).astype(np.float32)
-    return replace(part, logits=torch.from_numpy(logits)[None, None].to(part.logits.device))
-
-
 def _meets_face(region: np.ndarray) -> bool:
     return any(region.take(side, axis).any() for axis in range(3) for side in (0, -1))
-
-
-def _only(shape: tuple[int, ...], at: tuple[int, ...]) -> np.ndarray:
-    mask = np.zeros(shape, bool)
-    mask[at] = True
-    return mask

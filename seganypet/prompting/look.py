@@ -1,10 +1,10 @@
 """Where to look: the window that fits an object, found by the network itself.
 
-    first_look   the first prompt: a hot spot, what the network sees in a fine and in a wide window, what is even around
-                 the click; the likeliest answer first
+    first_look   the first prompt: a hot spot, what the network sees in a fine and in a wide window; the likeliest first
     look_at_region   the same for a box or a lasso
     follow       the window moves to where the object turned out to be, finer if it is small
     cover        windows over a mask to start from
+    outlined     how a first mask becomes whole: the window follows it, and the network clicks in it
 
 Whoever clicks knows neither the size of the object nor its middle; a window centred on a click beside the middle cuts
 the object, and a network takes what it sees of it for the whole. So the window is centred on the mask found so far, and
@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from nibabel.affines import apply_affine
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from seganypet.model.base import PromptableNetwork
-from seganypet.prompting.hints import SPOT_ML, START_LOGIT, even_region, hot_region, is_nested, is_warm
+from seganypet.prompting.hints import START_LOGIT, hot_region, is_nested
 from seganypet.prompting.prompts import Box, InitialMask, Lasso
 from seganypet.prompting.readings import distinct
 from seganypet.prompting.window import Window, resample
@@ -42,18 +43,10 @@ FINEST_MM = 1.5
 # Looks, in multiples of the network's own voxel size.
 WIDE, FINE = 1.5, 0.5
 EXTENT = 0.2  # of a window's side; what spans less is decoded in a finer window
-MAX_CANDIDATES = 6  # answers to a first prompt that are kept in mind
-# Who clicks means the whole of what is there more often than training does, whose targets are also lesions and tissues:
-# the predicted IoU of the largest of three readings counts so many times. Chosen on phantoms 300 to 309.
-WHOLE = 1.4
+MAX_CANDIDATES = 4  # answers to a first prompt that are kept in mind
+SELF_PROMPTS = 2  # clicks of the network in its own mask, after a first prompt
 MAX_COVER = 64  # windows over a mask to start from; one that needs more gets coarser ones
 LATTICE = 16  # windows that follow lie on a lattice of this fraction of their side, so that many are known already
-
-# A spot: what is seen in the fine look, small and with an edge all around; less of it before its window is found.
-SPOT_EDGE, MAYBE_SPOT_EDGE = 0.8, 0.72
-NESTED_EDGE = 0.65  # of what the network sees where a hot region lies in something warm
-EVEN_HANDICAP = 0.8  # of its edge, against that of what the network sees alone
-EDGE_STEP = 0.15  # of log(1 + SUV), from which two neighbours differ
 
 
 class Scales(NamedTuple):
@@ -68,18 +61,6 @@ class Scales(NamedTuple):
     own: float
     finest: float
     looks_around: bool
-
-
-class Edge(NamedTuple):
-    """How clearly a mask stands out.
-
-    Attributes:
-        mean: Mean difference, in log(1 + intensity), between the voxels just outside and the mask beside them.
-        fraction: Fraction of the voxels just outside that differ.
-    """
-
-    mean: float
-    fraction: float
 
 
 def spacings_mm(model: PromptableNetwork, spacing_mm: float | None, min_spacing_mm: float | None) -> Scales:
@@ -100,80 +81,77 @@ class Candidate(NamedTuple):
     Attributes:
         part: Its window and logits.
         quality: Predicted IoU; None of a network that was not trained to predict it.
+        worth: What its order follows: the predicted IoU, or else how clearly it stands out, see `edge_of`.
     """
 
     part: WindowLogits
     quality: float | None = None
+    worth: float = 0.0
 
 
 def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) -> tuple[Candidate, ...]:
-    """What a first prompt may mean, the likeliest first: that one in the window that fits it, others as first seen."""
+    """What a first prompt may mean, each in the window that fits it, the likeliest first.
+
+    A hot spot that stands alone is what a click on it means. Else the masks follow in the order of their worth.
+    """
     clicked_mm = next(mm for mm, foreground in points if foreground)
     if not scales.looks_around:
         part = clicked_part(decoder.decode(decoder.blank(decoder.window(clicked_mm, scales.own)), points), points)
-        return (Candidate(settled(decoder, part, points, scales)),)
+        return (Candidate(follow(decoder, follow(decoder, part, points, scales), points, scales)),)
     fine = decoder.blank(decoder.window(clicked_mm, max(FINE * scales.own, scales.finest)))
     wide = decoder.blank(decoder.window(clicked_mm, WIDE * scales.own))
-    if decoder.has_readings:
-        return by_predicted_iou(decoder, [fine, wide], points, scales)
-    starts = {"fine": fine, "wide": wide}
-    if (hot := hot_region(decoder, fine.window, clicked_mm)) is not None:
-        starts["hot"] = hot
-    if is_warm(decoder, even := even_region(decoder, wide.window, clicked_mm)):
-        starts["even"] = even
-    return by_edge(decoder, starts, points, scales)
+    seen = decoder.readings([fine, wide], points) if decoder.has_readings else decoder.rated([fine, wide], points)
+    seen.sort(key=lambda rated: rated[1], reverse=True)
+    looks = [clicked_part(part, points) for part, _ in seen]
+    masks = [part for part in looks if part.mask.any()] or looks[:1]
+    hot = hot_region(decoder, fine.window, clicked_mm)
+    spots = [] if hot is None else [clicked_part(decoder.decode(hot, points), points)]
+    found = outlined(decoder, distinct([*spots, *masks], dice_in_window, MAX_CANDIDATES), points, scales)
+    alone = len(spots) if all(not is_nested(decoder, one.part) for one in found[:len(spots)]) else 0
+    return (*found[:alone], *sorted(found[alone:], key=lambda one: one.worth, reverse=True))
 
 
-def by_predicted_iou(
-    decoder: WindowDecoder, looks: list[WindowLogits], points: list[PointMM], scales: Scales
-) -> tuple[Candidate, ...]:
-    """Three readings of every look, in the order of the IoU that the network predicts, the largest of a look foremost.
+def outlined(
+    decoder: WindowDecoder, parts: list[WindowLogits], points: list[PointMM], scales: Scales
+) -> list[Candidate]:
+    """Each mask in the window that fits it, after the network prompted itself as often as made the mask worth more.
 
-    Not of a mask to start from, such as `hints` draw: in training those are mostly right, so it trusts them too much.
+    A click beside the middle of something large shows a network the near part of it; one in the middle of that part
+    shows it more. So the network clicks in its own mask, where that is deep and far from every click. These clicks are
+    not the user's: no later prompt is decoded with them.
     """
-    read = [Candidate(clicked_part(part, points), iou) for part, iou in decoder.readings(looks, points)]
-    likely: list[tuple[float, Candidate]] = []
-    for look in (read[first : first + 3] for first in range(0, len(read), 3)):
-        largest = max(look, key=lambda one: one.part.mask.sum())
-        likely += [(one.quality * (WHOLE if one is largest else 1), one) for one in look if one.part.mask.any()]
-    seen = [one for _, one in sorted(likely, key=lambda one: one[0], reverse=True)] or read[:1]
-    best, *others = distinct(seen, lambda one, other: dice_in_window(one.part, other.part), MAX_CANDIDATES)
-    return (Candidate(settled(decoder, best.part, points, scales), best.quality), *others)
+    for _ in range(2):
+        parts = follow_all(decoder, parts, points, scales)
+    best: list[Candidate] = []
+    for own_clicks in range(1 + SELF_PROMPTS):
+        rated = decoder.rated(parts, points)
+        parts = [clicked_part(part, points) for part, _ in rated]
+        answers = [answer(decoder, part, iou) for part, (_, iou) in zip(parts, rated, strict=True)]
+        best = [max(pair, key=lambda one: one.worth) for pair in zip(best or answers, answers, strict=True)]
+        if own_clicks < SELF_PROMPTS:
+            parts = [with_own_click(part, points) for part in parts]
+    return best
 
 
-def by_edge(
-    decoder: WindowDecoder, starts: dict[str, WindowLogits], points: list[PointMM], scales: Scales
-) -> tuple[Candidate, ...]:
-    """One answer to every start: a hot spot or another spot if there is one, then what stands out most clearly."""
-    decoded = decoder.decode_all([*starts.values()], points)
-    looks = {name: clicked_part(part, points) for name, part in zip(starts, decoded, strict=True)}
-
-    def candidates(best: str, found: WindowLogits) -> tuple[Candidate, ...]:
-        others = [part for name, part in looks.items() if name != best and part.mask.any()]
-        others.sort(key=lambda part: edge_of(decoder, part).mean, reverse=True)
-        return (Candidate(found), *map(Candidate, others))
-
-    nested = "hot" in starts and is_nested(decoder, starts["hot"])
-    if "hot" in starts and (not nested or edge_of(decoder, looks["fine"]).fraction >= NESTED_EDGE):
-        return candidates("hot", settled(decoder, looks["hot"], points, scales))
-    if is_spot(decoder, looks["fine"], MAYBE_SPOT_EDGE):
-        spot = settled(decoder, looks["fine"], points, scales)
-        if is_spot(decoder, spot, SPOT_EDGE):
-            return candidates("fine", spot)
-    large = {"wide": 1.0, "even": EVEN_HANDICAP}
-    names = [name for name in large if name in looks]
-    looks |= zip(names, follow_all(decoder, [looks[name] for name in names], points, scales), strict=True)
-    best = max(names, key=lambda name: large[name] * edge_of(decoder, looks[name]).mean)
-    return candidates(best, follow(decoder, looks[best], points, scales))
+def answer(decoder: WindowDecoder, part: WindowLogits, iou: float) -> Candidate:
+    """A mask and what it is worth."""
+    own = replace(part, seeds_mm=())
+    if decoder.has_readings:
+        return Candidate(own, iou, iou if part.mask.any() else 0.0)
+    return Candidate(own, None, edge_of(decoder, part))
 
 
-def settled(
-    decoder: WindowDecoder, part: WindowLogits, points: list[PointMM], scales: Scales, most: int = 2
-) -> WindowLogits:
-    """The window after it followed its mask, at most so often."""
-    for _ in range(most):
-        part = follow(decoder, part, points, scales)
-    return part
+def with_own_click(part: WindowLogits, points: list[PointMM]) -> WindowLogits:
+    """The window with a seed in its mask, where depth times distance to the nearest click or seed is largest."""
+    mask = part.mask
+    if not mask.any():
+        return part
+    shown_mm = np.array([*part.foreground_in(points), *part.seeds_mm])
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
+    voxels_mm = apply_affine(part.affine, np.argwhere(mask))
+    distance_mm, _ = KDTree(shown_mm).query(voxels_mm)
+    x, y, z = voxels_mm[np.argmax(distance_mm * depth[mask])].tolist()
+    return replace(part, seeds_mm=(*part.seeds_mm, (x, y, z)))
 
 
 def look_at_region(decoder: WindowDecoder, region: Box | Lasso, points: list[PointMM], scales: Scales) -> WindowLogits:
@@ -271,23 +249,16 @@ def clicked_part(part: WindowLogits, points: list[PointMM]) -> WindowLogits:
     return replace(part, logits=keep_clicked_components(part, [*part.foreground_in(points), *seeds_mm]))
 
 
-def is_spot(decoder: WindowDecoder, part: WindowLogits, edge: float) -> bool:
-    """Whether a mask is small and stands out from at least a fraction `edge` of what is around it."""
-    voxel_ml = abs(np.linalg.det(part.affine)) / 1000
-    return part.mask.sum() * voxel_ml <= SPOT_ML and edge_of(decoder, part).fraction >= edge
-
-
-def edge_of(decoder: WindowDecoder, part: WindowLogits) -> Edge:
-    """How clearly the mask of a window stands out from what is just outside it."""
+def edge_of(decoder: WindowDecoder, part: WindowLogits) -> float:
+    """How clearly the mask of a window stands out: mean difference, in log(1 + SUV), of voxels just outside to it."""
     mask = part.mask
     if not mask.any():
-        return Edge(0.0, 0.0)
+        return 0.0
     uptake = np.log1p(decoder.uptake(part.window))
     shell = ndimage.binary_dilation(mask, CONNECTED_26) & ~mask
     weight = ndimage.uniform_filter(mask.astype(np.float32), 3)
     beside = ndimage.uniform_filter(np.where(mask, uptake, 0).astype(np.float32), 3) / np.maximum(weight, 1e-6)
-    steps = np.abs(beside - uptake)[shell]
-    return Edge(float(steps.mean()), float((steps > EDGE_STEP).mean())) if steps.size else Edge(0.0, 0.0)
+    return float(np.abs(beside - uptake)[shell].mean()) if shell.any() else 0.0
 
 
 def cover(decoder: WindowDecoder, start: InitialMask, scales: Scales) -> tuple[WindowLogits, ...]:

@@ -29,7 +29,7 @@ from seganypet.prompting.body import Body
 from seganypet.prompting.growth import MAX_WINDOWS, drop_orphan_windows, grow
 from seganypet.prompting.initial_mask import InitialMask
 from seganypet.prompting.journal import Journal
-from seganypet.prompting.look import Candidate, cover, first_look, follow, look_at_region, settled, spacings_mm
+from seganypet.prompting.look import Candidate, cover, first_look, follow, look_at_region, spacings_mm
 from seganypet.prompting.network_session import NetworkSession
 from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompts import Box, Click, Lasso, Prompt, Scribble, Voxel, constrain, signed_voxels
@@ -190,12 +190,10 @@ class Session(NetworkSession):
             return [prediction]
 
         def completed() -> Iterator[Prediction]:
-            for number, (part, quality) in enumerate(candidates):
-                if number:  # the first is in its window already
-                    part = settled(self._decoder, part, points, self._scales)
-                one = self._completed((part,), prompts, points, self._nothing)
+            for number, candidate in enumerate(candidates):
+                one = self._completed((candidate.part,), prompts, points, self._nothing)
                 if not number or one.mask.voxel_count * self.volume.voxel_volume_ml >= MIN_READING_ML:
-                    yield replace(one, candidates=candidates, quality=quality)
+                    yield replace(one, candidates=candidates, quality=candidate.quality)
 
         with self._decoder.computing():
             return distinct(completed(), lambda one, other: one.mask.dice(other.mask), MAX_READINGS)

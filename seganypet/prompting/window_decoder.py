@@ -80,7 +80,11 @@ class WindowDecoder:
 
     def decode_all(self, parts: Sequence[WindowLogits], points: list[PointMM]) -> list[WindowLogits]:
         """As `decode`, for several windows in one batch."""
-        return [replace(part, logits=logits[None]) for part, logits, _ in self._decoded(parts, points)]
+        return [part for part, _ in self.rated(parts, points)]
+
+    def rated(self, parts: Sequence[WindowLogits], points: list[PointMM]) -> list[tuple[WindowLogits, float]]:
+        """As `decode_all`, each with its predicted IoU."""
+        return [(replace(part, logits=logits[None]), float(iou)) for part, logits, iou in self._decoded(parts, points)]
 
     def readings(self, parts: Sequence[WindowLogits], points: list[PointMM]) -> list[tuple[WindowLogits, float]]:
         """Three predictions for each window, for a prompt that may mean several things, each with its predicted IoU.
