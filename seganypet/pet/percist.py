@@ -101,6 +101,26 @@ def liver_reference(
 
     Source: Wahl et al., J Nucl Med 2009.
     """
+    centre_mm, sphere, warnings = liver_sphere(volume, liver, exclude=exclude, centre_ijk=centre_ijk)
+    shape = "a sphere of 3 cm diameter in the right lobe of the liver"
+    return _reference(volume, "liver", shape, centre_mm, sphere, formula, 1.5, warnings, drawn_by)
+
+
+def liver_sphere(
+    volume: Volume, liver: np.ndarray, *, exclude: np.ndarray | None = None, centre_ijk: Sequence[float] | None = None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The sphere of `liver_reference` alone, for which nothing of the patient need be known.
+
+    Args:
+        volume: PET in SUVbw, shape (I, J, K).
+        liver, exclude, centre_ijk: As for `liver_reference`.
+
+    Returns:
+        Its centre, RAS+ mm; its voxels, bool, shape (I, J, K); doubts about it, in sentences.
+
+    Raises:
+        GeometryError, VolumeError: As `liver_reference`.
+    """
     healthy, box = _healthy(volume, liver, exclude, "liver")
     middle_mm = volume.to_mm(np.argwhere(liver).mean(axis=0))
     warnings = []
@@ -122,8 +142,7 @@ def liver_reference(
             f"The sphere's mean SUVbw is {mean_suvbw:.2f}; the EANM's guideline expects {LIVER_SUVBW[0]} to "
             f"{LIVER_SUVBW[1]} in a liver. Check unit, tracer, injection and uptake time, and the liver."
         )
-    shape = "a sphere of 3 cm diameter in the right lobe of the liver"
-    return _reference(volume, "liver", shape, centre_mm, sphere, formula, 1.5, warnings, drawn_by)
+    return centre_mm, sphere, warnings
 
 
 def blood_pool_reference(

@@ -73,6 +73,12 @@ def ras_to_ijk(ras: Sequence[int], volume: Volume) -> tuple[int, int, int]:
     return i, j, k
 
 
+def ras_affine(volume: Volume) -> np.ndarray:
+    """Indices into `to_ras(volume.data, volume)` to RAS+ millimetres, (4, 4)."""
+    flips = nib.orientations.inv_ornt_aff(nib.orientations.io_orientation(volume.affine), volume.shape)
+    return volume.affine @ flips
+
+
 def ras_axes(volume: Volume) -> list[tuple[int, int]]:
     """For each axis of the volume: the axis of the RAS array that it becomes, and 1, or -1 if it runs the other way."""
     return [(int(axis), int(sign)) for axis, sign in nib.orientations.io_orientation(volume.affine)]

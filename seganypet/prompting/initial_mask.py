@@ -29,6 +29,7 @@ class InitialMask(Prompt):
         low_ijk: First voxel of the mask's bounding box.
         size: Voxels of that box along (i, j, k).
         packed: The mask within the box, eight voxels a byte in C order, deflated.
+        drawn_by: What drew it, for people, such as "brush" or a threshold and its value; "" if nobody said.
         foreground: True, always.
     """
 
@@ -40,6 +41,7 @@ class InitialMask(Prompt):
     low_ijk: Voxel
     size: Voxel
     packed: bytes = field(repr=False)
+    drawn_by: str = ""
     foreground: bool = field(default=True, init=False)
 
     @classmethod
@@ -80,12 +82,12 @@ class InitialMask(Prompt):
         return cls.pack(given != 0)
 
     @classmethod
-    def pack(cls, mask: np.ndarray) -> Self:
+    def pack(cls, mask: np.ndarray, drawn_by: str = "") -> Self:
         """A prompt of a mask that is known to be bool, 3D, and not empty."""
         box = bounding_box(mask)
         low, size = as_voxels(np.array([(part.start, part.stop - part.start) for part in box]).T)
         packed = zlib.compress(np.packbits(mask[box]).tobytes())
-        return cls(as_voxels(np.array([mask.shape]))[0], low, size, packed)
+        return cls(as_voxels(np.array([mask.shape]))[0], low, size, packed, drawn_by)
 
     @property
     def box(self) -> Box:
@@ -154,14 +156,18 @@ class InitialMask(Prompt):
     def to_json(self, affine: np.ndarray | None = None) -> dict[str, Any]:
         mm = {} if affine is None else {"low_mm": in_mm(self.low_ijk, affine)}
         where = {"shape": list(self.shape), "low_ijk": list(self.low_ijk), **mm, "size": list(self.size)}
-        return {**where, "packed": base64.b64encode(self.packed).decode()}
+        who = {"drawn_by": self.drawn_by} if self.drawn_by else {}
+        return {**where, "packed": base64.b64encode(self.packed).decode(), **who}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], affine: np.ndarray | None = None) -> Self:
         shape, low, size, packed = (entry.get(name) for name in ("shape", "low_ijk", "size", "packed"))
+        drawn_by = entry.get("drawn_by", "")
         damaged = "a mask to start from is damaged; was the file cut or edited?"
-        if not (all(map(is_voxel, (shape, low, size))) and isinstance(packed, str)):
-            raise ClickError(f"{damaged} Expected shape, low_ijk, size with three integers each, and packed, a text.")
+        if not (all(map(is_voxel, (shape, low, size))) and isinstance(packed, str) and isinstance(drawn_by, str)):
+            raise ClickError(
+                f"{damaged} Expected shape, low_ijk, size with three integers each, packed and drawn_by, texts."
+            )
         check_mm([low], [entry.get("low_mm")], affine)
         if min(low) < 0 or min(size) < 1 or any(a + n > end for a, n, end in zip(low, size, shape, strict=True)):
             raise ClickError(f"{damaged} A box of {size} voxels from {low} does not lie in a volume of shape {shape}.")
@@ -171,7 +177,7 @@ class InitialMask(Prompt):
             bits = zlib.decompressobj().decompress(content, min(expected, 2**40) + 1)  # no more than one byte too many
         except (ValueError, zlib.error) as error:
             raise ClickError(f"{damaged} ({error})") from error
-        prompt = cls(tuple(shape), tuple(low), tuple(size), content)
+        prompt = cls(tuple(shape), tuple(low), tuple(size), content, drawn_by)
         if len(bits) != expected or not prompt.inside.any():
             raise ClickError(f"{damaged} Its bits do not fill a box of {size} voxels.")
         return prompt

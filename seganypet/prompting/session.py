@@ -32,7 +32,17 @@ from seganypet.prompting.journal import Journal
 from seganypet.prompting.look import Candidate, cover, first_look, follow, look_at_region, spacings_mm
 from seganypet.prompting.network_session import NetworkSession
 from seganypet.prompting.packed_mask import PackedMask
-from seganypet.prompting.prompts import Box, Click, Lasso, Prompt, Scribble, Voxel, constrain, signed_voxels
+from seganypet.prompting.prompts import (
+    Box,
+    Click,
+    Lasso,
+    Prompt,
+    Scribble,
+    Voxel,
+    constrain,
+    signed_voxels,
+    since_start,
+)
 from seganypet.prompting.readings import MAX_READINGS, MIN_READING_ML, Reading, distinct
 from seganypet.prompting.window import logits_on_grid, mask_on_grid, positive_box
 from seganypet.prompting.window_decoder import PRECISIONS, WindowDecoder, best_precision
@@ -47,7 +57,7 @@ class Prediction:
     """What a session makes of the prompts on one object.
 
     Attributes:
-        windows: The network's logits, window by window; none if nothing was found.
+        windows: The network's logits, window by window; none if nothing was found, or a mask was only started from.
         mask: The object, on the volume's grid.
         edits: What prompts settled against the network, oldest first.
         is_cut: Whether it meets the border of as many windows as an object may have.
@@ -142,7 +152,7 @@ class Session(NetworkSession):
         they are weighted towards their centres.
         """
         prediction = self._state.predictions.get(name)
-        parts = prediction.windows if prediction else ()
+        parts = self._windows(since_start(self.prompts_of(name)), prediction) if prediction else ()
         return logits_on_grid(self.volume, [(part.window, part.logits) for part in parts])
 
     def load_journal(self, path: str | os.PathLike) -> None:
@@ -161,6 +171,8 @@ class Session(NetworkSession):
 
     def _predict(self, prompts: tuple[Prompt, ...], previous: Prediction | None) -> Prediction:
         before, newest = previous or self._nothing, prompts[-1]
+        if isinstance(newest, InitialMask):
+            return Prediction((), PackedMask.of(newest.mask))  # at once: where it lies, the network need not see yet
         if self._points_at_nothing(newest):
             self._tell(f"Nothing found at this {newest.kind}: it lies outside the body.")
             return before
@@ -171,10 +183,8 @@ class Session(NetworkSession):
         points = self._points_mm(prompts)
         candidates: tuple[Candidate, ...] = ()
         with self._decoder.computing():
-            if isinstance(newest, InitialMask):
-                windows = cover(self._decoder, newest, self._scales)
-            elif before.windows:
-                windows = self._further(prompts, points, before.windows)
+            if windows := self._windows(prompts, before):
+                windows = self._further(prompts, points, windows)
             elif isinstance(newest, Box | Lasso):
                 windows = (look_at_region(self._decoder, newest, points, self._scales),)
             else:
@@ -185,9 +195,10 @@ class Session(NetworkSession):
         return replace(prediction, candidates=candidates, quality=candidates[0].quality if candidates else None)
 
     def _possible(self, prompts: tuple[Prompt, ...], prediction: Prediction) -> list[Prediction]:
-        candidates, points = prediction.candidates, self._points_mm(prompts)
+        candidates = prediction.candidates
         if len(candidates) < 2:
             return [prediction]
+        points = self._points_mm(prompts)
 
         def completed() -> Iterator[Prediction]:
             for number, candidate in enumerate(candidates):
@@ -200,6 +211,13 @@ class Session(NetworkSession):
 
     def _reading(self, prediction: Prediction) -> Reading:
         return Reading.of(prediction.mask, self.volume, prediction.quality)
+
+    def _windows(self, prompts: Sequence[Prompt], prediction: Prediction) -> tuple[WindowLogits, ...]:
+        """The windows of an object; those over a mask to start from are laid when they are first asked for."""
+        if prediction.windows or not isinstance(prompts[0], InitialMask):
+            return prediction.windows
+        with self._decoder.computing():
+            return cover(self._decoder, prompts[0], self._scales)
 
     def _further(
         self, prompts: tuple[Prompt, ...], points: list[PointMM], windows: tuple[WindowLogits, ...]
@@ -244,8 +262,6 @@ class Session(NetworkSession):
     ) -> Prediction:
         """The mask of some windows after all that prompts settle."""
         newest = prompts[-1]
-        if isinstance(newest, InitialMask):
-            return Prediction(windows, PackedMask.of(newest.mask))
         parts = [(part.window, part.logits) for part in windows]
         mask, box = mask_on_grid(self.volume, parts), positive_box(self.volume, parts)
         is_blank = box is None or not mask[box].any()

@@ -21,7 +21,7 @@ from seganypet.pet.plots import show_mip, show_slices
 from seganypet.pet.quantification import quantify
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
-from seganypet.prompting.prompts import since_start
+from seganypet.prompting.prompts import InitialMask, Prompt, since_start
 from seganypet.regions import bounding_box
 
 if TYPE_CHECKING:
@@ -168,13 +168,20 @@ def _clicks(session: PromptSession) -> list[list[Any]]:
     return [
         [
             name,
-            ("foreground" if prompt.foreground else "background") + f" {prompt.kind}" * (prompt.kind != "click"),
+            _said(prompt),
             *prompt.centre_ijk,
             *(f"{mm:.1f}" for mm in session.volume.to_mm(prompt.centre_ijk)),
         ]
         for name in session.objects
         for prompt in session.prompts_of(name)
     ]
+
+
+def _said(prompt: Prompt) -> str:
+    """What a prompt said, in words."""
+    sign, kind = "foreground" if prompt.foreground else "background", f" {prompt.kind}" * (prompt.kind != "click")
+    drawn_by = f" ({prompt.drawn_by})" if isinstance(prompt, InitialMask) and prompt.drawn_by else ""
+    return sign + kind + drawn_by
 
 
 def _origin(session: PromptSession) -> dict[str, Any]:

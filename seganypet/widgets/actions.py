@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -16,12 +17,13 @@ from seganypet.pet.mask_files import load_masks
 from seganypet.pet.views import ijk_to_ras, ras_to_ijk
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.initial_mask import InitialMask
-from seganypet.prompting.prompts import Prompt
-from seganypet.prompting.proposal import propose
+from seganypet.prompting.prompts import Prompt, click_at
+from seganypet.prompting.proposal import Proposal, propose
 from seganypet.prompting.session import Session
 from seganypet.prompting.suggest import suggest_click
-from seganypet.widgets.edits import largest_piece, painted, without_holes
+from seganypet.widgets.edits import SPHERES_MM, ball, largest_piece, painted, without_holes
 from seganypet.widgets.export import file_name, has_overlaps, write
+from seganypet.widgets.methods import SESSION, Liver, drawn
 from seganypet.widgets.sittings import Autosave
 
 SPOT_SUV = 4.0  # from which on something is a hot spot
@@ -32,11 +34,13 @@ class Actions:
 
     Attributes:
         session: Session that is shown.
+        method: What draws the mask of a prompt, one of `methods.METHODS`.
         status: What was done last, for the page.
         cursor: Voxel under the crosshair, in RAS order.
     """
 
     session: PromptSession
+    method: Any
     status: Any
     cursor: Any
     uncertainty: Any
@@ -63,14 +67,33 @@ class Actions:
         self, ijk: Sequence[int] | None = None, mm: Sequence[float] | None = None, foreground: bool = True
     ) -> np.ndarray:
         """Click as `session.click` does, move the crosshair there, and get the new mask."""
-        return self._timed(self.session.click, ijk, mm, foreground)
+        return self.prompt(click_at(self.session.volume, ijk, mm, foreground))
 
     def prompt(self, prompt: Prompt) -> np.ndarray:
-        """Give a prompt of any kind, as `session.add` does, and get the new mask."""
-        return self._timed(self.session.add, prompt)
+        """Give a prompt of any kind, have it answered as `method` says, and get the new mask."""
+        self._check_open()
+        if self.method == SESSION:
+            return self._timed(self.session.add, prompt)
+        session, prompt = self.session, prompt.checked(self.session.volume)
+        return self._edited(*drawn(session.volume, self.method, prompt, session.mask, self._liver))
+
+    def _liver(self) -> Liver:
+        """The object called "liver", or else the one that is found without a prompt."""
+        if "liver" in self.session.objects:
+            return Liver(self.session.mask_of("liver"), "as outlined here")
+        found = self._proposal
+        if "liver" not in found.masks:
+            raise ClickError("no liver was found in this scan. Outline it as an object called 'liver', then try again.")
+        return Liver(found.masks["liver"], f"proposed by {found.proposed_by}")
+
+    @cached_property
+    def _proposal(self) -> Proposal:
+        model = getattr(self.session, "model", None)
+        return propose(self.session.volume, model if model is not None and Session.serves(model) else "tiny")
 
     def next_reading(self) -> None:
         """Take the next of the masks that the first prompt on the active object may mean; after the last the first."""
+        self._check_open()
         count = len(self.session.readings)
         if count < 2:
             raise ClickError(
@@ -83,8 +106,7 @@ class Actions:
 
     def propose(self) -> None:
         """Start all organs that are found without a click, but none that is there already; each is a step to undo."""
-        model = getattr(self.session, "model", None)
-        found = propose(self.session.volume, model if model is not None and Session.serves(model) else "tiny")
+        found = self._proposal
         new = [name for name in found.masks if name not in self.session.objects]
         if not new:
             raise ClickError("no organ was found that is not outlined already. Click instead.")
@@ -99,6 +121,8 @@ class Actions:
     def start_from(self, path: Any) -> None:
         """Start objects from the masks of a file (NIfTI, .seg.nrrd, DICOM), each under its name in the file."""
         masks = load_masks(path, like=self.session.volume)
+        for name in masks:
+            self._check_open(name)
         for name, mask in masks.items():
             self.session.select(name)
             self.session.start_from(mask)
@@ -121,17 +145,38 @@ class Actions:
             ClickError: A stroke that is none, or one that leaves nothing.
         """
         session = self.session
-        return self._edited(painted(session.mask, session.volume, path_ijk, axis, radius_mm, foreground))  # type: ignore[arg-type]
+        mask = painted(session.mask, session.volume, path_ijk, axis, radius_mm, foreground)  # type: ignore[arg-type]
+        return self._edited(mask, "brush" if foreground else "eraser")
 
     def fill_holes(self) -> np.ndarray:
         """Add to the active object what it encloses, and get the new mask."""
-        return self._edited(without_holes(self.session.mask))
+        return self._edited(without_holes(self.session.mask), "holes filled")
 
     def keep_largest(self) -> np.ndarray:
         """Keep only the largest piece of the active object, and get the new mask."""
-        return self._edited(largest_piece(self.session.mask))
+        return self._edited(largest_piece(self.session.mask), "largest piece")
 
-    def _edited(self, mask: np.ndarray) -> np.ndarray:
+    def sphere(self, ijk: Sequence[int], diameter_mm: float = SPHERES_MM[0]) -> np.ndarray:
+        """Measure in a sphere around a voxel: a new object, "sphere 1", "sphere 2", ..., locked; returns its mask.
+
+        Args:
+            ijk: Voxel at whose centre the sphere's lies.
+            diameter_mm: Diameter, in mm; a voxel is inside if its centre is.
+
+        Raises:
+            ClickError: The voxel lies outside the volume, or the diameter is impossible.
+        """
+        mask = ball(self.session.volume, ijk, diameter_mm)
+        name = self._free_name("sphere")
+        self.session.check_accepts(InitialMask.kind)
+        self.session.select(name)
+        self.session.add(InitialMask.pack(mask, f"sphere of {diameter_mm:g} mm around voxel {tuple(ijk)}"))
+        self.lock(name)
+        self.status = f"{name}: {diameter_mm:g} mm around voxel {tuple(ijk)}; locked, so that no prompt changes it"
+        return mask
+
+    def _edited(self, mask: np.ndarray, drawn_by: str) -> np.ndarray:
+        self._check_open()
         session, before = self.session, self.session.mask
         if np.array_equal(mask, before):
             self.status = f"{session.active} stays as it is: nothing to change"
@@ -140,8 +185,8 @@ class Actions:
             raise ClickError(f"nothing of {session.active} would be left; remove the object instead.")
         session.check_accepts(InitialMask.kind)
         change_ml = (np.count_nonzero(mask) - np.count_nonzero(before)) * session.volume.voxel_volume_ml
-        new = self._timed(session.add, InitialMask.pack(mask))
-        self.status = f"{session.active}: {change_ml:+.3g} mL by hand"
+        new = self._timed(session.add, InitialMask.pack(mask, drawn_by))
+        self.status = f"{session.active}: {change_ml:+.3g} mL, {drawn_by}"
         return new
 
     # ---- where to look
@@ -264,8 +309,11 @@ class Actions:
 
     def add(self) -> None:
         """Begin another object under the first free name "object 1", "object 2", ..."""
+        self.select(self._free_name("object"))
+
+    def _free_name(self, kind: str) -> str:
         taken = {*self.session.objects, self.session.active}
-        self.select(next(name for n in range(1, 1000) if (name := f"object {n}") not in taken))
+        return next(name for n in range(1, 1000) if (name := f"{kind} {n}") not in taken)
 
     def rename(self, old: str, new: str) -> None:
         """Give an object another name; it keeps its colour."""
@@ -274,6 +322,7 @@ class Actions:
 
     def remove(self, name: str) -> None:
         """Forget one object; undo brings it back."""
+        self._check_open(name)
         others = [other for other in self.session.objects if other != name]
         if name == self.session.active and name not in self.session.objects and others:
             self.session.select(others[-1])  # it was never clicked
@@ -296,12 +345,24 @@ class Actions:
         self._look(name)["hidden"] = bool(hidden)
         self.refresh()
 
+    def lock(self, name: str, locked: bool = True) -> None:
+        """Keep an object as it is, or let it be changed again; undo, redo and a reset ask no lock."""
+        self._check_shown(name)
+        self._look(name)["locked"] = bool(locked)
+        self.refresh()
+
     def show_uncertainty(self, shown: bool = True) -> None:
         """Overlay the uncertainty of the network: the entropy of the sigmoid of its logits, at most 1 bit."""
         if shown and not hasattr(self.session, "logits_of"):
             raise SegAnyPETError(f"a {type(self.session).__name__} has no logits, so no uncertainty can be shown.")
         self.uncertainty = {"shown": bool(shown)}
         self.refresh()
+
+    def _check_open(self, name: str | None = None) -> None:
+        """Raise ClickError if an object, by default the active one, is locked."""
+        name = self.session.active if name is None else name
+        if self._look(name)["locked"]:
+            raise ClickError(f"{name} is locked. Unlock it (Shift+L), choose another object, or add one (a).")
 
     def _check_shown(self, name: str) -> None:
         if name not in [drawn["name"] for drawn in self.objects]:

@@ -26,13 +26,25 @@ from seganypet.pet.plots import usual_intensity_range
 from seganypet.pet.views import ras_axes, ras_spacing, ras_to_ijk
 from seganypet.pet.volume import Volume
 from seganypet.prompting.base import PromptSession
-from seganypet.prompting.prompts import Prompt, read_prompt, since_start
+from seganypet.prompting.prompts import InitialMask, Prompt, read_prompt, since_start
 from seganypet.prompting.stopwatch import Stopwatch
 from seganypet.widgets.actions import Actions
 from seganypet.widgets.colours import OBJECT_COLOURS
-from seganypet.widgets.encoding import body_box, boxes_meet, coded, ct_on_grid, drawn_marks, entropy_map, packed
+from seganypet.widgets.edits import SPHERES_MM
+from seganypet.widgets.encoding import (
+    body_box,
+    boxes_meet,
+    checked_ct,
+    coded,
+    drawn_marks,
+    entropy_map,
+    grid_in,
+    packed,
+    value_at,
+)
 from seganypet.widgets.export import picture
 from seganypet.widgets.messages import QUERIES, read_command, showing_errors
+from seganypet.widgets.methods import METHODS, SESSION
 from seganypet.widgets.sittings import Autosave, journal_text, key_of
 from seganypet.widgets.table import measures, total
 from seganypet.widgets.transport import Pieces
@@ -43,9 +55,13 @@ SCRIPTS = (
     "dom.js", "layout.js", "strokes.js", "pixels.js", "projection.js", "transport.js", "sittings.js", "slices.js",
     "table.js", "controls.js", "keys.js", "click.js",
 )  # fmt: skip
-TOOLS = ["point", "scribble", "box", "lasso", "brush", "eraser", "look"]
+TOOLS = ["point", "scribble", "box", "lasso", "brush", "eraser", "sphere", "ruler", "window", "look"]
 COLOUR_MAPS = ["grey", "hot", "viridis"]
-NEEDED_KINDS = {"point": "click", "scribble": "scribble", "box": "box", "lasso": "lasso", "brush": "mask"}
+NEEDED_KINDS = {
+    "point": "click", "scribble": "scribble", "box": "box", "lasso": "lasso", "brush": "mask", "eraser": "mask",
+    "sphere": "mask",
+}  # fmt: skip
+SOFT_TISSUE_HU = [-160.0, 240.0]
 
 
 class ClickWidget(Actions, anywidget.AnyWidget):
@@ -65,8 +81,10 @@ class ClickWidget(Actions, anywidget.AnyWidget):
 
     Attributes:
         session: Session that is shown.
-        intensity_range, colour_map, opacity, blend, zoom, tool, foreground, brush_mm, bare: Values of the sliders and
-            buttons; set them and the browser follows. `bare` hides masks and marks.
+        intensity_range, ct_range, colour_map, opacity, blend, zoom, tool, foreground, method, brush_mm, sphere_mm, bare:
+            Values of the sliders and buttons; set them and the browser follows. `method` says what draws the mask of
+            the next prompt, see `methods.METHODS`; `bare` hides masks and marks.
+        ruler: Ends of the ruler, in RAS order; [] if there is none.
         rows, all_objects: Numbers of each object and of all together, see `table.measures` and `table.total`.
         earlier: An earlier sitting with this scan that is offered; {} if there is none.
         stopwatch: Seconds of work so far, without long pauses.
@@ -90,7 +108,11 @@ class ClickWidget(Actions, anywidget.AnyWidget):
     zoom = traitlets.Float(1.0, min=1, max=10).tag(sync=True, echo_update=False)
     tool = traitlets.Enum(TOOLS, "point").tag(sync=True, echo_update=False)
     foreground = traitlets.Bool(True).tag(sync=True, echo_update=False)
+    method = traitlets.Enum(METHODS, SESSION).tag(sync=True, echo_update=False)
     brush_mm = traitlets.Float(5.0, min=0, max=50).tag(sync=True, echo_update=False)
+    sphere_mm = traitlets.Float(SPHERES_MM[0], min=1, max=200).tag(sync=True, echo_update=False)
+    ct_range = traitlets.List(traitlets.Float(), SOFT_TISSUE_HU).tag(sync=True, echo_update=False)
+    ruler: traitlets.List[list[float]] = traitlets.List().tag(sync=True, echo_update=False)  # its ends, in RAS order
     bare = traitlets.Bool(False).tag(sync=True, echo_update=False)
     objects: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     active = traitlets.Unicode().tag(sync=True)
@@ -124,9 +146,10 @@ class ClickWidget(Actions, anywidget.AnyWidget):
                 "kind of session derives from PromptSession, which has all but the mask."
             )
         volume = session.volume
-        self._ct = None if ct is None else ct_on_grid(ct, volume)
+        self._ct = None if ct is None else checked_ct(ct, volume)
         layers = {"pet": coded(volume)} | ({} if self._ct is None else {"ct": coded(self._ct)})
         self._pieces = {layer: Pieces(one.codes) for layer, one in layers.items()}
+        grids = {layer: grid_in(one, volume) for layer, one in (("pet", volume), ("ct", self._ct)) if one is not None}
         self.session, self.name = session, name
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.stopwatch = stopwatch or Stopwatch()
@@ -148,11 +171,12 @@ class ClickWidget(Actions, anywidget.AnyWidget):
                 "shape": list(codes.shape),
                 "spacing": list(ras_spacing(volume)),
                 "unit": volume.unit,
+                "method": session.journal().model["name"],
                 "axes": ras_axes(volume),
                 "affine": volume.affine.tolist(),
                 "body": body_box(volume),
                 "ct": None,
-                **{layer: {"low": one.low, "high": one.high, **self._pieces[layer].layout}
+                **{layer: {"low": one.low, "high": one.high, **self._pieces[layer].layout, **grids[layer]}
                    for layer, one in layers.items()},
             },
             cursor=[size // 2 for size in codes.shape],
@@ -170,11 +194,11 @@ class ClickWidget(Actions, anywidget.AnyWidget):
             self.error = f"Note: {message}"
         _replace_former(self)
 
-    @traitlets.validate("intensity_range")
+    @traitlets.validate("intensity_range", "ct_range")
     def _check_intensity_range(self, proposal: Any) -> list[float]:
         given = proposal["value"]
         if len(given) != 2 or not np.isfinite(given).all() or given[0] >= given[1]:
-            raise SegAnyPETError(f"intensity_range={given}; expected two intensities, the first one lower.")
+            raise SegAnyPETError(f"{proposal['trait'].name}={given}; expected two intensities, the first one lower.")
         return given
 
     # ---- what is shown
@@ -209,8 +233,8 @@ class ClickWidget(Actions, anywidget.AnyWidget):
                 "uncertainty": hasattr(session, "logits_of"),
                 "dicom": bool(session.volume.metadata.get("series_uid")) and bool(session.objects),
                 "suv": self._has_numbers,
-                "tools": [tool for tool in TOOLS if NEEDED_KINDS.get(tool, "mask" if tool == "eraser" else "click")
-                          in session.accepts],
+                "tools": [tool for tool in TOOLS if NEEDED_KINDS.get(tool, "click") in session.accepts],
+                "methods": self._has_numbers and InitialMask.kind in session.accepts,
             }  # fmt: skip
         # Slower, and not in the way of the mask, which the browser draws meanwhile.
         self.journal = journal_text(session)
@@ -238,6 +262,8 @@ class ClickWidget(Actions, anywidget.AnyWidget):
 
     def _follow(self, prompt: Prompt) -> None:
         """Show a new prompt, whoever gave it; the browser moved its own crosshair itself, and may have moved on."""
+        if isinstance(prompt, InitialMask) and self._from_browser:
+            return  # its centre takes longer than a stroke of the brush, and nobody asks for it
         if not self._from_browser:
             self.look_at(prompt.centre_ijk)
         name, sign = self.session.active, "+" if prompt.foreground else "\u2212"
@@ -269,7 +295,7 @@ class ClickWidget(Actions, anywidget.AnyWidget):
     def _look(self, name: str) -> dict[str, Any]:
         if name not in self._looks:
             used = [look["colour"] for look in self._looks.values()]
-            self._looks[name] = {"colour": min(OBJECT_COLOURS, key=used.count), "hidden": False}
+            self._looks[name] = {"colour": min(OBJECT_COLOURS, key=used.count), "hidden": False, "locked": False}
         return self._looks[name]
 
     def _mask(self, name: str) -> dict[str, Any]:
@@ -311,7 +337,7 @@ class ClickWidget(Actions, anywidget.AnyWidget):
                 self.send({"piece": number, "layer": fields["layer"]}, buffers=[pieces.piece(number)])
         elif query == "probe":
             ijk = self.session.volume.check_voxel(ras_to_ijk(fields["ras"], self.session.volume))
-            ct = None if self._ct is None else float(self._ct.data[ijk])
+            ct = None if self._ct is None else value_at(self._ct, self.session.volume.to_mm(ijk))
             self.send({"probe": fields["ras"], "value": float(self.session.volume.data[ijk]), "ct": ct})
 
     def _call(self, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:

@@ -1,4 +1,4 @@
-"""What hands do to a mask: brush and eraser, holes filled, all but the largest piece dropped."""
+"""What hands do to a mask: brush and eraser, spheres, holes filled, all but the largest piece dropped."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,12 @@ from scipy import ndimage
 from seganypet.errors import ClickError
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompt import Voxel, voxels_on
+from seganypet.prompting.random_walker import box_around, distance_mm, within
 from seganypet.prompting.shapes import joined
 from seganypet.regions import CONNECTED_26, bounding_box
 
 MAX_RADIUS_MM = 100.0
+SPHERES_MM = (12.4, 30.0)  # diameters to choose from: 1 cm3, as of an SUVpeak, and that of PERCIST's liver
 
 
 def painted(
@@ -46,6 +48,22 @@ def painted(
     beside[tuple((flat - low).T)] = False
     part[ndimage.distance_transform_edt(beside, sampling=spacing) <= radius_mm] = foreground
     return changed
+
+
+def ball(volume: Volume, ijk: Voxel, diameter_mm: float) -> np.ndarray:
+    """The voxels of a volume whose centres lie in a sphere around one of them, bool, shape (I, J, K).
+
+    Raises:
+        ClickError: A voxel outside the volume, or a diameter that is not above 0 and at most twice `MAX_RADIUS_MM`.
+    """
+    ijk = volume.check_voxel(ijk)
+    if not 0 < diameter_mm <= 2 * MAX_RADIUS_MM:
+        raise ClickError(f"diameter_mm={diameter_mm!r}; expected above 0 and at most {2 * MAX_RADIUS_MM:g} mm.")
+    box = box_around(volume, [ijk], diameter_mm / 2)
+    mask = np.zeros(volume.shape, bool)
+    away_mm = distance_mm(mask[box].shape, within(ijk, box), volume.affine[:3, :3])
+    mask[box] = away_mm <= diameter_mm / 2
+    return mask
 
 
 def without_holes(mask: np.ndarray) -> np.ndarray:

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from seganypet.errors import GeometryError, SegAnyPETError, UnitError
-from seganypet.pet.resampling import resample_to
-from seganypet.pet.views import ijk_to_ras, ras_spacing, to_ras
+from seganypet.pet.views import ijk_to_ras, ras_affine, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompts import Prompt
 from seganypet.prompting.window import extent_mm
@@ -71,8 +70,8 @@ def body_box(volume: Volume) -> list[list[int]]:
     return box
 
 
-def ct_on_grid(ct: Volume, volume: Volume) -> Volume:
-    """A CT on the grid of a PET.
+def checked_ct(ct: Volume, volume: Volume) -> Volume:
+    """A CT that can be laid under a PET; it stays on its own grid.
 
     Raises:
         SegAnyPETError: This is no volume.
@@ -89,7 +88,19 @@ def ct_on_grid(ct: Volume, volume: Volume) -> Volume:
             f"ct={ct.source} (from {ct_low.round()} to {ct_high.round()} mm) does not overlap {volume.source} (from "
             f"{low.round()} to {high.round()} mm). Is it of the same patient and examination?"
         )
-    return resample_to(ct, volume)
+    return ct
+
+
+def grid_in(layer: Volume, volume: Volume) -> dict[str, Any]:
+    """Where a layer lies: its shape in RAS order, and the matrix (3, 4) from the volume's RAS indices to its own."""
+    matrix = np.linalg.inv(ras_affine(layer)) @ ras_affine(volume)
+    return {"shape": list(to_ras(layer.data, layer).shape), "matrix": matrix[:3].tolist()}
+
+
+def value_at(volume: Volume, mm: Sequence[float]) -> float | None:
+    """Intensity of the voxel that holds a point, RAS+ mm; None outside."""
+    ijk = tuple(np.rint(volume.to_ijk(mm)).astype(int).tolist())
+    return float(volume.data[ijk]) if volume.contains_ijk(ijk) else None
 
 
 def packed(mask: np.ndarray, volume: Volume) -> dict[str, Any]:

@@ -13,6 +13,7 @@ COMMANDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "prompt": {"prompt": dict},  # its fields as `write_prompt` writes them
     "withdraw": {},
     "paint": {"path_ijk": list, "axis": int, "radius_mm": (int, float), "foreground": bool},
+    "sphere": {"ijk": list, "diameter_mm": (int, float)},
     "fill_holes": {},
     "keep_largest": {},
     "next_reading": {},
@@ -28,6 +29,7 @@ COMMANDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "remove": {"name": str},
     "recolour": {"name": str, "colour": str},
     "hide": {"name": str, "hidden": bool},
+    "lock": {"name": str, "locked": bool},
     "show_uncertainty": {"shown": bool},
     "save": {"existing": str},
     "dismiss": {},

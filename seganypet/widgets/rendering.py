@@ -20,7 +20,7 @@ import traitlets
 from seganypet.errors import SegAnyPETError
 from seganypet.pet.plots import Outline, literal, outlines_of, usual_intensity_range
 from seganypet.pet.quantification import Masks
-from seganypet.pet.views import COLOURS, ras_spacing, to_ras
+from seganypet.pet.views import COLOURS, ras_affine, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
 
 if TYPE_CHECKING:
@@ -272,8 +272,7 @@ def _niivue(volume: Volume, mask: Masks | None) -> NiiVue:
 
 def _nifti(ras: np.ndarray, volume: Volume) -> bytes:
     """An array in RAS order as the bytes of a NIfTI file; fractions as 16 bit with a slope, half the size."""
-    flips = nib.orientations.inv_ornt_aff(nib.io_orientation(volume.affine), volume.shape)
-    image = nib.Nifti1Image(ras, volume.affine @ flips)
+    image = nib.Nifti1Image(ras, ras_affine(volume))
     if ras.dtype.kind == "f":
         image.set_data_dtype(np.int16)
     image.header.set_xyzt_units("mm")

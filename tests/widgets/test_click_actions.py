@@ -1,6 +1,7 @@
 """What can be done in a ClickWidget beside clicking: tools, files, earlier sittings; each step undone and replayed."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from threshold_network import ThresholdNetwork
 
 from seganypet.errors import ClickError, SegAnyPETError
 from seganypet.pet.mask_files import load_masks
+from seganypet.pet.percist import liver_sphere
 from seganypet.pet.volume import load_labels, save_mask
 from seganypet.prompting.session import Session
 from seganypet.prompting.thresholds import ThresholdSession
@@ -78,7 +80,7 @@ def test_what_is_painted_is_undone_redone_and_replayed(widget, session, volume, 
     before = widget.click(ijk=BALL_IJK)
     tell(widget, "paint", path_ijk=[list(OTHER_IJK)], axis=2, radius_mm=9, foreground=True)
     painted_mask = session.mask
-    assert (painted_mask & ~before).any() and not (before & ~painted_mask).any() and "by hand" in widget.status
+    assert (painted_mask & ~before).any() and not (before & ~painted_mask).any() and "mL, brush" in widget.status
     tell(widget, "keep_largest")
     np.testing.assert_array_equal(session.mask, before)
     tell(widget, "undo")
@@ -100,6 +102,98 @@ def test_an_edit_that_changes_nothing_is_no_step_and_one_that_leaves_nothing_is_
     for k in np.flatnonzero(session.mask.any(axis=(0, 1))).tolist():
         tell(widget, "paint", path_ijk=[[*BALL_IJK[:2], k]], axis=2, radius_mm=90, foreground=False)
     assert "remove the object instead" in widget.error and session.mask.any()
+
+
+# ---- thresholds beside the session
+
+@pytest.fixture
+def network_widget(volume, tmp_path):  # noqa: F811
+    return ClickWidget(Session(ThresholdNetwork(), volume), output_dir=tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", ["41% SUVmax", "SUV>=2.5", "SUV>=4"])
+def test_a_click_is_answered_by_the_threshold_that_is_chosen_and_replayed(network_widget, volume, tmp_path, method):  # noqa: F811
+    session = network_widget.session
+    network_widget.method = method
+    click(network_widget, BALL_IJK)
+    expected = ThresholdSession(volume, method).click(ijk=BALL_IJK)
+    np.testing.assert_array_equal(session.mask, expected)
+    assert method in network_widget.status and not network_widget.error
+    click(network_widget, OTHER_IJK)  # adds
+    both = session.mask
+    np.testing.assert_array_equal(both, expected | ThresholdSession(volume, method).click(ijk=OTHER_IJK))
+    click(network_widget, OTHER_IJK, foreground=False)  # takes away again
+    assert not session.mask[OTHER_IJK] and session.mask[BALL_IJK]
+    tell(network_widget, "undo")
+    np.testing.assert_array_equal(session.mask, both)
+    session.save_journal(tmp_path / "journal.json")
+    again = Session.replay(ThresholdNetwork(), volume, tmp_path / "journal.json")
+    np.testing.assert_array_equal(again.mask, both)
+    assert again.prompts[-1].drawn_by == method
+    network_widget.method = "session"
+    click(network_widget, BALL_IJK)
+    assert session.prompts[-1].kind == "click"  # the network goes on from there
+
+
+def test_liver_thresholds_are_those_of_a_sphere_of_3_cm_in_the_object_called_liver(volume):  # noqa: F811
+    liver, data = sphere((13, 12, 9), 50) & ~sphere(OTHER_IJK, 18), volume.data.copy()
+    data[liver] = np.random.default_rng(0).normal(2, 0.2, liver.sum())
+    volume = replace(volume, data=data)
+    session = Session(ThresholdNetwork(), volume)
+    network_widget = ClickWidget(session)
+    session.select("liver")
+    session.start_from(liver)
+    network_widget.add()
+    of_3_cm = volume.data[liver_sphere(volume, liver)[1]].astype(float)
+    assert of_3_cm.size < liver.sum() / 2
+    for method, times in (("PERCIST", 1.5), ("liver mean + 2 SD", 1.0)):
+        threshold = times * of_3_cm.mean() + 2 * of_3_cm.std(ddof=1)
+        network_widget.method = method
+        click(network_widget, OTHER_IJK)
+        rule = f"SUV>={threshold:.4f}"
+        np.testing.assert_array_equal(session.mask, ThresholdSession(volume, rule).click(ijk=OTHER_IJK))
+        assert f"SUV>={threshold:.3g}" in session.prompts[-1].drawn_by and "as outlined here" in network_widget.status
+        tell(network_widget, "undo")
+
+
+def test_a_threshold_that_finds_nothing_says_so_and_changes_nothing(network_widget):
+    network_widget.method = "SUV>=4"
+    click(network_widget, (1, 1, 1))
+    assert "below the threshold (SUV>=4)" in network_widget.error and not network_widget.session.objects
+
+
+# ---- spheres and locks
+
+@pytest.mark.parametrize("diameter_mm", [12.4, 30.0])
+def test_a_sphere_measures_what_lies_in_it_and_no_prompt_changes_it(network_widget, volume, diameter_mm):  # noqa: F811
+    session = network_widget.session
+    for number in (1, 2):
+        tell(network_widget, "sphere", ijk=list(BALL_IJK), diameter_mm=diameter_mm)
+        assert session.active == f"sphere {number}" and not network_widget.error
+    inside = sphere(BALL_IJK, diameter_mm / 2)
+    np.testing.assert_array_equal(session.mask, inside)
+    row = network_widget.rows[0]
+    assert row["SUVmean"] == pytest.approx(volume.data[inside].mean()) and row["SUVmax"] == volume.data[inside].max()
+    for call in (
+        {"call": "prompt", "prompt": {"ijk": list(OTHER_IJK), "foreground": True}},
+        {"call": "paint", "path_ijk": [list(OTHER_IJK)], "axis": 2, "radius_mm": 5, "foreground": True},
+        {"call": "remove", "name": "sphere 2"},
+        {"call": "keep_largest"},
+    ):
+        network_widget._handle_custom_msg(call, [])
+        assert "sphere 2 is locked" in network_widget.error, call
+    np.testing.assert_array_equal(session.mask, inside)
+    tell(network_widget, "lock", name="sphere 2", locked=False)
+    tell(network_widget, "remove", name="sphere 2")
+    assert session.objects == ("sphere 1",)
+    tell(network_widget, "undo")
+    assert session.objects == ("sphere 1", "sphere 2")
+
+
+@pytest.mark.parametrize("ijk, diameter_mm", [((0, 0, 99), 10), (BALL_IJK, 0), (BALL_IJK, 900)])
+def test_a_sphere_that_is_none_is_refused(network_widget, ijk, diameter_mm):
+    tell(network_widget, "sphere", ijk=list(ijk), diameter_mm=diameter_mm)
+    assert network_widget.error and not network_widget.session.objects
 
 
 # ---- what a session knows

@@ -84,7 +84,7 @@ def arrived(widget: ClickWidget, layer: str, monkeypatch) -> np.ndarray:
     assert widget.acknowledged == 0  # nobody waits for a piece
     parts = sorted(sent.items())[min(1, len(sent) - 1) :]
     voxels = b"".join(zlib.decompress(part) for _, part in parts)
-    return np.frombuffer(voxels, np.uint8).reshape(scan["shape"], order="F")
+    return np.frombuffer(voxels, np.uint8).reshape(scan[layer]["shape"], order="F")
 
 
 def test_the_browser_gets_voxels_in_ras_order_and_can_read_their_suv(widget, volume, monkeypatch):
@@ -377,14 +377,21 @@ def test_without_a_front_end_it_shows_a_picture_with_its_mask(widget):
     assert reddish > 50 and (hidden[..., 0] > hidden[..., 2] + 0.2).sum() == 0
 
 
-def test_a_ct_on_another_grid_is_laid_under_the_pet(session, volume, monkeypatch):
-    affine = np.diag([-3.0, 3.0, 4.0, 1.0])
-    affine[:3, 3] = volume.to_mm((15, 13, 9)) + (90, -90, -90)
-    ct = Volume(np.full((60, 60, 45), 40.0), affine, "HU")
+def test_a_ct_keeps_its_own_grid_and_a_matrix_leads_there(session, volume, monkeypatch):
+    affine = np.diag([-1.0, 1.0, 2.0, 1.0])
+    affine[:3, 3] = volume.to_mm((15, 13, 9)) + (45, -90, -90)
+    ct = Volume(np.full((90, 180, 90), -500.0, np.float32), affine, "HU")
+    bone = tuple(np.rint(ct.to_ijk(volume.to_mm((15, 13, 9)))).astype(int))
+    ct.data[bone] = 900.0
     widget = ClickWidget(session, ct=ct)
-    middle = arrived(widget, "ct", monkeypatch)[tuple(ras_of((15, 13, 9)))]
-    root = 31.6228 * (2 * int(middle) / 255 - 1)
-    assert np.sign(root) * root**2 == pytest.approx(40, abs=4)
+    codes, matrix = arrived(widget, "ct", monkeypatch), np.array(widget.scan["ct"]["matrix"])
+    place = np.rint(matrix @ [*ras_of((15, 13, 9)), 1]).astype(int)
+    assert codes.shape == (90, 180, 90) and codes[tuple(place)] > 240 and (codes > 240).sum() == 1
+    sent = []
+    monkeypatch.setattr(widget, "send", lambda content: sent.append(content))
+    for ijk in ((15, 13, 9), (0, 0, 0)):
+        tell(widget, "probe", ras=ras_of(ijk))
+    assert [one["ct"] for one in sent] == [900.0, None]  # outside the CT there is no value
 
 
 @pytest.mark.parametrize(

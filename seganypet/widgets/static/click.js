@@ -44,6 +44,7 @@ function render({ model, el }) {
     showBusy();
     try { model.send({ call: "prompt", prompt: { ijk: slices.toIJK(cursor), foreground } }); } catch { lost(); }
   };
+  const sphere = (cursor) => command("sphere", { ijk: slices.toIJK(cursor), diameter_mm: model.get("sphere_mm") });
   const draw = (tool, path, view, foreground) => {
     const { toIJK, ijkAxis } = slices;
     const asked = strokeCommand(tool, path, view, { toIJK, ijkAxis, foreground, radiusMM: model.get("brush_mm") });
@@ -68,7 +69,7 @@ function render({ model, el }) {
   });
   const painter = createPainter(model);
   const withdraw = () => command("withdraw");
-  const slices = createSlices(model, painter, { moveTo, step, set, click, draw, withdraw, probe, maximise });
+  const slices = createSlices(model, painter, { moveTo, step, set, click, sphere, draw, withdraw, probe, maximise });
   const controls = createControls(model, body, { set, command, loadMask });
   const table = createTable(model, body, { command });
   const sittings = createSittings(browserStorage(), scan.key);
@@ -117,6 +118,8 @@ function render({ model, el }) {
     cursor[VIEWS[slices.lastView()][axisOf]] += by;
     moveTo(cursor);
   };
+  const dragRange = (down) =>
+    set("intensity_range", draggedRange(model.get("intensity_range"), 0, down, scan.pet, scan.unit === "HU"));
   const actions = {
     undo: () => (slices.hasDraft() ? slices.cancelDraft() : command("undo")),
     redo: () => command("redo"),
@@ -133,6 +136,15 @@ function render({ model, el }) {
     enlarge: () => maximise(slices.lastView()),
     turn: () => slices.turnTo(slices.angle() + 45),
     cancel: () => slices.cancelDraft(),
+    method: () => controls.nextMethod(),
+    preset: () => controls.nextPreset(),
+    colours: () => controls.nextColours(),
+    lock: () => {
+      const { name, locked } = model.get("objects").find((one) => one.name === model.get("active"));
+      command("lock", { name, locked: !locked });
+    },
+    darker: () => dragRange(-30),
+    lighter: () => dragRange(30),
     "next slice": () => step(slices.lastView(), 1),
     "slice before": () => step(slices.lastView(), -1),
     "10 slices on": () => step(slices.lastView(), 10),
@@ -157,9 +169,10 @@ function render({ model, el }) {
     if (type === "text" || tagName === "SELECT") return;
     if (type && type !== "button" && event.key.length > 1) return; // arrows of sliders and radio buttons are theirs
     if (action === "click") {
-      if (tagName !== "CANVAS" || model.get("tool") === "look") return;
+      if (tagName !== "CANVAS" || ["look", "window"].includes(model.get("tool"))) return;
       const foreground = event.shiftKey !== model.get("foreground");
       if (model.get("tool") === "point") click(model.get("cursor"), foreground);
+      else if (model.get("tool") === "sphere") sphere(model.get("cursor"));
       else slices.addCorner(foreground);
     } else if (actions[action]) actions[action]();
     else return;
@@ -194,7 +207,7 @@ function render({ model, el }) {
   on("change:active change:rows change:all_objects", table.show);
   on("change:opacity change:bare", () => { controls.showRanges(); controls.showTool(); slices.redraw({ over: true }); });
   on("change:uncertainty", () => { controls.showWords(); slices.redraw({ over: true }); });
-  on("change:intensity_range change:blend change:colour_map", () => {
+  on("change:intensity_range change:ct_range change:blend change:colour_map", () => {
     painter.makePalette();
     controls.showRanges();
     slices.redraw({ base: true });
@@ -202,8 +215,9 @@ function render({ model, el }) {
   on("change:cursor", () => { slices.recentre(false); slices.redraw(); });
   on("change:zoom", () => { slices.recentre(true); controls.showRanges(); slices.redraw(); });
   on("change:brush_mm", controls.showRanges);
-  on("change:marks", () => slices.redraw());
-  on("change:tool change:foreground", () => { slices.cancelDraft(); controls.showTool(); });
+  on("change:marks change:ruler", () => slices.redraw());
+  on("change:method change:sphere_mm", controls.showTool);
+  on("change:tool change:foreground", () => { if (slices.hasDraft()) slices.cancelDraft(); controls.showTool(); });
   on("change:enabled", controls.showEnabled);
   on("change:status change:error change:effort", controls.showWords);
   on("change:journal", () => notices.kept(sittings.keep(model.get("journal"))));
@@ -211,6 +225,7 @@ function render({ model, el }) {
   on("comm_live_update", () => { if (model.comm_live === false) lost(); });
   on("change:acknowledged", () => {
     if (model.get("acknowledged") >= due) waitingSince = null;
+    slices.answered();
     showBusy();
     if (model.get("error")) table.show(); // what was refused must not stay written there
   });
@@ -225,6 +240,7 @@ function render({ model, el }) {
   table.show();
   showBusy();
   el.append(body);
+  table.show(); // once more: now it can scroll to the active object
   const unfollow = voxels.follow(showProgress);
   showProgress();
   const resized = new ResizeObserver(layOut);

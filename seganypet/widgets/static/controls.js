@@ -7,9 +7,23 @@ const TOOLS = {
   lasso: ["\u25cc", "lasso: a contour; in this slice nothing of the object lies outside; or nothing inside", "l"],
   brush: ["\u270e", "brush: paint on the mask", "d"],
   eraser: ["\u232b", "eraser: take away from the mask", "e"],
+  sphere: ["\u25cf", "sphere: SUVs around a voxel, as an object of its own", "i"],
+  ruler: ["\u21a6", "ruler: a distance in mm", "u"],
+  window: ["\u25d0", "window: drag up to see faint uptake", "w"],
   look: ["\u271b", "look: move the crosshair only", "v"],
 };
 const PATIENCE_MS = 3000; // then say that the kernel does not answer
+const METHODS = { // what draws the mask of a prompt
+  session: "network",
+  "41% SUVmax": "41 % of SUVmax",
+  "SUV>=2.5": "SUV \u2265 2.5",
+  "SUV>=4": "SUV \u2265 4",
+  PERCIST: "PERCIST: 1.5 liver + 2 SD",
+  "liver mean + 2 SD": "liver + 2 SD",
+};
+const SPHERES = { 12.4: "1 cm\u00b3 (12.4 mm)", 30: "3 cm" };
+const COLOUR_MAP_NAMES = { grey: "inverted grey", hot: "hot", viridis: "viridis" };
+const CT_WINDOWS = { "soft tissue": [-160, 240], lung: [-1000, 200], bone: [-200, 1000] };
 const PRESETS = { SUVbw: [[0, 5], [0, 7], [0, 10], [0, 15], [0, 25]], HU: [[-160, 240], [-1000, 200], [-200, 1000]] };
 
 // `body` is the element that holds all; `act` holds set(trait, value), command(call, fields), loadMask(file).
@@ -49,6 +63,14 @@ function createControls(model, body, { set, command, loadMask }) {
   const chooseJournal = chooser(".json", async (file) => command("load_text", { text: await file.text() }));
   const chooseMask = chooser(".nii,.gz,.nrrd,.dcm", loadMask);
   const load = button("Load journal\u2026", "give the prompts of a journal again", () => chooseJournal.click());
+  const choice = (label, title, trait, options, read = String) => {
+    const element = h("select", { "aria-label": label, title, onchange: () => set(trait, read(element.value)) },
+      ...Object.entries(options).map(([value, words]) => h("option", { value }, words)));
+    return { element, show: () => { element.value = [].concat(model.get(trait)).join(" "); } };
+  };
+  const words = { ...METHODS, session: scan.method };
+  const method = choice("method", "what draws the mask of a prompt (Shift+M): the network, or a threshold", "method", words);
+  const sphere = choice("diameter of the sphere", "diameter of the sphere", "sphere_mm", SPHERES, Number);
   const start = button("Start from mask\u2026", "objects from a NIfTI, .seg.nrrd or DICOM file, to be corrected", () => chooseMask.click());
   const uncertain = h("input", { type: "checkbox", onchange: () => command("show_uncertainty", { shown: uncertain.checked }) });
   const uncertainty = h("label", { class: "sap-check" }, uncertain,
@@ -81,13 +103,20 @@ function createControls(model, body, { set, command, loadMask }) {
     range("zoom", [1, 10, 0.25], () => model.get("zoom"), (x) => set("zoom", x)),
     ...(scan.ct ? [range("PET to CT", [0, 1, 0.05], () => model.get("blend"), (x) => set("blend", x))] : []),
   ];
-  const preset = h("select", { "aria-label": "intensity preset", onchange: () => {
+  const presets = PRESETS[scan.unit] ?? [];
+  const preset = h("select", { "aria-label": "intensity preset", title: "window presets (Shift+W)", onchange: () => {
     if (preset.value) set("intensity_range", JSON.parse(preset.value));
     preset.value = "";
-  } }, h("option", { value: "" }, "preset\u2026"), ...(PRESETS[scan.unit] ?? []).map((pair) =>
+  } }, h("option", { value: "" }, "preset\u2026"), ...presets.map((pair) =>
     h("option", { value: JSON.stringify(pair) }, `${unit} ${pair.join(" to ")}`)));
-  const colours = h("select", { "aria-label": "colour map", onchange: () => set("colour_map", colours.value) },
-    ...[["grey", "inverted grey"], ["hot", "hot"], ["viridis", "viridis"]].map(([value, name]) => h("option", { value }, name)));
+  const nextPreset = () => {
+    const at = presets.findIndex((pair) => String(pair) === String(shown()));
+    if (presets.length) set("intensity_range", presets[(at + 1) % presets.length]);
+  };
+  const colours = choice("colour map", "colours of the PET (c)", "colour_map", COLOUR_MAP_NAMES);
+  const windows = Object.fromEntries(Object.entries(CT_WINDOWS).map(([name, pair]) => [pair.join(" "), `CT: ${name}`]));
+  const ctWindow = choice("window of the CT", "intensities of the CT, in HU", "ct_range", windows, (text) => text.split(" ").map(Number));
+  const next = (trait, options) => set(trait, neighbour(Object.keys(options), model.get(trait), 1));
   const bar = h("canvas", { width: 128, height: 1, class: "sap-colourbar" });
   const [barLow, barHigh] = [h("span", {}), h("span", {})];
   const showBar = () => {
@@ -116,6 +145,7 @@ function createControls(model, body, { set, command, loadMask }) {
     for (const name of ["reset", "save", "mask", "journal", "reading", "fill", "largest"]) buttons[name].disabled = !enabled.export;
     buttons.table.disabled = !enabled.numbers;
     for (const name of ["spot", "propose"]) buttons[name].hidden = !enabled.suv;
+    method.element.hidden = !enabled.methods;
     for (const { value, input, label } of tools) {
       input.disabled = !enabled.tools.includes(value);
       label.classList.toggle("sap-off", input.disabled);
@@ -131,11 +161,13 @@ function createControls(model, body, { set, command, loadMask }) {
       }
     }
     brush.row.hidden = !["brush", "eraser"].includes(chosen.tool);
+    sphere.element.hidden = chosen.tool !== "sphere";
+    for (const { show } of [method, sphere]) show();
     bare.checked = model.get("bare");
   };
   const showRanges = () => {
     [...ranges, brush].forEach(({ show }) => show());
-    colours.value = model.get("colour_map");
+    for (const { show } of [colours, ctWindow]) show();
     showBar();
   };
   const showWords = () => {
@@ -159,7 +191,7 @@ function createControls(model, body, { set, command, loadMask }) {
     h("div", { class: "sap-bar" },
       h("span", { role: "radiogroup", "aria-label": "tool", class: "sap-group" }, ...tools.map(({ label }) => label)),
       h("span", { role: "radiogroup", "aria-label": "what a prompt says (x)", class: "sap-group" }, ...signs.map(({ label }) => label)),
-      brush.row, h("span", { class: "sap-group" }, buttons.undo, buttons.redo), counter, busy),
+      method.element, brush.row, sphere.element, h("span", { class: "sap-group" }, buttons.undo, buttons.redo), counter, busy),
     h("div", { class: "sap-bar" }, buttons.reading, buttons.spot, buttons.propose, start, chooseMask, buttons.fill,
       buttons.largest, buttons.reset, uncertainty, h("label", { class: "sap-check", title: "hide masks, marks and crosshair (h)" }, bare, "bare")));
   const add = button("Add object", "the next prompt begins another object (a)", () => command("add"));
@@ -167,11 +199,15 @@ function createControls(model, body, { set, command, loadMask }) {
     error, // below the pictures: above, it would move them under the mouse
     h("div", { class: "sap-bar" },
       h("span", { class: "sap-legend", title: "what the colours mean" }, unit, barLow, bar, barHigh),
-      isCT ? "" : colours, preset, ...ranges.map(({ row }) => row)),
+      isCT ? "" : colours.element, preset, ...ranges.map(({ row }) => row), scan.ct ? ctWindow.element : ""),
     h("div", { class: "sap-bar" },
       buttons.save, h("span", { class: "sap-group" }, "Download:", buttons.mask, buttons.seg, buttons.rtstruct, buttons.journal,
         buttons.table), load, chooseJournal, status),
   ];
   for (const show of [showEnabled, showTool, showRanges, showWords]) show();
-  return { above, add, below, showEnabled, showTool, showRanges, showWords, showBusy };
+  return {
+    above, add, below, showEnabled, showTool, showRanges, showWords, showBusy, nextPreset,
+    nextColours: () => next("colour_map", COLOUR_MAP_NAMES),
+    nextMethod: () => { if (model.get("enabled").methods) next("method", METHODS); },
+  };
 }

@@ -15,6 +15,9 @@ const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 // Three digits, and never an exponent.
 const digits = (x) => (Math.abs(x) >= 100 ? x.toFixed(0) : x.toPrecision(3));
 
+// Indices of one layer in the array of another: `matrix` is (3, 4).
+const placed = ([i, j, k], matrix) => matrix.map(([a, b, c, d]) => a * i + b * j + c * k + d);
+
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

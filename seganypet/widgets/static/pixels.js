@@ -2,7 +2,6 @@
 // bits; the entropy of the network. Indices are those of an array in RAS order, the first one running fastest.
 
 const UNCERTAIN_COLOUR = [96, 0, 176];
-const CT_RANGE = [-160, 240];
 // A perceptual map, viridis, at 0, 1/8, ..., 1.
 const VIRIDIS = [
   [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99],
@@ -47,11 +46,11 @@ function createPainter(model) {
   const scan = model.get("scan");
   const { shape } = scan;
   const stride = [1, shape[0], shape[0] * shape[1]];
-  const { codes } = scanOf(model);
+  const { codes } = scanOf(model); // its CT is there once it is to be seen
   const petValues = decoded(scan.pet);
   const ctValues = scan.ct && decoded(scan.ct);
   const projection = projectionOf(shape, scan.spacing, scan.body);
-  let [palette, fused] = [[], []]; // colours of the codes: PET alone, and over CT
+  let [palette, fused, ctGrey] = [[], [], []]; // colours of the codes: PET alone, and over CT
 
   // ---- pictures: one pixel a voxel, head or front up, the highest index across at the left
   const mapName = () => (scan.unit === "HU" ? "bright" : model.get("colour_map"));
@@ -60,8 +59,8 @@ function createPainter(model) {
     const shares = Array.from(petValues, (value) => fraction(value, range));
     palette = Uint32Array.from(shares, (t) => rgba(COLOUR_MAPS[mapName()](t), 255));
     fused = shares.map((t) => fusedColour(t, model.get("blend")));
+    ctGrey = ctValues && Float32Array.from(ctValues, (value) => 255 * fraction(value, model.get("ct_range")));
   };
-  const ctGrey = ctValues && Float32Array.from(ctValues, (value) => 255 * fraction(value, CT_RANGE));
   const image = (width, height, paint) => {
     const canvas = h("canvas", { width, height });
     const context = canvas.getContext("2d");
@@ -70,19 +69,43 @@ function createPainter(model) {
     context.putImageData(data, 0, 0);
     return canvas;
   };
-  const slice = (view, depth) => image(shape[view.across], shape[view.up], (out, width, height) => {
-    const blends = codes.ct && model.get("blend") > 0;
+  const slice = (view, depth) => (codes.ct && model.get("blend") > 0 ? fusedSlice(view, depth) : petSlice(view, depth));
+  const petSlice = (view, depth) => image(shape[view.across], shape[view.up], (out, width, height) => {
     let at = 0;
     for (let row = height - 1; row >= 0; row--) {
       let voxel = depth * stride[view.through] + row * stride[view.up] + (width - 1) * stride[view.across];
-      for (let column = 0; column < width; column++, voxel -= stride[view.across], at++) {
-        if (!blends) { out[at] = palette[codes.pet[voxel]]; continue; }
-        const { colour: [r, g, b], weight } = fused[codes.pet[voxel]];
-        const grey = ctGrey[codes.ct[voxel]] * (1 - weight);
-        out[at] = rgba([grey + r * weight, grey + g * weight, grey + b * weight], 255);
-      }
+      for (let column = 0; column < width; column++, voxel -= stride[view.across], at++) out[at] = palette[codes.pet[voxel]];
     }
   });
+  // As many pixels a voxel of the PET as the CT has voxels there.
+  const fineness = scan.ct && [0, 1, 2].map((axis) => clamp(Math.round(Math.hypot(...scan.ct.matrix.map((row) => row[axis]))), 1, 8));
+  const fusedSlice = (view, depth) => {
+    const [na, nu] = [fineness[view.across], fineness[view.up]];
+    const [ni, nj, nk] = scan.ct.shape;
+    const step = scan.ct.matrix.map((row) => -row[view.across] / na); // of the CT's indices, a pixel to the right
+    return image(shape[view.across] * na, shape[view.up] * nu, (out, width, height) => {
+      const start = [0, 0, 0];
+      start[view.through] = depth;
+      start[view.across] = shape[view.across] - 0.5 - 0.5 / na;
+      for (let y = 0, at = 0; y < height; y++) {
+        start[view.up] = shape[view.up] - 0.5 - (y + 0.5) / nu;
+        let [i, j, k] = placed(start, scan.ct.matrix);
+        let voxel = depth * stride[view.through] + Math.round(start[view.up]) * stride[view.up] + shape[view.across] * stride[view.across];
+        let [red, green, blue, rest] = [0, 0, 0, 1];
+        for (let x = 0; x < width; x++, at++, i += step[0], j += step[1], k += step[2]) {
+          if (x % na === 0) {
+            voxel -= stride[view.across];
+            const { colour, weight } = fused[codes.pet[voxel]];
+            [red, green, blue, rest] = [colour[0] * weight, colour[1] * weight, colour[2] * weight, 1 - weight];
+          }
+          const inside = i >= -0.5 && j >= -0.5 && k >= -0.5 && i < ni - 0.5 && j < nj - 0.5 && k < nk - 0.5;
+          const near = ((i + 0.5) | 0) + ni * (((j + 0.5) | 0) + nj * ((k + 0.5) | 0));
+          const grey = inside ? ctGrey[codes.ct[near]] * rest : 0;
+          out[at] = 0xff000000 | ((grey + blue) << 16) | ((grey + green) << 8) | (grey + red);
+        }
+      }
+    });
+  };
   const overlay = (view, depth) => image(shape[view.across], shape[view.up], (out, width, height) => {
     if (model.get("bare")) return;
     const voxel = [0, 0, 0];

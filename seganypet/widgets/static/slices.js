@@ -8,7 +8,7 @@ const TURN_DEG = 5;
 const PROBE_AFTER_MS = 60;
 
 // `act` holds what the mouse asks for: moveTo(cursor), step(view, by), set(trait, value), click(cursor, foreground),
-// draw(tool, path, view, foreground), withdraw(), probe(cursor), maximise(view).
+// sphere(cursor), draw(tool, path, view, foreground), withdraw(), probe(cursor), maximise(view).
 function createSlices(model, painter, act) {
   const scan = model.get("scan");
   const { shape, body } = scan;
@@ -18,6 +18,7 @@ function createSlices(model, painter, act) {
   const known = new Map(); // true values that Python told, by voxel
   let [lastView, pending, disposed, angle, turning] = ["axial", false, false, 0, null];
   let draft = null; // what is drawn by hand: tool, view, path, foreground, pointer (or null: by keys)
+  let painted = null; // what was drawn and is not answered yet
   let pointed = null; // voxel under the pointer
   let [lastDown, asking] = [{ at: -Infinity }, null];
 
@@ -67,18 +68,28 @@ function createSlices(model, painter, act) {
     const voxelAt = (event) => {
       const [x, y] = place(event);
       if (!view) return painter.hottest([x, y], angle, SNAP_MM);
+      return placeAt(event).map((at, axis) => clamp(Math.ceil(at + 0.5) - 1, 0, shape[axis] - 1));
+    };
+    const placeAt = (event) => { // in a slice, not rounded to a voxel
+      const [x, y] = place(event);
       const voxel = [...model.get("cursor")];
       for (const [axis, share] of [[view.across, 1 - x], [view.up, 1 - y]]) {
         const [first, length] = visible(axis);
-        voxel[axis] = clamp(Math.ceil(first + length * share) - 1, 0, shape[axis] - 1);
+        voxel[axis] = first + length * share - 0.5;
       }
       return voxel;
     };
-    let grabbed = null; // of the projection
+    let grabbed = null; // the projection, or the window of intensities
     // Pointer events: those of the mouse are cut to whole pixels, too coarse on a zoomed page.
     canvas.addEventListener("pointerdown", (event) => {
-      if (!event.isPrimary || ![0, 2].includes(event.button)) return;
+      if (!event.isPrimary || ![0, 1, 2].includes(event.button)) return;
       canvas.focus({ preventScroll: true });
+      if (event.button === 1 || (model.get("tool") === "window" && view)) {
+        event.preventDefault(); // the middle button would scroll
+        grabbed = { x: event.clientX, y: event.clientY, range: model.get("intensity_range") };
+        canvas.setPointerCapture(event.pointerId);
+        return;
+      }
       if (!view) {
         grabbed = { x: event.clientX, angle, moved: false };
         canvas.setPointerCapture(event.pointerId);
@@ -94,14 +105,21 @@ function createSlices(model, painter, act) {
       const foreground = !other && model.get("foreground");
       act.moveTo(voxel);
       if (tool === "point") act.click(voxel, foreground);
+      else if (tool === "sphere") act.sphere(voxel);
       else if (tool !== "look") {
         canvas.setPointerCapture(event.pointerId);
         const turned = other && tool === "brush" ? "eraser" : tool;
-        draft = { tool: turned, view, name, path: [voxel], foreground, pointer: event.pointerId };
+        const first = tool === "ruler" ? placeAt(event) : voxel;
+        draft = { tool: turned, view, name, path: [first], foreground, pointer: event.pointerId };
         redraw();
       }
     });
     canvas.addEventListener("pointermove", (event) => {
+      if (grabbed?.range) {
+        const [right, down] = [event.clientX - grabbed.x, event.clientY - grabbed.y];
+        act.set("intensity_range", draggedRange(grabbed.range, right, down, scan.pet, scan.unit === "HU"));
+        return;
+      }
       if (grabbed) {
         const by = event.clientX - grabbed.x;
         if (Math.abs(by) > 4) grabbed.moved = true;
@@ -111,13 +129,14 @@ function createSlices(model, painter, act) {
       if (!view) return;
       point(voxelAt(event));
       if (draft?.pointer === event.pointerId) {
-        for (const one of event.getCoalescedEvents?.() ?? [event]) draft.path.push(voxelAt(one));
-        draft.path.push(voxelAt(event));
+        const at = draft.tool === "ruler" ? placeAt : voxelAt;
+        for (const one of event.getCoalescedEvents?.() ?? [event]) draft.path.push(at(one));
+        draft.path.push(at(event));
         redraw();
       } else if (event.buttons === 1 && model.get("tool") === "look") act.moveTo(voxelAt(event));
     });
     canvas.addEventListener("pointerup", (event) => {
-      if (grabbed && !grabbed.moved) {
+      if (grabbed && !grabbed.range && !grabbed.moved) {
         const voxel = voxelAt(event);
         if (voxel) act.moveTo(voxel);
       }
@@ -155,11 +174,17 @@ function createSlices(model, painter, act) {
   const stopTurning = () => { clearInterval(turning); turning = null; };
 
   // ---- by hand
-  const cancelDraft = () => { draft = null; redraw(); };
+  const cancelDraft = () => {
+    if (!draft && model.get("ruler").length) act.set("ruler", []);
+    draft = null;
+    redraw();
+  };
   const finishDraft = () => {
     const { tool, path, view, foreground } = draft;
+    painted = ["brush", "eraser"].includes(tool) ? draft : null; // stays in sight until its mask is there
     draft = null;
-    act.draw(tool, path, view, foreground);
+    if (tool !== "ruler") act.draw(tool, path, view, foreground);
+    else act.set("ruler", path.length > 1 ? [path[0], path[path.length - 1]] : []);
     redraw();
   };
   // By keys: each time the crosshair is one more corner; the same place once more ends it, and so does a box's second.
@@ -169,7 +194,8 @@ function createSlices(model, painter, act) {
     const last = draft.path[draft.path.length - 1];
     const isEnd = last && String(last) === String(cursor);
     if (!isEnd) draft.path.push(cursor);
-    if (isEnd || tool === "brush" || tool === "eraser" || (tool === "box" && draft.path.length === 2)) finishDraft();
+    const isWhole = tool === "brush" || tool === "eraser" || (["box", "ruler"].includes(tool) && draft.path.length === 2);
+    if (isEnd || isWhole) finishDraft();
     else redraw();
   };
 
@@ -189,7 +215,17 @@ function createSlices(model, painter, act) {
     const value = exact ? exact.value.toFixed(Math.abs(exact.value) < 100 ? 2 : 0) : painter.valueAt(voxel);
     const ct = exact && exact.ct !== null && scan.ct ? `, CT ${exact.ct.toFixed(0)} HU` : "";
     const mm = toMM(ijk).map((x) => x.toFixed(0)).join(", ");
-    position.textContent = `${pointed ? "pointer" : "crosshair"}: ${unit} ${value}${ct} at voxel (${ijk.join(", ")}), ${mm} mm`;
+    const measured = rulerMM();
+    const ruler = measured === null ? "" : `; ruler: ${measured.toFixed(1)} mm`;
+    position.textContent = `${pointed ? "pointer" : "crosshair"}: ${unit} ${value}${ct} at voxel (${ijk.join(", ")}), ${mm} mm${ruler}`;
+  };
+  const lengthMM = (one, other) => {
+    const [a, b] = [one, other].map((ras) => toMM(toIJK(ras)));
+    return Math.hypot(...a.map((x, axis) => x - b[axis]));
+  };
+  const rulerMM = () => {
+    const ends = model.get("ruler");
+    return ends.length === 2 ? lengthMM(...ends) : null;
   };
   const tell = ({ probe, value, ct }) => {
     if (known.size > 500) known.clear();
@@ -231,7 +267,7 @@ function createSlices(model, painter, act) {
     const [width, height] = [cssWidth, cssHeight].map((x) => Math.max(1, Math.round(x * ratio)));
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
-    let source = [0, 0, pane.base.width, pane.base.height];
+    let source = null; // what of a layer is shown, in voxels; of the projection all
     let toPx; // of a voxel
     if (view) {
       const [[a0, na], [u0, nu]] = [visible(view.across), visible(view.up)];
@@ -247,7 +283,11 @@ function createSlices(model, painter, act) {
       canvas.dataset.shown = angle ? "" : JSON.stringify([(across[0] + across[1] - seen) / 2, seen, k0, k1 - k0]);
     }
     context.imageSmoothingEnabled = !view;
-    for (const layer of [pane.base, pane.over]) context.drawImage(layer, ...source, 0, 0, width, height);
+    for (const layer of [pane.base, pane.over]) {
+      const pixels = source && [layer.width / shape[view.across], layer.height / shape[view.up]]; // a voxel
+      const part = source ? source.map((x, at) => x * pixels[at % 2]) : [0, 0, layer.width, layer.height];
+      context.drawImage(layer, ...part, 0, 0, width, height);
+    }
     if (!model.get("bare")) {
       drawCrosshair(context, ...toPx(cursor), width, height, ratio);
       const colours = Object.fromEntries(model.get("objects").map(({ name: of, colour }) => [of, colour]));
@@ -257,9 +297,14 @@ function createSlices(model, painter, act) {
           if (points.length) drawMark(context, points, foreground, colours[of] ?? "#000000", 3 * ratio);
         }
       }
-      if (draft && draft.name === name) {
+      for (const drawn of [draft, painted]) {
+        if (drawn?.name !== name) continue;
         const colour = colours[model.get("active")] ?? "#000000";
-        drawDraft(context, draft, draft.path.map(toPx), colour, (model.get("brush_mm") / pane.widthMM) * width, ratio);
+        drawDraft(context, drawn, drawn.path.map(toPx), colour, (model.get("brush_mm") / pane.widthMM) * width, ratio);
+      }
+      const ends = draft?.tool === "ruler" ? [draft.path[0], draft.path[draft.path.length - 1]] : model.get("ruler");
+      if (view && ends.length && ends.every((end) => Math.round(end[view.through]) === depth)) {
+        drawRuler(context, ...ends.map(toPx), lengthMM(...ends), ratio);
       }
     }
     drawLetters(context, view ? view.ends : turnedEnds(angle), width, height, ratio);
@@ -286,6 +331,7 @@ function createSlices(model, painter, act) {
     panes, position, toIJK, ijkAxis, redraw, recentre, setSizes, addCorner, cancelDraft, tell, turnTo,
     angle: () => angle,
     hasDraft: () => draft !== null,
+    answered: () => { if (painted) { painted = null; redraw(); } },
     lastView: () => lastView,
     forgetPress: () => { lastDown = { at: -Infinity }; },
     dispose: () => { disposed = true; stopTurning(); clearTimeout(asking); },
@@ -334,7 +380,21 @@ function drawMark(context, points, foreground, colour, size) {
   else context.stroke(mark);
   context.setLineDash([]);
 }
+function drawRuler(context, [x, y], [u, v], mm, ratio) {
+  const path = new Path2D();
+  path.moveTo(x, y);
+  path.lineTo(u, v);
+  const length = Math.hypot(u - x, v - y) || 1;
+  const [across, down] = [((v - y) / length) * 4 * ratio, (-(u - x) / length) * 4 * ratio];
+  for (const [a, b] of [[x, y], [u, v]]) {
+    path.moveTo(a - across, b - down);
+    path.lineTo(a + across, b + down);
+  }
+  strokeTwice(context, path, ["white", "black"], 1.5 * ratio);
+  drawText(context, `${mm.toFixed(1)} mm`, (x + u) / 2 + 6 * ratio, (y + v) / 2 - 6 * ratio, ratio);
+}
 function drawDraft(context, { tool, foreground }, points, colour, radius, ratio) {
+  if (tool === "ruler") return; // is drawn with its length
   const path = new Path2D();
   const [[x, y], [u, v]] = [points[0], points[points.length - 1]];
   if (tool === "box") path.rect(Math.min(x, u), Math.min(y, v), Math.abs(u - x), Math.abs(v - y));

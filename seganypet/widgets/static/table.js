@@ -6,7 +6,7 @@ function createTable(model, body, { command }) {
   const list = h("tbody", {});
   const sum = h("tfoot", {});
   const hasSUV = model.get("scan").unit === "SUVbw";
-  const head = ["", "", "object", "mL", ...(hasSUV ? ["SUVmax"] : []), "", ""];
+  const head = ["", "", "object", "mL", ...(hasSUV ? ["SUVmax"] : []), "", "", ""];
   const objects = h("div", { class: "sap-objects" }, h("table", { "aria-label": "objects" },
     h("thead", {}, h("tr", {}, ...head.map((title) => h(title ? "th" : "td", title ? { scope: "col" } : {}, title)))),
     list, sum));
@@ -18,7 +18,7 @@ function createTable(model, body, { command }) {
   const isTyping = () => list.contains(document.activeElement) && document.activeElement.type === "text";
   let isOld = false;
   list.addEventListener("focusout", () => setTimeout(() => { if (isOld) show(); }));
-  const row = ({ name, colour, hidden, ml }, measured) => h("tr", { class: name === model.get("active") ? "sap-active" : "" },
+  const row = ({ name, colour, hidden, locked, ml }, measured) => h("tr", { class: name === model.get("active") ? "sap-active" : "" },
     h("td", {}, h("input", { type: "radio", name: `active-${group}`, checked: name === model.get("active"),
       "aria-label": `click on ${name}`, onchange: () => command("select", { name }) })),
     h("td", {}, h("input", { type: "color", value: colour, "aria-label": `colour of ${name}`,
@@ -29,6 +29,8 @@ function createTable(model, body, { command }) {
     ...(hasSUV ? [h("td", {}, shown(measured?.SUVmax))] : []),
     h("td", {}, icon(hidden ? "\u25cb" : "\u25c9", `${hidden ? "show" : "hide"} ${name}`,
       () => command("hide", { name, hidden: !hidden }))),
+    h("td", {}, icon(h("span", { class: `sap-lock ${locked ? "sap-locked" : ""}` }), `${locked ? "unlock" : "lock"} ${name}`,
+      () => command("lock", { name, locked: !locked }))),
     h("td", {}, icon("\u00d7", `remove ${name}`, () => command("remove", { name }))));
 
   const show = () => {
@@ -41,7 +43,7 @@ function createTable(model, body, { command }) {
     const overlap = all.overlap_ml ? `; ${digits(all.overlap_ml)} mL belong to several, and count once` : "";
     sum.replaceChildren(...(several ? [h("tr", { title: `all objects together${overlap}` }, h("td", {}), h("td", {}),
       h("th", { scope: "row" }, all.overlap_ml ? "all (overlap)" : "all"), h("td", {}, shown(all.MTV)),
-      ...(hasSUV ? [h("td", {}, shown(all.SUVmax))] : []), h("td", {}), h("td", {}))] : []));
+      ...(hasSUV ? [h("td", {}, shown(all.SUVmax))] : []), h("td", {}), h("td", {}), h("td", {}))] : []));
     const one = measured[model.get("active")];
     const parts = hasSUV && one?.MTV
       ? [["SUVmax", ""], ["SUVmean", ""], ["SUVpeak", ""], ["MTV", "mL"], ["TLG", "g"]].filter(([key]) => one[key] !== null) : [];

@@ -1,5 +1,6 @@
 // Voxels come in pieces, each asked for when the one before is there: first the whole scan coarsely, then slabs, those
-// near the crosshair first. Clicks find room between two pieces, and the view tells how far it is.
+// near the crosshair first. Clicks find room between two pieces, and the view tells how far it is. A CT, which lies on
+// its own, finer grid, is asked for once it is to be seen.
 
 const RETRY_MS = 20000; // a message may get lost when a page connects anew
 
@@ -37,19 +38,28 @@ function scanOf(model) {
 
 function load(model) {
   const scan = model.get("scan");
-  const { shape } = scan;
-  const size = shape[0] * shape[1] * shape[2];
-  const layers = ["pet", "ct"].filter((name) => scan[name]);
-  const codes = Object.fromEntries(layers.map((name) => [name, new Uint8Array(size)]));
-  const missing = new Set(layers.flatMap((name) => Array.from({ length: scan[name].count }, (_, at) => `${name} ${at}`)));
-  const total = missing.size;
+  const codes = {};
+  const missing = new Set();
+  let total = 0;
   const listeners = new Set();
   let asked = null;
+  const want = (name) => {
+    if (!scan[name] || codes[name]) return;
+    codes[name] = new Uint8Array(scan[name].shape.reduce((product, n) => product * n));
+    for (let at = 0; at < scan[name].count; at++) missing.add(`${name} ${at}`);
+    total += scan[name].count;
+  };
+  const wantSeen = () => {
+    want("pet");
+    if (model.get("blend") > 0) want("ct");
+  };
   const next = () => {
+    const layers = Object.keys(codes);
     const coarse = layers.find((name) => missing.has(`${name} 0`));
     if (coarse) return [coarse, 0];
     for (const name of layers) {
-      const near = slabsNear(model.get("cursor")[2], scan[name]).find((at) => missing.has(`${name} ${at}`));
+      const slice = placed(model.get("cursor"), scan[name].matrix)[2];
+      const near = slabsNear(slice, scan[name]).find((at) => missing.has(`${name} ${at}`));
       if (near) return [name, near];
     }
     return null;
@@ -68,17 +78,25 @@ function load(model) {
   model.on("msg:custom", async ({ piece, layer }, buffers) => {
     if (piece === undefined || !missing.delete(`${layer} ${piece}`)) return;
     const voxels = await inflated(buffers[0]);
-    const { step, depth } = scan[layer];
+    const { step, depth, shape } = scan[layer];
     if (piece > 0) codes[layer].set(voxels, (piece - 1) * depth * shape[0] * shape[1]);
     else if (step === 1) codes[layer].set(voxels);
     else spread(codes[layer], voxels, shape, step);
     ask();
     for (const listener of listeners) listener();
   });
+  wantSeen();
+  model.on("change:blend", () => {
+    const before = total;
+    wantSeen();
+    if (total === before) return;
+    if (missing.size === total - before) ask(); // else a piece is on its way, and its arrival asks for the next
+    for (const listener of listeners) listener();
+  });
   return {
     codes,
     progress: () => 1 - missing.size / total,
-    hasPicture: () => layers.every((name) => !missing.has(`${name} 0`)),
+    hasPicture: () => !Object.keys(codes).some((name) => missing.has(`${name} 0`)),
     follow: (listener) => { listeners.add(listener); ask(); return () => listeners.delete(listener); },
   };
 }
