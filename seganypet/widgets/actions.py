@@ -261,7 +261,7 @@ class Actions:
             what = "layers"
         with temporary_folder() as folder:
             path = folder / file_name(what, self.name)
-            write(self.session, what, path)
+            write(self.session, what, path, self.name)
             content = path.read_bytes()
         self.send({"download": path.name}, buffers=[content])
         reason = "; objects overlap, which a label map cannot hold" * (what == "layers")

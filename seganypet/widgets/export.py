@@ -11,6 +11,7 @@ from seganypet.pet.quantification import quantify
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.prompts import since_start
 from seganypet.regions import overlaps
+from seganypet.study.report import write_report
 
 FILES = {
     "mask": "mask.nii.gz",  # a label map
@@ -19,6 +20,7 @@ FILES = {
     "rtstruct": "rtstruct.dcm",
     "journal": "clicks.json",
     "table": "table.csv",
+    "report": "report.html",
 }
 
 
@@ -37,8 +39,8 @@ def has_overlaps(session: PromptSession) -> bool:
     return overlaps(map(session.mask_of, session.objects))
 
 
-def write(session: PromptSession, what: str, path: Path) -> None:
-    """Write one of the `FILES` of all objects; whole or not at all.
+def write(session: PromptSession, what: str, path: Path, case: str = "") -> None:
+    """Write one of the `FILES` of all objects, a report under the name of the case; whole or not at all.
 
     Raises:
         ClickError: Nothing was clicked yet.
@@ -49,6 +51,8 @@ def write(session: PromptSession, what: str, path: Path) -> None:
         raise ClickError(f"nothing to write to {path.name}: no object was clicked yet.")
     if what == "journal":
         session.save_journal(path)
+    elif what == "report":
+        write_report(path, session, title=case or None)
     elif what == "table":
         table = quantify(session.volume, session.masks)
         with replace_atomically(path) as temporary:

@@ -1,7 +1,9 @@
 """The app without a browser: its twins in Python, and the messages by which a browser sends a file."""
 
 import gzip
+import shutil
 import tempfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import REPOSITORY, oblique
+from make_dicom import write_series
 
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import CohortError
-from seganypet.widgets import app as module
+from seganypet.pet.mask_files import load_masks
+from seganypet.widgets import received
 from seganypet.widgets.app import App
 from seganypet.widgets.serve import SERVER
 
@@ -178,7 +182,7 @@ def test_a_file_cut_short_is_refused(page, browser, scan, tmp_path):
 @pytest.mark.parametrize("name", ["scan.dcm", "scan.nii.gz.exe", "nii", ""])
 def test_another_kind_of_file_is_refused_before_it_comes(page, browser, scan, name, tmp_path):
     assert browser.begin(scan.read_bytes(), name) == {"failed": True}
-    assert "expected a file ending in .nii or .nii.gz" in page.upload.error and not left_over(tmp_path)
+    assert "expected a file ending in .nii, .nii.gz or .zip" in page.upload.error and not left_over(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../../x.nii.gz", "/etc/x.nii.gz", "C:\\x.nii.gz", "a/\0b\n/x\n.nii.gz"])
@@ -190,7 +194,7 @@ def test_a_name_is_never_a_path(page, browser, scan, name, tmp_path):
     assert not (tmp_path.parent / "x.nii.gz").exists() and not (tmp_path / "x.nii.gz").exists()
 
 
-@pytest.mark.parametrize("unit, says", [("HU", "is a CT in HU"), ("Bq/mL", "was trained on SUVbw"),
+@pytest.mark.parametrize("unit, says", [("Bq/mL", "was trained on SUVbw"),
                                         ("", "unknown unit ''"), (None, "no intensity unit given")])  # fmt: skip
 def test_any_unit_but_suv_is_refused_in_words_and_the_open_scan_stays(page, browser, scan, unit, says, tmp_path):
     before = page.open_case(CASE)
@@ -200,6 +204,98 @@ def test_any_unit_but_suv_is_refused_in_words_and_the_open_scan_stays(page, brow
     assert not left_over(tmp_path)
 
 
+def test_a_ct_is_laid_under_the_open_pet_and_what_was_drawn_stays(page, browser, scan, tmp_path):
+    content = scan.read_bytes()
+    browser.send(content, unit="HU")
+    assert page.upload.error == "scan.nii.gz is a CT in HU, to be laid under a PET: open the PET first."
+    browser.send(content, "pet.nii.gz", ticket="2")
+    before = page.view
+    page.view.click(ijk=(10, 9, 7))
+    affine = oblique((2.0, 1.5, 2.5))
+    nib.save(nib.Nifti1Image(np.full((42, 36, 30), 40, np.int16), affine), tmp_path / "ct.nii.gz")
+    assert browser.send((tmp_path / "ct.nii.gz").read_bytes(), "ct.nii.gz", "HU", ticket="3") == {"done": True}
+    assert page.view is not before and page.view.session is before.session and page.view.session.clicks
+    assert page.view.scan["ct"]["shape"] == [42, 36, 30] and page.view.name == "pet"
+    assert page.upload.status.endswith("with CT; tiny; CT: ct.nii.gz")
+    affine[:3, 3] = 9000
+    nib.save(nib.Nifti1Image(np.full((42, 36, 30), 40, np.int16), affine), tmp_path / "far.nii.gz")
+    shown = page.view
+    browser.send((tmp_path / "far.nii.gz").read_bytes(), "far.nii.gz", "HU", ticket="4")
+    assert "does not overlap" in page.upload.error and page.view is shown
+
+
+def study(folder: Path, patient: str = "1") -> Path:
+    """A ZIP archive of a PET and a CT, beside a text."""
+    def one_study(header, k):
+        header.PatientID, header.StudyInstanceUID, header.FrameOfReferenceUID = patient, f"1.2.{patient}", "1.2.9"
+
+    rng, affine = np.random.default_rng(0), oblique((4.0, 3.0, 5.0))
+    write_series(folder / "a", rng.integers(0, 9000, SHAPE), affine, change=one_study)
+    finer = affine @ np.diag([0.5, 0.5, 1, 1])
+    write_series(folder / "b", rng.integers(-100, 200, (42, 36, 15)), finer, "CT", change=one_study)
+    (folder / "README.txt").write_text("of a workstation")
+    return Path(shutil.make_archive(str(folder), "zip", folder))
+
+
+def test_a_zip_of_dicom_is_opened_with_its_ct_and_only_the_pets_files_stay_until_another_is_opened(
+    page, browser, monkeypatch, tmp_path
+):
+    page.upload.limit = 1_000_000
+    assert browser.send(study(tmp_path / "dicom").read_bytes(), "Case 7.zip", "") == {"done": True}
+    view = page.view
+    assert view.session.volume.unit == "SUVbw" and view.scan["ct"]["shape"][:2] == [42, 36]
+    assert view.name == "Case_7" and page.upload.status.startswith("Case 7.zip: 21 \u00d7 18 \u00d7 15 voxels, SUVbw")
+    (folder,) = left_over(tmp_path)
+    assert len([path for path in folder.rglob("*") if path.is_file()]) == SHAPE[2]
+    view.click(ijk=(10, 9, 7))
+    sent = {}
+    monkeypatch.setattr(view, "send", lambda content, buffers: sent.update({content["download"]: buffers[0]}))
+    view.download("seg")
+    view.download("report")
+    (tmp_path / "seg.dcm").write_bytes(sent["Case_7_mask.dcm"])
+    np.testing.assert_array_equal(load_masks(tmp_path / "seg.dcm", like=view.session.volume)["object 1"], view.session.mask)
+    report = sent["Case_7_report.html"].decode()
+    assert "<title>Case_7" in report and "SUVmean" in report and str(tmp_path) not in report
+    page.open_case(CASE)
+    assert not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["two studies", "no archive", "no dicom", "bomb", "cut"])
+def test_a_zip_that_is_no_study_is_refused_in_words_and_leaves_nothing(page, browser, what, tmp_path, monkeypatch):
+    page.upload.limit = 3_000_000
+    archive = tmp_path / "x.zip"
+    if what == "two studies":
+        study(tmp_path / "both" / "one", "1")
+        study(tmp_path / "both" / "two", "2")
+        for path in (tmp_path / "both").glob("*.zip"):
+            path.unlink()
+        shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "both")
+    elif what == "no archive":
+        archive.write_bytes(b"hello" * 100)
+    elif what == "no dicom":
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("../../letter.txt", "hello")
+    elif what == "bomb":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("bomb.dcm", bytes(300_000_000))
+    else:
+        archive.write_bytes(study(tmp_path / "one").read_bytes()[:-5000])
+    assert browser.send(archive.read_bytes(), "x.zip", "") == {"failed": True}
+    says = {"two studies": "2 studies", "no archive": "no ZIP archive", "no dicom": "no DICOM file", "bomb": "unpacks",
+            "cut": "damaged"}  # fmt: skip
+    assert says[what] in page.upload.error and "x.zip" in page.upload.error
+    assert str(tmp_path) not in page.upload.error and not left_over(tmp_path) and page.view is None
+    assert not (tmp_path.parent / "letter.txt").exists()
+
+
+def test_a_study_of_too_many_voxels_is_refused_by_its_headers(page, browser, tmp_path, monkeypatch):
+    page.upload.limit = 1_000_000
+    monkeypatch.setattr(received, "MAX_VOXELS", 5000)
+    monkeypatch.setattr(received, "load_dicom", lambda *_: pytest.fail("its voxels were read"))
+    browser.send(study(tmp_path / "dicom").read_bytes(), "x.zip", "")
+    assert "million voxels; this app takes up to" in page.upload.error
+
+
 def test_not_a_number_is_refused(page, browser, tmp_path):
     nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), np.eye(4)), tmp_path / "nan.nii.gz")
     browser.send((tmp_path / "nan.nii.gz").read_bytes(), "nan.nii.gz")
@@ -207,7 +303,7 @@ def test_not_a_number_is_refused(page, browser, tmp_path):
 
 
 def test_a_small_file_of_very_many_voxels_is_refused_by_its_header(page, browser, monkeypatch):
-    monkeypatch.setattr(module, "load_volume", lambda *_: pytest.fail("its voxels were read"))
+    monkeypatch.setattr(received, "load_volume", lambda *_: pytest.fail("its voxels were read"))
     header = nib.Nifti1Header()
     header.set_data_shape((2000, 2000, 2000))
     header["magic"], header["vox_offset"] = b"n+1", 352

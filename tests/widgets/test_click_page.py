@@ -11,7 +11,7 @@ pytest.importorskip("playwright", reason="browser tests need playwright: pip ins
 from browser import CHROMIUM, Chromium, point_on_page
 from hosted import Hosted
 
-from seganypet.pet.views import VIEWS, ijk_to_ras
+from seganypet.pet.views import VIEWS, ijk_to_ras, ras_axes
 from seganypet.pet.volume import Volume
 from seganypet.prompting.thresholds import ThresholdSession
 from seganypet.widgets import transport
@@ -167,6 +167,117 @@ def test_everything_is_done_by_keys(hosted):
     page.keyboard.press("v")
     assert not hosted.widget.foreground and hosted.widget.tool == "look"
     assert "box" not in [prompt.kind for prompt in session.prompts]
+
+
+def test_a_sphere_a_distance_and_a_window_by_mouse_and_by_keys(hosted):
+    page, widget, ball = hosted.page, hosted.widget, BALLS_IJK[0]
+    page.get_by_role("radio", name="sphere").check(force=True)
+    page.get_by_label("diameter of the sphere").select_option("30")
+    page.mouse.click(*place(hosted, ball))
+    idle(hosted)
+    mm = (np.moveaxis(np.indices(SHAPE), 0, -1) - ball) @ AFFINE[:3, :3].T
+    np.testing.assert_array_equal(widget.session.mask_of("sphere 1"), np.linalg.norm(mm, axis=-1) <= 15)
+    page.get_by_role("button", name="unlock sphere 1").click()
+    idle(hosted)
+    page.get_by_role("button", name="lock sphere 1", exact=True).wait_for()
+
+    page.get_by_role("radio", name="ruler").check(force=True)
+    one, other = beside(ball, -6, -3), beside(ball, 7, 5)
+    drag(hosted, one, other)
+    length = np.linalg.norm(AFFINE[:3, :3] @ np.subtract(other, one))
+    page.get_by_text(f"ruler: {length:.0f}").wait_for()
+    page.screenshot(path=PICTURES / "ruler.png")
+    assert len(widget.session.objects) == 1  # it changes no mask
+    page.keyboard.press("Escape")
+    page.wait_for_function("!document.querySelector('.sap-position').textContent.includes('ruler')")
+    page.locator("canvas.sap-axial").focus()
+    page.keyboard.press("Enter")
+    for _ in range(4):
+        page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Enter")
+    across = np.linalg.norm(AFFINE[:3, 0]) * 4
+    page.get_by_text(f"ruler: {across:.1f} mm").wait_for()
+
+    page.get_by_role("radio", name="window").check(force=True)
+    (low, high), (x, y) = widget.intensity_range, place(hosted, ball)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y - 120, steps=5)
+    page.mouse.up()
+    idle(hosted)
+    assert widget.intensity_range == pytest.approx([low, high / 2], rel=0.05)  # fainter uptake is seen
+    page.mouse.move(x, y)
+    page.mouse.down(button="middle")
+    page.mouse.move(x, y + 120, steps=5)
+    page.mouse.up(button="middle")
+    idle(hosted)
+    assert widget.intensity_range == pytest.approx([low, high], rel=0.05)
+    steps = {"[": [low, high / 2**0.25], "]": [low, high], "Shift+W": [0, 5], "c": "hot", "Shift+M": "41% SUVmax"}
+    for key, expected in steps.items():
+        page.keyboard.press(key)
+        idle(hosted)
+        shown = {"c": widget.colour_map, "Shift+M": widget.method}.get(key, widget.intensity_range)
+        assert shown == (expected if isinstance(expected, str) else pytest.approx(expected, rel=0.05)), key
+    page.keyboard.press("Shift+L")
+    page.get_by_role("button", name="unlock sphere 1").wait_for()
+    page.keyboard.press("i")
+    page.locator("canvas.sap-axial").focus()
+    page.keyboard.press("Enter")
+    idle(hosted)
+    assert widget.session.objects == ("sphere 1", "sphere 2")
+
+
+def test_a_ct_is_sent_once_it_is_to_be_seen_and_drawn_as_fine_as_it_is(volume, context):
+    affine = AFFINE @ np.diag([1 / 4, 1 / 4, 1, 1])
+    affine[:3, 3] = AFFINE[:3, 3] + AFFINE[:3, :3] @ [-3 / 8, -3 / 8, 0]  # its first voxels begin where the PET's do
+    ct = np.full((4 * SHAPE[0], 4 * SHAPE[1], SHAPE[2]), -160, np.float32)
+    i, j, k = BALLS_IJK[1]
+    ct[4 * i + 2, 4 * j + 1, k] = 240  # a bright spot, a quarter of the PET's voxel wide
+    volume.data[:] = 0
+    volume.data[0, 0, 0] = 1
+    hosted = Hosted(ClickWidget(ThresholdSession(volume, "SUV>=2.5"), ct=Volume(ct, affine, "HU")), context)
+    before = hosted.log.count("piece")
+    hosted.page.get_by_label("PET to CT").fill("1")
+    hosted.page.wait_for_function("document.querySelector('.sap-loading').hidden")
+    assert hosted.log.count("piece") - before == hosted.widget.scan["ct"]["count"]
+    hosted.widget.bare = True
+    hosted.push()
+    x, y = place(hosted, (i, j, k))
+    hosted.page.wait_for_timeout(200)
+    canvas = hosted.page.locator("canvas.sap-axial")
+    box, voxel = canvas.bounding_box(), canvas.evaluate("(one) => one.width / JSON.parse(one.dataset.shown)[1]")
+    middle = (x - box["x"], y - box["y"])
+    bright = canvas.evaluate(
+        """(canvas, [x, y]) => {
+            const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            const near = (at) => Math.hypot((at % width) - x, Math.floor(at / width) - y) < 20;
+            return [...Array(data.length / 4).keys()].filter((at) => data[4 * at] > 200 && near(at))
+                .map((at) => [(at % width) + 0.5 - x, Math.floor(at / width) + 0.5 - y]);
+        }""",
+        middle,
+    )
+    assert 1 <= len(bright) <= 4  # as large as one voxel of the CT, a sixteenth of the PET's
+    (_, right), (_, front), _ = ras_axes(volume)  # 1, or -1 where an axis runs the other way
+    expected = [-right * voxel / 8, front * voxel * 4.5 / 4 / 8]
+    assert np.mean(bright, axis=0) == pytest.approx(expected, abs=1)
+
+
+def test_axe_finds_nothing_serious(volume, chromium):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    for dark in (False, True):
+        context = chromium.context(height=1000)
+        widget = ClickWidget(ThresholdSession(volume, "SUV>=2.5"), ct=Volume(volume.data * 20, AFFINE, "HU"))
+        for ijk in BALLS_IJK:
+            widget.add()
+            widget.click(ijk=ijk)
+        widget.tool, widget.blend = "brush", 0.3
+        hosted = Hosted(widget, context, dark=dark)
+        hosted.page.locator("summary").click()
+        found = axe.run(hosted.page, context=".sap-click").response["violations"]
+        serious = [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found
+                   if one["impact"] in ("serious", "critical")]  # fmt: skip
+        assert serious == []
+        context.close()
 
 
 def test_a_double_click_enlarges_a_pane_and_leaves_no_click(hosted):

@@ -56,6 +56,8 @@ function createControls(model, body, { set, command, loadMask }) {
     seg: button("SEG", "download the mask as DICOM SEG", () => command("download", { what: "seg" })),
     rtstruct: button("RTSTRUCT", "download contours as DICOM RTSTRUCT", () => command("download", { what: "rtstruct" })),
     journal: button("Journal", "download the prompts as JSON", () => command("download", { what: "journal" })),
+    report: button("Report", "download a page to print or archive: pictures, numbers, every prompt (HTML)",
+      () => command("download", { what: "report" })),
     table: button("Table", "download the numbers of all objects as CSV", () => command("download", { what: "table" })),
   };
   const chooser = (accept, act) => h("input", { type: "file", accept, hidden: true,
@@ -142,7 +144,7 @@ function createControls(model, body, { set, command, loadMask }) {
     buttons.save.hidden = !enabled.save;
     uncertainty.hidden = !enabled.uncertainty;
     for (const name of ["seg", "rtstruct"]) buttons[name].hidden = !enabled.dicom;
-    for (const name of ["reset", "save", "mask", "journal", "reading", "fill", "largest"]) buttons[name].disabled = !enabled.export;
+    for (const name of ["reset", "save", "mask", "journal", "report", "reading", "fill", "largest"]) buttons[name].disabled = !enabled.export;
     buttons.table.disabled = !enabled.numbers;
     for (const name of ["spot", "propose"]) buttons[name].hidden = !enabled.suv;
     method.element.hidden = !enabled.methods;
@@ -168,6 +170,7 @@ function createControls(model, body, { set, command, loadMask }) {
   const showRanges = () => {
     [...ranges, brush].forEach(({ show }) => show());
     for (const { show } of [colours, ctWindow]) show();
+    ctWindow.element.hidden = !scan.ct || model.get("blend") === 0;
     showBar();
   };
   const showWords = () => {
@@ -199,10 +202,10 @@ function createControls(model, body, { set, command, loadMask }) {
     error, // below the pictures: above, it would move them under the mouse
     h("div", { class: "sap-bar" },
       h("span", { class: "sap-legend", title: "what the colours mean" }, unit, barLow, bar, barHigh),
-      isCT ? "" : colours.element, preset, ...ranges.map(({ row }) => row), scan.ct ? ctWindow.element : ""),
+      isCT ? "" : colours.element, preset, ...ranges.map(({ row }) => row), ctWindow.element),
     h("div", { class: "sap-bar" },
       buttons.save, h("span", { class: "sap-group" }, "Download:", buttons.mask, buttons.seg, buttons.rtstruct, buttons.journal,
-        buttons.table), load, chooseJournal, status),
+        buttons.table, buttons.report), load, chooseJournal, status),
   ];
   for (const show of [showEnabled, showTool, showRanges, showWords]) show();
   return {

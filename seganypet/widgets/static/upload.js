@@ -3,6 +3,7 @@
 
 const PATIENCE_MS = 3000; // then say that the kernel does not answer
 
+const UNITS = { SUVbw: "SUVbw, of a PET", HU: "HU, of the open PET's CT" };
 const megabytes = (count) => `${(count / 1e6).toPrecision(3)} MB`;
 
 function render({ model, el }) {
@@ -25,7 +26,7 @@ function render({ model, el }) {
   async function upload(file) {
     if (file.size > model.get("limit")) {
       say(`${file.name} has ${megabytes(file.size)}; this app takes up to ${megabytes(model.get("limit"))}. `
-        + "Compress it (.nii.gz) or crop it.");
+        + "Compress it (.nii.gz, .zip), crop it, or leave out series.");
       return;
     }
     ticket = `${Date.now()}-${Math.random()}`;
@@ -51,12 +52,28 @@ function render({ model, el }) {
   // ---- controls
   const unit = h("select", { "aria-label": "unit of the voxels", onchange: () => show() },
     h("option", { value: "" }, "unit of its voxels\u2026"),
-    ...model.get("units").map((name) => h("option", { value: name }, name)));
-  const chooser = h("input", {
-    type: "file", accept: ".nii,.gz", hidden: true,
-    onchange: () => { const file = chooser.files[0]; chooser.value = ""; if (file) upload(file); },
-  });
-  const choose = h("button", { type: "button", onclick: () => chooser.click() }, "Upload a scan\u2026");
+    ...model.get("units").map((name) => h("option", { value: name }, UNITS[name] ?? name)));
+  const chooser = (attributes, take) => {
+    const input = h("input", { type: "file", hidden: true, ...attributes, onchange: async () => {
+      const files = [...input.files];
+      input.value = "";
+      try {
+        if (files.length) await upload(await take(files));
+      } catch (error) {
+        say(`${files[0].name} cannot be read: ${error.message}`);
+      }
+    } });
+    return input;
+  };
+  const button = (words, title, input) => h("button", { type: "button", title, onclick: () => input.click() }, words);
+  const nifti = chooser({ accept: ".nii,.gz" }, ([file]) => file);
+  const zip = chooser({ accept: ".zip" }, ([file]) => file);
+  const folder = chooser({ webkitdirectory: "", multiple: true }, zipped);
+  const choose = button("NIfTI\u2026", "", nifti);
+  const dicom = [
+    button("DICOM folder\u2026", "a PET, and its CT if it is there, too", folder),
+    button("DICOM zip\u2026", "a ZIP archive of such a folder", zip),
+  ];
   const stop = h("button", { type: "button", onclick: cancel }, "Cancel");
   const bar = h("progress", { max: "1", "aria-label": "uploaded" });
   const count = h("span", { class: "sap-counter" });
@@ -69,8 +86,9 @@ function render({ model, el }) {
     const taken = model.get("accepted").includes(unit.value);
     unit.disabled = busy;
     choose.disabled = busy || !taken;
+    for (const one of dicom) one.disabled = busy;
     choose.title = unit.value === "" ? "first say the unit: a NIfTI file does not hold it" : "";
-    why.textContent = taken || unit.value === "" ? "" : `The networks here take ${model.get("accepted").join(", ")} only: `
+    why.textContent = taken || unit.value === "" ? "" : "The networks here take SUVbw only: "
       + "what a voxel holds, divided by the injected dose for each gram of the patient. Convert the file first, or export "
       + "SUV from your workstation.";
     for (const element of [stop, bar, count]) element.hidden = !busy;
@@ -81,7 +99,8 @@ function render({ model, el }) {
   };
   el.append(h("div", { class: "sap-click sap-upload", role: "group", "aria-label": "own scan" },
     h("div", { class: "sap-bar" },
-      h("span", {}, `Own scan, NIfTI up to ${megabytes(model.get("limit"))}:`), unit, choose, chooser, bar, count, stop, why, status),
+      h("span", {}, `Own scan, up to ${megabytes(model.get("limit"))}:`), ...dicom, folder, zip, h("span", {}, "or"), unit, choose,
+      nifti, bar, count, stop, why, status),
     error));
   model.on("change:error change:status", show);
   model.on("msg:custom", hear);
