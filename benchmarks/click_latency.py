@@ -49,14 +49,14 @@ def timed(ijk):
 alone = dict(first=[], further=[])  # no widget, no browser
 for _ in range({first} + 1):
     session.reset()
-    session._embeddings.clear()
+    session._decoder.forget()
     alone["first"].append(timed(liver))
 for _ in range({further} + 1):
     alone["further"].append(timed(beside))
     session.undo()
 Path("alone.json").write_text(json.dumps(alone))
 session.reset()
-session.watchers.append(lambda: session.objects or session._embeddings.clear())  # a first click is a first click
+session.watchers.append(lambda: session.objects or session._decoder.forget())  # a first click is a first click
 widget = sap.ClickWidget(session)
 widget.look_at(liver)
 """

@@ -1,18 +1,38 @@
-"""The README's picture: three organs of a sample from two clicks each; `python -m benchmarks.picture`."""
+"""The README's pictures, of a synthetic patient; `python -m benchmarks.picture`.
 
+mip.png: three organs of a sample from two clicks each. click.gif, viewer.png, viewer_fused.png: the click widget in
+Chromium, before and after a click; with organs, a lesion outlined by a threshold and a sphere; in the dark over the CT.
+"""
+
+import sys
+from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from PIL import Image
 
 import seganypet as sap
+from seganypet.cohort.case import Case
 
-SAMPLES = Path(__file__).parents[1] / "data_samples"
+REPOSITORY = Path(__file__).parents[1]
+SAMPLES = REPOSITORY / "data_samples"
 ORGANS = ("liver", "heart", "spleen")
+sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "widgets")]
+from browser import Chromium  # noqa: E402
+from hosted import Hosted  # noqa: E402
 
 
 def main() -> None:
-    """Write data_samples/mip.png and print the DSC that it shows."""
+    """Write the pictures into data_samples and print the DSC that mip.png shows."""
     case = sap.Cohort.from_csv(SAMPLES / "cohort.csv")["phantom_internal_9000"]
+    write_mip(case)
+    with closing(Chromium()) as browser:
+        write_viewer(case, browser)
+
+
+def write_mip(case: Case) -> None:
+    """Projections without and with the organs."""
     pet = case.load_pet()
     session = sap.Session(sap.load_model("tiny"), pet)
     for name, truth in case.targets(pet, ORGANS):
@@ -26,6 +46,39 @@ def main() -> None:
     sap.show_mip(pet, ax=bare)
     sap.show_mip(pet, session.labels, ax=masked)
     figure.savefig(SAMPLES / "mip.png", dpi=90)
+
+
+def write_viewer(case: Case, browser: Chromium) -> None:
+    """The widget: one click, then what one does after it."""
+    pet, ct = case.load_pet(), case.load_ct()
+    widget = sap.ClickWidget(sap.Session(sap.load_model("tiny"), pet), ct=ct, name="phantom")
+    places = {name: sap.first_click(truth, spacing=pet.spacing).ijk for name, truth in case.targets(pet)}
+    widget.rename("object 1", "liver")
+    widget.look_at(places["liver"])
+    before = picture(widget, browser)
+    widget.click(ijk=places["liver"])
+    after = picture(widget, browser)
+    frames = [frame.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for frame in (before, after)]
+    frames[0].save(SAMPLES / "click.gif", save_all=True, append_images=frames[1:], duration=1600, loop=0)
+
+    for name in ("spleen", "heart", "kidney_left", "kidney_right"):
+        widget.select(name)
+        widget.click(ijk=places[name])
+    widget.sphere(places["liver"], 30.0)
+    widget.select("lesion")
+    widget.method = "41% SUVmax"
+    widget.click(ijk=next(ijk for name, ijk in places.items() if name.startswith("lesion_")))
+    picture(widget, browser).save(SAMPLES / "viewer.png", optimize=True)
+    widget.blend, widget.intensity_range = 0.4, [0, 10]
+    picture(widget, browser, dark=True).save(SAMPLES / "viewer_fused.png", optimize=True)
+
+
+def picture(widget: sap.ClickWidget, browser: Chromium, dark: bool = False) -> Image.Image:
+    """What a browser shows of the widget."""
+    context = browser.context(width=1200, height=900)
+    content = Hosted(widget, context, dark=dark).page.locator(".sap-click").screenshot()
+    context.close()
+    return Image.open(BytesIO(content)).convert("RGB")
 
 
 if __name__ == "__main__":

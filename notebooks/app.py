@@ -13,15 +13,18 @@
 # %% [markdown]
 # # Click an organ or a lesion, get its mask and its numbers
 #
-# 1. **Open a scan:** a sample, or your own PET as NIfTI in SUVbw. Choose the network first.
+# 1. **Open a scan:** a sample, or your own PET: a DICOM folder or ZIP archive (its CT comes along), or a NIfTI in
+#    SUVbw. A NIfTI in HU becomes the CT beneath the PET that is open. Choose the network first.
 # 2. **Click** the middle of what you want. Click again to correct: "+ this" adds, "− not this" takes away. *Mouse and
 #    keys*, below, tells the rest.
-# 3. **Download** the mask (NIfTI), the journal (your prompts) and the table (SUV, MTV, TLG) with the buttons below the
-#    pictures. Your browser keeps the journal, too, and offers it when you open the same scan again.
+# 3. **Download** the mask (NIfTI; of a DICOM scan also SEG and RTSTRUCT), the journal (your prompts), the table (SUV,
+#    MTV, TLG) and a report with the buttons below the pictures. Your browser keeps the journal, too, and offers it when
+#    you open the same scan again.
 #
-# **Privacy:** an upload stays on the machine that runs this app. Its file is deleted once it is read; what was read
-# goes when the page's kernel ends, which closing the page does. What your browser keeps are the places of your prompts
-# and the names of objects, no voxels; *Forget it* removes them.
+# **Privacy:** an upload stays on the machine that runs this app. Its file is deleted once it is read, but for the
+# slices of a DICOM PET, which SEG and RTSTRUCT refer to: nobody else on that machine can read them, and they go when
+# another scan is opened. What was read goes when the page's kernel ends, which closing the page does. What your browser
+# keeps are the places of your prompts and the names of objects, no voxels; *Forget it* removes them.
 #
 # *For research and teaching. Not a medical device, not for clinical use.*
 

@@ -241,12 +241,13 @@ def app(people: int = 8) -> Iterator[tuple[str, float, float]]:
     """Eight people at one app, one of them hostile."""
     from endurance_app import meet
 
-    seconds, rounds, server_mb = meet(people)
+    seconds, rounds, server_mb, person_mb = meet(people)
     yield f"of {people - 1} people, those who could not click, during {rounds} rounds of attacks", sum(
         not one for one in seconds
     ), 0
     yield "slowest of their clicks, s", max(map(max, seconds)), 20
     yield "memory of the server, MB", server_mb, 1000
+    yield "memory of one person's kernel, a whole body with its CT, MB", person_mb, 2500
 
 
 PARTS = {"memory": memory, "annotation": annotation, "clicks": clicks, "kills": kills, "app": app}

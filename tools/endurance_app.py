@@ -27,9 +27,11 @@ PAGE = """
 import numpy as np
 import seganypet as sap
 
-data = np.random.default_rng(0).random((80, 80, 60), np.float32)
-data[30:50, 30:50, 20:40] += 8
-widget = sap.ClickWidget(sap.ThresholdSession(sap.Volume(data, np.diag([4.0, 4.0, 4.0, 1.0]), "SUVbw")))
+data = np.random.default_rng(0).random((168, 168, 300), np.float32)  # a whole body
+data[70:90, 70:90, 120:140] += 8
+ct = sap.Volume(np.zeros((512, 512, 300), np.float32), np.diag([1.3125, 1.3125, 4.0, 1.0]), "HU")
+volume = sap.Volume(data, np.diag([4.0, 4.0, 4.0, 1.0]), "SUVbw")
+widget = sap.ClickWidget(sap.Session(sap.load_model("tiny"), volume), ct=ct)
 widget
 """
 
@@ -75,7 +77,7 @@ class Person:
         """Click, undo, and so on; seconds of each until the widget has acknowledged it."""
         connection, seconds = await self.connect(), []
         for number in range(times):
-            prompt = {"ijk": [40, 40, 30], "foreground": True}
+            prompt = {"ijk": [80, 80, 130], "foreground": True}
             began = time.monotonic()
             call = self.command(call="prompt", prompt=prompt) if number % 2 == 0 else self.command(call="undo")
             await connection.write_message(call, binary=True)
@@ -138,11 +140,12 @@ async def _meet(server: str, people: int, clicks: int) -> tuple[list[list[float]
     return list(seconds), await attack
 
 
-def meet(people: int = 8, clicks: int = 20) -> tuple[list[list[float]], int, float]:
+def meet(people: int = 8, clicks: int = 20) -> tuple[list[list[float]], int, float, float]:
     """Serve a page, let people click while one attacks.
 
     Returns:
-        Seconds of each click of those who are not hostile; rounds of attacks; memory of the server at the end, MB.
+        Seconds of each click of those who are not hostile; rounds of attacks; memory at the end, MB, of the server and
+        of the largest kernel, which is one person's.
     """
     with tempfile.TemporaryDirectory() as folder:
         kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -161,8 +164,13 @@ def meet(people: int = 8, clicks: int = 20) -> tuple[list[list[float]], int, flo
                         break
                 time.sleep(0.2)
             seconds, rounds = asyncio.run(_meet(f"127.0.0.1:{port}", people, clicks))
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            return seconds, rounds, int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+            kernels = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            return seconds, rounds, _memory_mb(process.pid), max(map(_memory_mb, map(int, kernels)))
         finally:
             process.terminate()
             process.wait(timeout=120)
+
+
+def _memory_mb(pid: int) -> float:
+    """Memory that a process holds, in MB."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024

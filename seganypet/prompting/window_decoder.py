@@ -64,7 +64,11 @@ class WindowDecoder:
         """Compute in another precision from now on."""
         if precision != self.precision:
             self.precision = precision
-            self._seen.clear()
+            self.forget()
+
+    def forget(self) -> None:
+        """Look at every window anew when it is next asked for."""
+        self._seen.clear()
 
     def window(self, centre_mm: np.ndarray, spacing_mm: float) -> Window:
         """The network's window around a position."""

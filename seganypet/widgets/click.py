@@ -81,9 +81,9 @@ class ClickWidget(Actions, anywidget.AnyWidget):
 
     Attributes:
         session: Session that is shown.
-        intensity_range, ct_range, colour_map, opacity, blend, zoom, tool, foreground, method, brush_mm, sphere_mm, bare:
-            Values of the sliders and buttons; set them and the browser follows. `method` says what draws the mask of
-            the next prompt, see `methods.METHODS`; `bare` hides masks and marks.
+        intensity_range, ct_range, colour_map, opacity, blend, zoom, tool, foreground, method, brush_mm, sphere_mm,
+            bare: Values of the sliders and buttons; set them and the browser follows. `method` says what draws the
+            mask of the next prompt, see `methods.METHODS`; `bare` hides masks and marks.
         ruler: Ends of the ruler, in RAS order; [] if there is none.
         rows, all_objects: Numbers of each object and of all together, see `table.measures` and `table.total`.
         earlier: An earlier sitting with this scan that is offered; {} if there is none.

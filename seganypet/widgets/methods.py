@@ -19,8 +19,8 @@ from seganypet.prompting.thresholds import ThresholdSession
 
 SESSION = "session"  # the method that is the session's own
 FIXED = ("41% SUVmax", "SUV>=2.5", "SUV>=4")
-# Of the SUVbw in a sphere of 3 cm in the liver: how often the mean, how often the SD. PERCIST's is one of SUL; lean body
-# mass is on both sides of it and cancels out, so that it holds for SUVbw, whatever the patient weighs.
+# Of the SUVbw in a sphere of 3 cm in the liver: how often the mean, how often the SD. PERCIST's is one of SUL; lean
+# body mass is on both sides of it and cancels out, so that it holds for SUVbw, whatever the patient weighs.
 OF_LIVER = {"PERCIST": (1.5, 2.0), "liver mean + 2 SD": (1.0, 2.0)}
 METHODS = [SESSION, *FIXED, *OF_LIVER]
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +24,7 @@ from seganypet.pet.plots import Outline, literal, outlines_of, usual_intensity_r
 from seganypet.pet.quantification import Masks
 from seganypet.pet.views import COLOURS, ras_affine, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
+from seganypet.widgets.itk_viewer import itk_frame
 
 if TYPE_CHECKING:
     from ipyniivue import NiiVue
@@ -36,7 +39,9 @@ DIRECTIONS = ("R", "AR", "A", "AL", "L", "PL", "P", "PR")  # at the viewer's lef
 PICTURE_ANGLES = (0, 45, 90, 135)
 
 
-def view3d(volume: Volume, mask: Masks | None = None, backend: str = "mip") -> Any:
+def view3d(
+    volume: Volume, mask: Masks | None = None, backend: str = "mip", *, itk_viewer: str | os.PathLike | None = None
+) -> Any:
     """Show a scan in three dimensions; end a notebook cell with the call.
 
     Args:
@@ -48,19 +53,23 @@ def view3d(volume: Volume, mask: Masks | None = None, backend: str = "mip") -> A
               `seganypet[notebooks]`. Works offline; runs without a page and exported pages show a picture instead.
             - "niivue", slices and a rendering that share a crosshair. Needs `seganypet[notebooks]` and a browser
               with WebGL2. Works offline, in a live page only. Of overlapping masks the last one is seen.
-            - "itk", itkwidgets' renderer. Needs `seganypet[itk]`, a live JupyterLab or Notebook 7, and the
-              internet, from which its viewer is loaded. It is refused elsewhere: importing itkwidgets takes over
-              how the kernel runs cells, which stops a run that no browser attends. Here it is imported on this
-              request only, and the kernel gets its own way of running cells back before the call returns.
+            - "itk", itkwidgets' renderer. Needs `seganypet[itk]`, a live JupyterLab or Notebook 7, and the internet,
+              from which its viewer and the scripts of its JupyterLab extension are loaded; or `itk_viewer`. It is
+              refused elsewhere: importing itkwidgets takes over how the kernel runs cells, which stops a run that no
+              browser attends. Here it is imported on this request only, and the kernel gets its own way of running
+              cells back before the call returns.
+
+        itk_viewer: Folder `dist` of the npm package itk-vtk-viewer, for "itk": the viewer that itkwidgets shows, in a
+            frame of any page, without itkwidgets and without the internet; the browser must run on this machine.
 
     Returns:
-        The view: a `RotatingMip`, an `ipyniivue.NiiVue` or an `itkwidgets.Viewer`.
+        The view: a `RotatingMip`, an `ipyniivue.NiiVue`, an `itkwidgets.Viewer` or, with `itk_viewer`, an `IFrame`.
 
     Raises:
         GeometryError: If a mask has another shape.
-        SegAnyPETError: If the backend is unknown, not installed, or cannot work here.
+        SegAnyPETError: If the backend is unknown, not installed, or cannot work here; `itk_viewer` holds no viewer.
     """
-    backends = {"mip": RotatingMip, "niivue": _niivue, "itk": _itk}
+    backends = {"mip": RotatingMip, "niivue": _niivue, "itk": partial(_itk, viewer=itk_viewer)}
     if backend not in backends:
         raise SegAnyPETError(f"backend={backend!r}; expected one of {', '.join(map(repr, backends))}.")
     return backends[backend](volume, mask)
@@ -279,7 +288,11 @@ def _nifti(ras: np.ndarray, volume: Volume) -> bytes:
     return image.to_bytes()
 
 
-def _itk(volume: Volume, mask: Masks | None) -> Any:
+def _itk(volume: Volume, mask: Masks | None, viewer: str | os.PathLike | None) -> Any:
+    if viewer is not None:
+        objects = outlines_of(mask, volume)
+        labels = _nifti(_label_map(objects), volume) if objects else None
+        return itk_frame(viewer, _nifti(to_ras(volume.data, volume), volume), labels)
     _check_live_page()
     if find_spec("itkwidgets") is None:
         raise SegAnyPETError("backend='itk' needs the package itkwidgets: pip install 'seganypet[itk]'.")

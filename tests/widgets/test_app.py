@@ -253,7 +253,8 @@ def test_a_zip_of_dicom_is_opened_with_its_ct_and_only_the_pets_files_stay_until
     view.download("seg")
     view.download("report")
     (tmp_path / "seg.dcm").write_bytes(sent["Case_7_mask.dcm"])
-    np.testing.assert_array_equal(load_masks(tmp_path / "seg.dcm", like=view.session.volume)["object 1"], view.session.mask)
+    mask = load_masks(tmp_path / "seg.dcm", like=view.session.volume)["object 1"]
+    np.testing.assert_array_equal(mask, view.session.mask)
     report = sent["Case_7_report.html"].decode()
     assert "<title>Case_7" in report and "SUVmean" in report and str(tmp_path) not in report
     page.open_case(CASE)

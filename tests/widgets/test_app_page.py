@@ -1,4 +1,4 @@
-"""The app in Chromium, served as `seganypet app` serves it: somebody uploads what they have, clicks, and takes it home."""
+"""The app in Chromium, served as `seganypet app` serves it: a scan is uploaded, clicked on, and its mask taken home."""
 
 import os
 import shutil

@@ -4,6 +4,8 @@ import json
 import sys
 from io import BytesIO
 from types import SimpleNamespace
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import matplotlib.image
 import nibabel as nib
@@ -293,6 +295,34 @@ def test_itk_gets_lps_images_and_the_kernel_its_own_handler_back(monkeypatch):
         assert np.argwhere(layer.data > 0).tolist() == [[29, 0, 0]]
     assert kernel.shell_handlers["execute_request"] == "the kernel's"
     assert kernel.released == [("a viewer", True)]
+
+
+def test_itk_is_shown_from_a_folder_to_those_who_know_its_address(tmp_path):
+    volume = volume_with_spot(GRIDS["oblique left-handed"], (1, 0, 0))
+    with pytest.raises(SegAnyPETError, match=r"holds no itkVtkViewer.js; expected the folder dist"):
+        view3d(volume, backend="itk", itk_viewer=tmp_path)
+    (tmp_path / "itkVtkViewer.js").write_text("a viewer")
+    frame = view3d(volume, volume.data > 1, backend="itk", itk_viewer=tmp_path)
+    address, asked = frame.src.split("view.html?")
+    assert address.startswith("http://127.0.0.1:") and asked == (
+        f"fileToLoad={address}scan.nii&labelImage={address}mask.nii"
+    )
+
+    def got(name):
+        with urlopen(name) as answer:
+            return answer.read()
+
+    assert got(f"{address}itkVtkViewer.js") == b"a viewer" and b"itkVtkViewer.js" in got(frame.src)
+    (tmp_path / "scan.nii").write_bytes(got(f"{address}scan.nii"))
+    scan, mask = nib.load(tmp_path / "scan.nii"), nib.Nifti1Image.from_bytes(got(f"{address}mask.nii"))
+    hot = np.unravel_index(volume.data.argmax(), SHAPE)
+    for image in (scan, mask):
+        at = np.unravel_index(image.get_fdata().argmax(), image.shape)
+        np.testing.assert_allclose(nib.affines.apply_affine(image.affine, at), volume.to_mm(hot), atol=1e-3)
+    root = address.rsplit("/", 2)[0]
+    for other in (root, f"{root}/scan.nii", f"{root}/itkVtkViewer.js", address, f"{address}{'../' * 9}etc/passwd"):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(other)
 
 
 def test_the_kernel_gets_its_handler_back_when_itk_fails(monkeypatch):
