@@ -24,17 +24,24 @@ HEIGHT_PX = 560
 PAGE = f"""<!doctype html><meta charset="utf-8"><title>itk-vtk-viewer</title>
 <body style="margin: 0"><div id="viewer" style="position: absolute; inset: 0"></div>
 <script src="{SCRIPT}"></script>
-<script>itkVtkViewer.processURLParameters(document.getElementById("viewer"), {{ fullscreen: true }});</script>
+<script type="module">
+const options = {{ fullscreen: true, rotate: false, gradientOpacity: 0 }}; // all uptake is seen, and it stands still
+const viewer = await itkVtkViewer.processURLParameters(document.getElementById("viewer"), options);
+viewer.setImageColorRange(JSON.parse(new URLSearchParams(location.search).get("range")));
+</script>
 """
 
 
-def itk_frame(folder: str | os.PathLike, scan: bytes, mask: bytes | None) -> "IFrame":
+def itk_frame(
+    folder: str | os.PathLike, scan: bytes, mask: bytes | None, intensity_range: tuple[float, float]
+) -> "IFrame":
     """A frame that shows a scan, as long as this process lives.
 
     Args:
         folder: `dist` of the npm package itk-vtk-viewer.
         scan: NIfTI file.
-        mask: NIfTI file of a label map on the same grid.
+        mask: NIfTI file of a label map on the same grid; None: there is none.
+        intensity_range: Intensities drawn faintest and strongest.
 
     Raises:
         SegAnyPETError: The folder holds no such viewer.
@@ -50,7 +57,9 @@ def itk_frame(folder: str | os.PathLike, scan: bytes, mask: bytes | None) -> "IF
     files = {"view.html": PAGE.encode(), "scan.nii": scan} | ({} if mask is None else {"mask.nii": mask})
     address = _serve(path, files)
     labels = "" if mask is None else f"&labelImage={address}mask.nii"
-    return IFrame(f"{address}view.html?fileToLoad={address}scan.nii{labels}", "100%", HEIGHT_PX)
+    low, high = intensity_range
+    query = f"fileToLoad={address}scan.nii{labels}&range=[{low:g},{high:g}]"
+    return IFrame(f"{address}view.html?{query}", "100%", HEIGHT_PX)
 
 
 def _serve(folder: Path, files: Mapping[str, bytes]) -> str:

@@ -290,9 +290,11 @@ def _nifti(ras: np.ndarray, volume: Volume) -> bytes:
 
 def _itk(volume: Volume, mask: Masks | None, viewer: str | os.PathLike | None) -> Any:
     if viewer is not None:
-        objects = outlines_of(mask, volume)
+        objects, data = outlines_of(mask, volume), to_ras(volume.data, volume)
         labels = _nifti(_label_map(objects), volume) if objects else None
-        return itk_frame(viewer, _nifti(to_ras(volume.data, volume), volume), labels)
+        return itk_frame(
+            viewer, _nifti(data, volume), labels, usual_intensity_range(data.max(axis=1), volume.unit)
+        )
     _check_live_page()
     if find_spec("itkwidgets") is None:
         raise SegAnyPETError("backend='itk' needs the package itkwidgets: pip install 'seganypet[itk]'.")

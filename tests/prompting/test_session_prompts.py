@@ -231,3 +231,29 @@ def test_volumes_of_a_few_voxels_take_every_prompt(tiny, shape, spacing):
     assert session.scribble([middle, end])[end]
     np.testing.assert_array_equal(session.start_from(np.ones(shape, bool)), True)
     assert not session.box((0, 0, 0), end, foreground=False).any()
+
+
+def test_the_network_looks_at_a_mask_to_start_from_once_it_is_needed(scene, session, monkeypatch):
+    volume, balls = scene
+    looks = []
+    monkeypatch.setattr(session._decoder, "window", lambda *where, window=session._decoder.window: (
+        looks.append(where), window(*where))[1])  # fmt: skip
+    np.testing.assert_array_equal(session.start_from(balls[0]), balls[0])
+    assert not looks  # a stroke of the brush need not wait for it
+    logits = session.logits_of(session.active)
+    assert looks and dice(logits > 0, balls[0]) > 0.9
+    before = len(looks)
+    voxel = tuple(np.argwhere(balls[0])[0].tolist())
+    assert not session.click(ijk=voxel, foreground=False)[voxel]
+    assert len(looks) > before
+
+
+def test_a_mask_says_who_drew_it_also_after_a_journal(scene, session, tmp_path):
+    volume, balls = scene
+    session.add(InitialMask.pack(balls[0], "SUV>=4"))
+    session.save_journal(tmp_path / "journal.json")
+    again = Session.replay(ThresholdNetwork(), volume, tmp_path / "journal.json")
+    assert again.prompts == session.prompts and again.prompts[0].drawn_by == "SUV>=4"
+    entry = again.prompts[0].to_json() | {"drawn_by": 4}
+    with pytest.raises(ClickError, match="packed and drawn_by, texts"):
+        InitialMask.from_json(entry)

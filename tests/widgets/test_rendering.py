@@ -304,9 +304,8 @@ def test_itk_is_shown_from_a_folder_to_those_who_know_its_address(tmp_path):
     (tmp_path / "itkVtkViewer.js").write_text("a viewer")
     frame = view3d(volume, volume.data > 1, backend="itk", itk_viewer=tmp_path)
     address, asked = frame.src.split("view.html?")
-    assert address.startswith("http://127.0.0.1:") and asked == (
-        f"fileToLoad={address}scan.nii&labelImage={address}mask.nii"
-    )
+    assert address.startswith("http://127.0.0.1:")
+    assert asked == f"fileToLoad={address}scan.nii&labelImage={address}mask.nii&range=[0,7]"
 
     def got(name):
         with urlopen(name) as answer:
