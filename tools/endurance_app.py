@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.httputil import HTTPHeaders
-from tornado.websocket import WebSocketClientConnection, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
 from seganypet.widgets.guard import PROTOCOL
 
@@ -109,8 +109,11 @@ class Person:
             deep = self.command(call="load_text", text="[" * 3_000_000)
             await connection.write_message(deep, binary=True)
             await connection.write_message(self.command(call="prompt", prompt={"ijk": [10**400, 0, 0]}), binary=True)
-            await frozen.write_message(self.message("comm_msg", {"comm_id": self.widget, "data": {
-                "method": "request_state"}}), binary=True)  # fmt: skip
+            state = {"comm_id": self.widget, "data": {"method": "request_state"}}
+            try:
+                await frozen.write_message(self.message("comm_msg", state), binary=True)
+            except WebSocketClosedError:  # the server has given it up, as it should
+                frozen = await self.connect()
             connection.close()
             loop = asyncio.get_running_loop()
             image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const {
-  actionOf, arrange, createSittings, decoded, fusedColour, neighbour, projectionOf, readMask, scaleBarMM, simplified,
+  actionOf, arrange, createSittings, decoded, draggedRange, fusedColour, neighbour, projectionOf, readMask, scaleBarMM, simplified,
   slabsNear, spread, strokeCommand, turnedEnds, VIEWS,
 } = await import(process.env.SCRIPTS);
 
@@ -134,6 +134,14 @@ test("a brush says its radius, its slice's axis and its sign by its tool", () =>
     ["paint", { path_ijk: [[3, 1, 5]], axis: 0, radius_mm: 4, foreground: false }]);
 });
 
+test("dragging up shows fainter uptake; of a CT it lowers the level, and to the right it widens the window", () => {
+  const near = (found, expected) => found.forEach((x, at) => assert.ok(Math.abs(x - expected[at]) < 1e-9, `${found}`));
+  near(draggedRange([0, 8], 40, -120, { low: 0, high: 30 }, false), [0, 4]);
+  near(draggedRange([0, 8], 0, 1200, { low: 0, high: 30 }, false), [0, 30]);
+  near(draggedRange([-160, 240], 120, 0, { low: -1000, high: 1000 }, true), [-360, 440]);
+  near(draggedRange([-160, 240], 0, -120, { low: -1000, high: 1000 }, true), [-360, 40]);
+});
+
 // ---- keys
 test("keys do what a browser's user expects, and leave the browser its own", () => {
   const press = (key, more = {}) => actionOf({ key, shift: false, ctrl: false, alt: false, ...more });
@@ -143,6 +151,14 @@ test("keys do what a browser's user expects, and leave the browser its own", () 
     ["save", "scribble", null, null]);
   assert.deepEqual([press("ArrowUp"), press("ArrowUp", { shift: true }), press("PageDown"), press("q")],
     ["next slice", "crosshairUp", "10 slices back", null]);
+});
+test("each tool has a key, and Shift with a letter may mean another thing", () => {
+  const letters = [..."abcdefghijklmnopqrstuvwxyz+-"].flatMap((key) => [[key, false], [key.toUpperCase(), true]]);
+  const meant = letters.map(([key, shift]) => actionOf({ key, shift, ctrl: false, alt: false }));
+  for (const tool of ["point", "scribble", "box", "lasso", "brush", "eraser", "sphere", "ruler", "window", "look"]) {
+    assert.ok(meant.includes(tool), tool);
+  }
+  assert.deepEqual(["M", "W", "L"].map((key) => actionOf({ key, shift: true, ctrl: false, alt: false })), ["method", "preset", "lock"]);
 });
 test("the object after the last is the first", () => {
   assert.deepEqual([neighbour(["a", "b"], "b", 1), neighbour(["a", "b"], "a", -1)], ["a", "b"]);

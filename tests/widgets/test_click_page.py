@@ -212,7 +212,7 @@ def test_a_sphere_a_distance_and_a_window_by_mouse_and_by_keys(hosted):
     page.mouse.up(button="middle")
     idle(hosted)
     assert widget.intensity_range == pytest.approx([low, high], rel=0.05)
-    steps = {"[": [low, high / 2**0.25], "]": [low, high], "Shift+W": [0, 5], "c": "hot", "Shift+M": "41% SUVmax"}
+    steps = {"-": [low, high / 2**0.25], "+": [low, high], "Shift+W": [0, 5], "c": "hot", "Shift+M": "41% SUVmax"}
     for key, expected in steps.items():
         page.keyboard.press(key)
         idle(hosted)

@@ -6,7 +6,7 @@ const HELP = "Left click: as tool and sign say. Right or Shift click: the other 
   + "and wheel: zoom. z undo, y redo, x sign. Tools: p point, s scribble, b box, l lasso, d brush, e eraser, i sphere, u "
   + "ruler, w window, v look. Shift+M next method, r reading, f next hot spot, o propose organs, g fill holes, k largest "
   + "piece. n next object, Shift+N the one before, a new object, Shift+L lock or unlock, h hide all, m enlarge, t turn the "
-  + "projection. [ and ] upper end of the window, Shift+W next preset, c next colour map. Escape: drop what is drawn, and "
+  + "projection. - and + upper end of the window, Shift+W next preset, c next colour map. Escape: drop what is drawn, and "
   + "the ruler.";
 
 // An action by name, or null: { key, shift, ctrl (or Command), alt }.
@@ -20,7 +20,7 @@ function actionOf({ key, shift, ctrl, alt }) {
     PageUp: "10 slices on", PageDown: "10 slices back", Enter: "click", Escape: "cancel",
     z: shift ? "redo" : "undo", y: "redo", x: "sign", r: "reading", f: "spot", o: "propose", g: "fill", k: "largest",
     n: shift ? "object before" : "next object", a: "add", h: "bare", m: shift ? "method" : "enlarge", t: "turn",
-    l: shift ? "lock" : "lasso", w: shift ? "preset" : "window", c: "colours", "[": "darker", "]": "lighter",
+    l: shift ? "lock" : "lasso", w: shift ? "preset" : "window", c: "colours", "-": "darker", "+": "lighter",
     p: "point", s: "scribble", b: "box", d: "brush", e: "eraser", i: "sphere", u: "ruler", v: "look",
   }[small] ?? null;
 }
