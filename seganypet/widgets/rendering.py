@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
@@ -69,7 +69,7 @@ def view3d(
         GeometryError: If a mask has another shape.
         SegAnyPETError: If the backend is unknown, not installed, or cannot work here; `itk_viewer` holds no viewer.
     """
-    backends = {"mip": RotatingMip, "niivue": _niivue, "itk": partial(_itk, viewer=itk_viewer)}
+    backends: dict[str, Callable[..., Any]] = {"mip": RotatingMip, "niivue": _niivue, "itk": partial(_itk, viewer=itk_viewer)}
     if backend not in backends:
         raise SegAnyPETError(f"backend={backend!r}; expected one of {', '.join(map(repr, backends))}.")
     return backends[backend](volume, mask)
