@@ -29,7 +29,7 @@ import seganypet as sap
 
 data = np.random.default_rng(0).random((168, 168, 300), np.float32)  # a whole body
 data[70:90, 70:90, 120:140] += 8
-ct = sap.Volume(np.zeros((512, 512, 300), np.float32), np.diag([1.3125, 1.3125, 4.0, 1.0]), "HU")
+ct = sap.Volume(np.full((512, 512, 300), 40, np.float32), np.diag([1.3125, 1.3125, 4.0, 1.0]), "HU")
 volume = sap.Volume(data, np.diag([4.0, 4.0, 4.0, 1.0]), "SUVbw")
 widget = sap.ClickWidget(sap.Session(sap.load_model("tiny"), volume), ct=ct)
 widget

@@ -69,7 +69,8 @@ def view3d(
         GeometryError: If a mask has another shape.
         SegAnyPETError: If the backend is unknown, not installed, or cannot work here; `itk_viewer` holds no viewer.
     """
-    backends: dict[str, Callable[..., Any]] = {"mip": RotatingMip, "niivue": _niivue, "itk": partial(_itk, viewer=itk_viewer)}
+    itk = partial(_itk, viewer=itk_viewer)
+    backends: dict[str, Callable[..., Any]] = {"mip": RotatingMip, "niivue": _niivue, "itk": itk}
     if backend not in backends:
         raise SegAnyPETError(f"backend={backend!r}; expected one of {', '.join(map(repr, backends))}.")
     return backends[backend](volume, mask)
