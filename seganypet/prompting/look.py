@@ -43,7 +43,8 @@ FINEST_MM = 1.5
 # Looks, in multiples of the network's own voxel size.
 WIDE, FINE = 1.5, 0.5
 EXTENT = 0.2  # of a window's side; what spans less is decoded in a finer window
-MAX_CANDIDATES = 4  # answers to a first prompt that are kept in mind
+MAX_CANDIDATES = 6  # answers to a first prompt that are kept in mind
+LEAST_SPOT_ML = 1.0  # of a hot spot that comes first whatever surrounds it; smaller ones are noise as often as not
 SELF_PROMPTS = 2  # clicks of the network in its own mask, after a first prompt
 MAX_COVER = 64  # windows over a mask to start from; one that needs more gets coarser ones
 LATTICE = 16  # windows that follow lie on a lattice of this fraction of their side, so that many are known already
@@ -106,15 +107,19 @@ def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) ->
     masks = [part for part in looks if part.mask.any()] or looks[:1]
     hot = hot_region(decoder, fine.window, clicked_mm)
     spots = [] if hot is None else [clicked_part(decoder.decode(hot, points), points)]
-    found = outlined(decoder, distinct([*spots, *masks], dice_in_window, MAX_CANDIDATES), points, scales)
-    alone = len(spots) if all(not is_nested(decoder, one.part) for one in found[:len(spots)]) else 0
-    return (*found[:alone], *sorted(found[alone:], key=lambda one: one.worth, reverse=True))
+    answers = outlined(decoder, distinct([*spots, *masks], dice_in_window, len(looks) + 1), points, scales)
+    in_order = sorted((one for start in answers for one in start), key=lambda one: one.worth, reverse=True)
+    if spots:
+        spot = max(answers[0], key=lambda one: one.worth)
+        if spot.part.volume_ml >= LEAST_SPOT_ML and not is_nested(decoder, spot.part):
+            in_order.insert(0, spot)
+    return tuple(distinct(in_order, lambda one, other: dice_in_window(one.part, other.part), MAX_CANDIDATES))
 
 
 def outlined(
     decoder: WindowDecoder, parts: list[WindowLogits], points: list[PointMM], scales: Scales
-) -> list[Candidate]:
-    """Each mask in the window that fits it, after the network prompted itself as often as made the mask worth more.
+) -> list[list[Candidate]]:
+    """Of each mask what it becomes in the window that fits it, and as often as the network prompted itself there.
 
     A click beside the middle of something large shows a network the near part of it; one in the middle of that part
     shows it more. So the network clicks in its own mask, where that is deep and far from every click. These clicks are
@@ -122,15 +127,15 @@ def outlined(
     """
     for _ in range(2):
         parts = follow_all(decoder, parts, points, scales)
-    best: list[Candidate] = []
+    answers: list[list[Candidate]] = [[] for _ in parts]
     for own_clicks in range(1 + SELF_PROMPTS):
+        if own_clicks:
+            parts = [with_own_click(part, points) for part in parts]
         rated = decoder.rated(parts, points)
         parts = [clicked_part(part, points) for part, _ in rated]
-        answers = [answer(decoder, part, iou) for part, (_, iou) in zip(parts, rated, strict=True)]
-        best = [max(pair, key=lambda one: one.worth) for pair in zip(best or answers, answers, strict=True)]
-        if own_clicks < SELF_PROMPTS:
-            parts = [with_own_click(part, points) for part in parts]
-    return best
+        for known, part, (_, iou) in zip(answers, parts, rated, strict=True):
+            known.append(answer(decoder, part, iou))
+    return answers
 
 
 def answer(decoder: WindowDecoder, part: WindowLogits, iou: float) -> Candidate:

@@ -36,6 +36,11 @@ class WindowLogits:
         return (self.logits[0, 0] > 0).cpu().numpy()
 
     @property
+    def volume_ml(self) -> float:
+        """Volume of the mask, in mL."""
+        return int(self.mask.sum()) * abs(float(np.linalg.det(self.affine))) / 1000
+
+    @property
     def affine(self) -> np.ndarray:
         """Voxels of the logits to RAS+ millimetres, (4, 4)."""
         return self.window.grid_affine(self.logits.shape[-1])

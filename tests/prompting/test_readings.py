@@ -74,13 +74,13 @@ def test_before_any_prompt_there_is_no_reading(session):
     assert session.readings == () and session.chosen == 0
 
 
-def test_readings_come_by_predicted_quality_the_whole_counting_more_and_the_first_is_the_answer(session, scene):
+def test_readings_come_by_predicted_quality_and_the_first_is_the_answer(session, scene):
     volume, (whole, part, spot) = scene
     mask = session.click(ijk=MIDDLE)
     readings = session.readings
-    assert [reading.quality for reading in readings] == pytest.approx([0.9, 0.6, 0.7]), "0.6 x 1.4 is more than 0.7"
+    assert [reading.quality for reading in readings] == pytest.approx([0.9, 0.7, 0.6])
     np.testing.assert_array_equal(readings[0].mask, mask)
-    for reading, truth in zip(readings, (part, whole, spot), strict=True):
+    for reading, truth in zip(readings, (part, spot, whole), strict=True):
         assert reading.mask.shape == volume.shape and reading.mask.dtype == bool and reading.mask[MIDDLE]
         assert dice(reading.mask, truth) > 0.85
         assert reading.volume_ml == pytest.approx(reading.mask.sum() * volume.voxel_volume_ml)
@@ -118,13 +118,13 @@ def test_choosing_what_is_there_already_is_no_step(session):
 def test_later_clicks_go_on_from_the_reading_that_was_chosen(session, scene):
     _, (whole, part, spot) = scene
     session.click(ijk=MIDDLE)
-    session.choose(2)
+    session.choose(1)
     beside = tuple(np.add(MIDDLE, (2, 0, 0)).tolist())
     assert dice(session.click(ijk=beside), spot) > 0.85
     assert len(session.readings) == 1 and session.chosen == 0
     np.testing.assert_array_equal(session.readings[0].mask, session.mask)
     session.undo()
-    assert session.chosen == 2 and len(session.readings) == 3
+    assert session.chosen == 1 and len(session.readings) == 3
 
 
 def test_a_choice_is_repeated_by_a_journal(session, scene, tmp_path):
@@ -244,6 +244,7 @@ def test_a_mask_to_start_from_means_itself(session, scene):
 
 
 def test_a_network_that_fails_while_readings_are_worked_out_leaves_the_session_as_it_was(session):
+    session.model.THRESHOLDS = (0.2, 5.0, 10.0)  # the whole body, which needs more windows
     mask = session.click(ijk=MIDDLE)
     session.model.fails = True
     with pytest.raises(RuntimeError, match="out of memory"):
