@@ -69,7 +69,7 @@ def test_the_specialist_says_what_it_was_trained_on(specialist):
     training = specialist.metadata["training"]
     assert training["strategy"] == "cpcl" and training["init"] == "tiny-base"
     assert training["data"]["targets"] == list(SEEN_ORGANS) and training["data"]["first_seed"] >= 20_000
-    assert 0.7 < specialist.metadata["doubtful_dsc"] < 0.8
+    assert 0.7 < specialist.metadata["lq_dsc"] < 0.8
 
 
 def test_fine_tuning_on_five_organs_pays_at_the_first_click(model, specialist, cohort):
