@@ -7,6 +7,8 @@ from scipy import ndimage
 
 Box = tuple[slice, slice, slice]
 
+LARGE = 2**20  # voxels; in larger regions exact distances are taken only where they matter
+ROUNDED = 1e-5  # relative error of rounded distances, with a margin
 CONNECTED_26 = np.ones((3, 3, 3), bool)
 CONNECTED_18 = ndimage.generate_binary_structure(3, 2)
 CONNECTED_6 = ndimage.generate_binary_structure(3, 1)
@@ -31,9 +33,9 @@ def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ..
     array order, so that a tube is clicked in its middle and not at its end.
     """
     axes = range(region.ndim)
-    depth = depth_mm(region, spacing)
+    candidates, depths = _deep_voxels(region, spacing)
     # The transform rounds in its last bits: depths this close are equal.
-    candidates = np.argwhere(depth >= depth.max() * (1 - 1e-9))
+    candidates = candidates[depths >= depths.max() * (1 - 1e-9)]
     # Sums over all axes but one avoid a list of all voxels.
     centroid = [
         np.average(np.arange(size), weights=region.sum(axis=tuple({*axes} - {axis})))
@@ -41,6 +43,46 @@ def deepest_voxel(region: np.ndarray, spacing: Sequence[float]) -> tuple[int, ..
     ]
     distance_mm = np.linalg.norm((candidates - centroid) * np.asarray(spacing), axis=1)
     return tuple(int(index) for index in candidates[np.argmin(np.round(distance_mm, 6))])
+
+
+def _deep_voxels(region: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels of a region, (n, ndim), and their depths in mm, (n,): the deepest are among them."""
+    if region.size > LARGE and region.ndim == 3:
+        outside = np.pad(~region, 1, constant_values=True)
+        depth = nearest_mm(outside, spacing)
+        voxels = np.argwhere(depth >= depth.max() * (1 - ROUNDED))
+        margin = np.ceil(depth.max() * (1 + ROUNDED) / np.array(spacing)) + 1  # so that their background lies inside
+        box = widen_box(box_of(voxels), margin, outside.shape)
+        exact = ndimage.distance_transform_edt(~outside[box], sampling=spacing)
+        return voxels - 1, exact[tuple((voxels - [part.start for part in box]).T)]
+    return np.argwhere(region), depth_mm(region, spacing)[region]
+
+
+def nearest_mm(places: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Distance from each voxel outside some places to the nearest of these, in mm, rounded; a fifth of the exact cost.
+
+    Args:
+        places: Bool, shape (I, J, K). Those without a face neighbour in the array that is none do not count.
+        spacing: Voxel size along (i, j, k), in mm.
+
+    Returns:
+        float32, shape (I, J, K); right to some 0.0001 mm.
+    """
+    import SimpleITK as sitk  # slow to import
+
+    image = sitk.GetImageFromArray(places.astype(np.uint8))
+    image.SetSpacing([float(size) for size in reversed(spacing)])  # SimpleITK counts axes from the fastest one
+    transform = sitk.SignedMaurerDistanceMapImageFilter()
+    transform.SetNumberOfThreads(1)
+    transform.SetSquaredDistance(False)
+    transform.SetUseImageSpacing(True)
+    return np.maximum(sitk.GetArrayFromImage(transform.Execute(image)), 0)
+
+
+def box_of(voxels: np.ndarray) -> Box:
+    """The smallest box that holds voxels, (n, 3)."""
+    i, j, k = (slice(int(low), int(high) + 1) for low, high in zip(voxels.min(0), voxels.max(0), strict=True))
+    return i, j, k
 
 
 def bounding_box(mask: np.ndarray, within: Box | None = None) -> Box | None:
@@ -104,6 +146,7 @@ def box_from(box: Sequence[slice], outer: Sequence[slice]) -> Box:
     return i, j, k
 
 
-def enclosing_box(boxes: Iterable[Sequence[slice]]) -> tuple[slice, ...]:
+def enclosing_box(boxes: Iterable[Sequence[slice]]) -> Box:
     """Smallest box that contains all of these boxes."""
-    return tuple(slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*boxes, strict=True))
+    i, j, k = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*boxes, strict=True))
+    return i, j, k

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from seganypet.errors import GeometryError, SegAnyPETError
 from seganypet.metrics import (
+    Target,
     auc,
     bootstrap_interval,
     dice,
@@ -15,6 +17,7 @@ from seganypet.metrics import (
     scores_of,
     surface_dice,
 )
+from seganypet.regions import nearest_mm
 
 SPACING = (4.0, 2.0, 3.0)
 
@@ -223,6 +226,31 @@ def test_surface_distances_are_those_of_monai(spacing):
         assert scores["hd95_mm"] == pytest.approx(hd95.item(), rel=1e-5)
         assert scores["assd_mm"] == pytest.approx(assd.item(), rel=1e-5)
         assert scores["nsd"] == pytest.approx(nsd.item(), rel=1e-5)
+
+
+def test_scores_of_leaks_are_exact(monkeypatch):
+    """Their distant surfaces are measured by a distance transform, which the masks of a target share."""
+    spacing, shape = (2.04, 4.07, 3.0), (90, 60, 70)
+    rng = np.random.default_rng(5)
+    truth = box(shape, (0, 2), (50, 60), (60, 70)) | box(shape, (4, 15), (40, 55), (52, 61))  # a plate on the border
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape), 1)
+    small, leak = noise > 0.15, noise > 0.0
+    small[:30] = small[75:] = False
+    calls = []
+    monkeypatch.setattr("seganypet.metrics.nearest_mm", lambda *args: calls.append(args) or nearest_mm(*args))
+    target = Target(truth, spacing)
+    for mask in (small, leak, truth, small):
+        ends = [
+            np.argwhere(one & ~ndimage.binary_erosion(one, ndimage.generate_binary_structure(3, 1))) * spacing
+            for one in (mask, truth)
+        ]
+        there, back = KDTree(ends[1]).query(ends[0])[0], KDTree(ends[0]).query(ends[1])[0]
+        both = np.concatenate([there, back])
+        scores = target.scores(mask)
+        assert scores["nsd"] == np.mean(both <= 4.07 * (1 + 1e-9))
+        assert scores["hd95_mm"] == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-6)
+        assert scores["assd_mm"] == pytest.approx(both.mean(), rel=1e-6)
+    assert len(calls) == 2, "one for the small leak, one for all of both"
 
 
 def test_distances_to_an_empty_mask_are_undefined_not_zero():

@@ -23,7 +23,7 @@ from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.pet.volume import Volume
 from seganypet.phantom import PhantomCase
 from seganypet.prompting.thresholds import RULES
-from seganypet.regions import bounding_box, enclosing_box
+from seganypet.regions import bounding_box
 from seganypet.study.automatic import CT, PET, automatic_methods
 from seganypet.study.definition import Rows, Study
 from seganypet.study.engine import as_cases, error_text, run_study
@@ -276,8 +276,7 @@ def _automatic(
             continue
         truth = np.zeros(scan.shape, bool)
         truth[box] = inside
-        both = enclosing_box([one for one in map(bounding_box, (truth, found[target])) if one is not None])
-        scores = scores_of(found[target][both], truth[both], scan.spacing) if truth.any() else {}
+        scores = scores_of(found[target], truth, scan.spacing) if truth.any() else {}
         keep_mask(masks, case.name, method.name, target, found[target], scan)
         tolerance = {"nsd_tolerance_mm": max(scan.spacing), "per_slice": False}
         yield target, fixed | tolerance | scores | {"seconds": seconds, "model_seconds": seconds}

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from seganypet.errors import GeometryError, SegAnyPETError
-from seganypet.metrics import METRICS, dice, scores_of
+from seganypet.metrics import METRICS, Target, dice
 from seganypet.pet.views import VIEWS, ras_axes
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompts import Click, Prompt
@@ -197,7 +197,8 @@ def simulate_clicks(
     if per_slice:
         fixed["slices"] = np.count_nonzero(truth.any(axis=tuple({0, 1, 2} - {axis})))
     # No error and no surface lies beyond the box that holds truth and mask: clicks and scores are the same inside it.
-    box = truth_box = bounding_box(truth)
+    target = Target(truth, spacing)
+    box = truth_box = target.box
     mask, scores, total_clicks, model_seconds = None, {}, 0, 0.0
     for number in range(1, protocol.clicks + 1):
         in_slices = per_slice and (number > 1 or protocol.prompt not in ("box3d", "mask"))
@@ -231,7 +232,7 @@ def simulate_clicks(
                 row |= dict(zip(("click_i", "click_j", "click_k"), prompts[0].centre_ijk, strict=True))
                 row["foreground"] = prompts[0].foreground
             box = enclosing_box([truth_box, bounding_box(mask) or truth_box])
-            scores = scores_of(mask[box], truth[box], spacing)
+            scores = target.scores(mask)
             if number == 1:
                 others = [dice(reading.mask, truth) for reading in getattr(session, "readings", ())]
                 row["best_of_three_dsc"] = max([scores["dsc"], *others])

@@ -1,0 +1,23 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from seganypet.regions import LARGE, deepest_voxel
+
+
+@pytest.mark.parametrize("shape_of", ["two bodies and a leak", "a beam through the border"])
+def test_the_deepest_voxel_of_a_large_region_is_exact(shape_of):
+    spacing, region = (2.04, 4.07, 3.0), np.zeros((130, 110, 90), bool)
+    assert region.size > LARGE
+    i, j, k = np.ogrid[:130, :110, :90]
+    if shape_of == "a beam through the border":
+        region[40:61, 50:63, :] = True  # equally deep along half of its length: the one next to the middle counts
+    else:
+        region = ndimage.gaussian_filter(np.random.default_rng(2).standard_normal(region.shape), 1) > 0
+        region |= (i - 20) ** 2 + (2 * (j - 30)) ** 2 + (1.5 * (k - 20)) ** 2 < 18**2
+        region |= (i - 100) ** 2 + (2 * (j - 70)) ** 2 + (1.5 * (k - 60)) ** 2 < 19**2
+    depth = ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    deepest = np.argwhere(depth >= depth.max() * (1 - 1e-9))
+    middle = np.argwhere(region).mean(0)
+    nearest = np.linalg.norm((deepest - middle) * spacing, axis=1).argmin()
+    assert deepest_voxel(region, spacing) == tuple(deepest[nearest])
