@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from seganypet.study.engine import Study, run_study
+from seganypet.study.progress import tell
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def measure(case, methods, settings):
     if case.scan.read_bytes() == b"fails":
         raise OSError("disk gone,\nor\nso")
     for method in methods:
+        tell(method.name)
         time.sleep(float(os.environ.get("TOY_SECONDS", 0)))
         if "TOY_LOG" in os.environ:
             with Path(os.environ["TOY_LOG"]).open("a") as log:

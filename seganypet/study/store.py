@@ -18,7 +18,15 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seganypet._files import FileHashes, check_writable, only_writer, reading, replace_atomically, write_error
+from seganypet._files import (
+    FileHashes,
+    check_writable,
+    make_folder,
+    only_writer,
+    reading,
+    replace_atomically,
+    write_error,
+)
 from seganypet.errors import SegAnyPETError
 
 if TYPE_CHECKING:
@@ -73,6 +81,7 @@ class ResultStore:
     def __enter__(self) -> "ResultStore":
         if self.path is None:
             return self
+        make_folder(self.path.parent)
         check_writable(self.path)
         self._beside = self.path.with_name(f"{self.path.name}.jsonl")
         with ExitStack() as stack:

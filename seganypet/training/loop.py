@@ -313,6 +313,11 @@ class Run:
             for name, value in state["average"].items():
                 self.average[name].copy_(value)
             self.step, self.best = state["step"], state["best"]
+            self.fabric.print(
+                f"{self.config.name} is finished: all {self.steps} steps are done. For another run, give another name."
+                if self.step == self.steps
+                else f"{self.config.name} resumes after step {self.step} of {self.steps}."
+            )
         if self.fabric.is_global_zero:
             forget_rows_after(self.log, self.step)
         here = logger if self.fabric.is_global_zero else "csv"

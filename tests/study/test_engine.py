@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from toy_study import Above, ByteCase, byte_cases, count_bytes
 
 from seganypet._files import only_writer
 from seganypet.errors import SegAnyPETError
-from seganypet.study import engine, store, workers
+from seganypet.study import engine, progress, store, workers
 
 SAME = pd.testing.assert_frame_equal
 
@@ -53,6 +54,17 @@ def start(output: Path, folder: Path, processes: int, seconds: float = 0.05) -> 
     return subprocess.Popen(
         [*map(str, command)], env=environment | {"TOY_SECONDS": str(seconds)}, stderr=subprocess.PIPE, text=True
     )
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_bar_names_what_is_measured_and_estimates_the_end(folder, monkeypatch, capsys, processes):
+    monkeypatch.setenv("TOY_SECONDS", "0.7")
+    monkeypatch.setattr(progress, "_POLL_SECONDS", 0.05)
+    count_bytes(byte_cases(folder, "ab"), processes=processes, progress=True)
+    drawn = capsys.readouterr().err.split("\r")
+    halfway = re.compile(r"(0\.5|1\.0|1\.5)/2 \[\d\d:\d\d<\d\d:\d\d\].*\b[ab], above 100")
+    assert any(map(halfway.search, drawn)), drawn
+    assert "2.0/2" in drawn[-1]
 
 
 # ---- a study of a few lines
@@ -297,8 +309,8 @@ def test_a_second_writer_a_stranger_and_an_older_table_are_refused(folder, tmp_p
     with pytest.raises(SegAnyPETError, match="of an earlier version of seganypet.* Choose another output"):
         count_bytes(cases, output=output)
     assert output.read_bytes() == before
-    with pytest.raises(SegAnyPETError, match="create it first"):
-        count_bytes(cases, output=tmp_path / "no" / "table.csv")
+    count_bytes(cases, output=tmp_path / "new" / "folder" / "table.csv")
+    assert (tmp_path / "new" / "folder" / "table.csv").read_bytes() == before
 
 
 def test_a_row_with_a_column_that_the_study_does_not_declare_is_refused(folder):

@@ -242,8 +242,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_case_is_opened(t
         def load_pet(self):
             raise AssertionError("opened")
 
-    with pytest.raises(SegAnyPETError, match="create it first"):
-        evaluate([Unopened()], None, output=tmp_path / "no" / "results.csv")
+    (tmp_path / "file").touch()
+    with pytest.raises(SegAnyPETError, match="cannot make folder .*file"):
+        evaluate([Unopened()], None, output=tmp_path / "file" / "results.csv")
 
 
 def test_several_models_of_every_kind_stand_in_one_table(tmp_path):

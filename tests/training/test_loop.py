@@ -85,7 +85,7 @@ def assert_same(one, other, where=""):
 
 # ---- interruptions
 
-def test_a_run_killed_between_two_micro_steps_ends_with_the_bits_of_an_unbroken_one(run, tmp_path, monkeypatch):
+def test_a_run_killed_between_two_micro_steps_ends_with_the_bits_of_an_unbroken_one(run, tmp_path, monkeypatch, capsys):
     unbroken = run(folder="unbroken")
     whole, calls = Objective.forward, []
 
@@ -101,6 +101,9 @@ def test_a_run_killed_between_two_micro_steps_ends_with_the_bits_of_an_unbroken_
     torch.manual_seed(999)  # nothing may hang on the state of another process
     assert_same(run(folder="broken"), unbroken)
     assert len(calls) == 4 + 6  # one step done, one cut short, three left of two micro-steps each
+    assert capsys.readouterr().out == "short resumes after step 1 of 4.\n"
+    run(folder="broken")
+    assert capsys.readouterr().out.startswith("short is finished: all 4 steps are done.") and len(calls) == 4 + 6
     # The log has each step once, as in the unbroken run but for the clock.
     logs = [list(csv.DictReader((tmp_path / folder / "short.csv").open())) for folder in ("unbroken", "broken")]
     clock = {"seconds", "wait_fraction"}
