@@ -28,11 +28,13 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from evaluation_cases import memory_case
+from make_dicom import write_series
 from threshold_network import ThresholdNetwork
 
 import seganypet as sap
 from seganypet import _files
 from seganypet.cohort.annotation import Annotation
+from seganypet.study.conversion import convert
 from seganypet.training import loop
 from seganypet.training.config import DataConfig, TrainConfig, ValidationConfig
 from seganypet.widgets.annotate import AnnotationWidget
@@ -124,12 +126,27 @@ def clicks(count: int = 500) -> Iterator[tuple[str, float, float]]:
 
 def _evaluate(out: Path) -> None:
     cases = [memory_case(name) for name in "abcd"]
-    sap.evaluate(cases, None, 3, rules=["41% SUVmax"], output=out / "table.csv", progress=False)
+    rules = ["41% SUVmax"]
+    sap.evaluate(cases, None, 3, rules=rules, output=out / "table.csv", save_masks=out / "masks", progress=False)
 
 
 def _tumours(out: Path) -> None:
     cases = [memory_case(name) for name in "abcd"]
     sap.analyse_tumours(cases, None, rules=["41% SUVmax"], output=out / "table.csv", progress=False)
+
+
+def _interactive(out: Path) -> None:
+    cases = [memory_case(name) for name in "abcd"]
+    sap.evaluate_interactive(cases, None, rules=["41% SUVmax"], edition="V", output=out / "table.csv", progress=False)
+
+
+def _convert(out: Path) -> None:
+    source = out.parent / "dicom"
+    if not source.exists():
+        for seed in range(3):
+            stored = np.random.default_rng(seed).integers(0, 9000, (9, 8, 6))
+            write_series(source / f"study{seed}", stored, AFFINE)
+    convert(source, out, progress=False)
 
 
 def _quantify(out: Path) -> None:
@@ -167,8 +184,8 @@ def _train(out: Path) -> None:
 
 
 WORKS: dict[str, Callable[[Path], None]] = {
-    "evaluate": _evaluate, "tumours": _tumours, "quantify": _quantify, "session": _session, "annotate": _annotate,
-    "train": _train,
+    "evaluate": _evaluate, "tumours": _tumours, "interactive": _interactive, "quantify": _quantify, "convert": _convert,
+    "session": _session, "annotate": _annotate, "train": _train,
 }  # fmt: skip
 
 

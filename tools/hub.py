@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import REPOSITORY, Chromium
 from playwright.sync_api import BrowserContext, Page
 
+WAIT_MS = 300_000
 PASSWORD = "of-this-trial"
 TRIAL = """
 c.JupyterHub.spawner_class = "simple"
@@ -82,7 +83,7 @@ def log_in(context: BrowserContext, address: str, name: str) -> Page:
     page.fill("#username_input", name)
     page.fill("#password_input", PASSWORD)
     page.click("#login_submit")
-    page.wait_for_selector(".sap-click", timeout=300_000)
+    page.wait_for_selector(".sap-click")
     if not page.url.startswith(f"{address}/user/{name}/voila/render/app.ipynb"):
         raise RuntimeError(f"{name} was sent to {page.url}")
     return page
@@ -94,7 +95,7 @@ def click(page: Page) -> str:
     one.locator("canvas").first.scroll_into_view_if_needed()
     one.locator("canvas").first.click()
     counter = one.locator(".sap-counter").filter(has_text="1 click,")
-    counter.wait_for(timeout=120_000)
+    counter.wait_for()
     return counter.inner_text()
 
 
@@ -114,7 +115,9 @@ def main() -> None:
                 if hub.poll() is not None:
                     raise RuntimeError((folder / "hub.log").read_text())
                 time.sleep(0.5)
-            ann, ben, nobody = chromium.context(), chromium.context(), chromium.context()
+            ann, ben, nobody = (chromium.context() for _ in range(3))
+            for context in (ann, ben):
+                context.set_default_timeout(WAIT_MS)
             pages = [log_in(ann, address, "ann"), log_in(ben, address, "ben")]
             print("ann:", click(pages[0]))
             print("ben:", pages[1].locator(".sap-counter").first.inner_text(), "before, and", click(pages[1]))
