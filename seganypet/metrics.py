@@ -4,22 +4,19 @@ What is undefined stays undefined: overlap with an empty truth is NaN; means lea
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
-from scipy.spatial import KDTree
 
-from seganypet.errors import GeometryError, SegAnyPETError
-from seganypet.regions import CONNECTED_18, Box, bounding_box, box_of, enclosing_box, nearest_mm
+from seganypet.comparison import Comparison, Target, check_pair
+from seganypet.errors import SegAnyPETError
+from seganypet.regions import CONNECTED_18, bounding_box, enclosing_box
 
 LEVEL = 0.95  # coverage of intervals
 MIN_IOU = 0.1  # from which a found and a true lesion may be paired
-NEAR_MM = 50.0  # up to which a tree of surface voxels finds the nearest one fast
-VOXELS_PER_QUERY = 300  # of a distance transform, which cost as much as one search of a tree for a distant voxel
 
 
 class ClicksNeeded(NamedTuple):
@@ -60,7 +57,7 @@ def dice(mask: np.ndarray, truth: np.ndarray) -> float:
     >>> dice(np.array([[[True, True, False]]]), np.array([[[True, False, False]]]))
     0.6666666666666666
     """
-    _check_pair(mask, truth)
+    check_pair(mask, truth)
     size = np.count_nonzero(truth)
     if size == 0:
         return float("nan")
@@ -92,145 +89,6 @@ def surface_dice(
     return Comparison(mask, Target(truth, spacing)).nsd(tolerance_mm)
 
 
-class Surface:
-    """The surface of a mask: its voxels with a face neighbour outside it; beyond the volume is outside.
-
-    Args:
-        mask: Bool, shape (I, J, K).
-        spacing: Voxel size along (i, j, k), in mm.
-
-    Attributes:
-        voxels: Indices of its voxels, (n, 3).
-    """
-
-    def __init__(self, mask: np.ndarray, spacing: Sequence[float]):
-        self.voxels, self.spacing = _surface_voxels(mask), np.asarray(spacing, float)
-        self._map: tuple[Box, np.ndarray] | None = None
-
-    def distances_mm(self, voxels: np.ndarray) -> np.ndarray:
-        """Distance of voxels, (m, 3), to the nearest of the surface, (m,); beyond 50 mm to a relative 1e-6.
-
-        A tree of surface voxels answers for near ones. For distant ones it searches long: where they are many, as on
-        the surface of a leak, a distance transform costs less. It is kept, for the next mask leaks likewise.
-        """
-        if not len(self.voxels):
-            return np.full(len(voxels), np.inf)
-        distances = self._tree.query(voxels * self.spacing, distance_upper_bound=NEAR_MM)[0]
-        is_far = np.isinf(distances)
-        far = voxels[is_far]
-        if not len(far):
-            return distances
-        box = enclosing_box([box_of(far), box_of(self.voxels)])
-        if self._map is None and len(far) * VOXELS_PER_QUERY < np.prod([part.stop - part.start for part in box]):
-            distances[is_far] = self._tree.query(far * self.spacing)[0]
-        else:
-            start, transform = self._mapped(box)
-            distances[is_far] = transform[tuple((far - start).T)]
-        return distances
-
-    @cached_property
-    def _tree(self) -> KDTree:
-        return KDTree(self.voxels * self.spacing, balanced_tree=False, compact_nodes=False)  # built twice as fast
-
-    def _mapped(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """First voxel of a box that holds this one, and the distance of each of its voxels to the surface, in mm."""
-        if self._map is None or enclosing_box([box, self._map[0]]) != self._map[0]:
-            box = enclosing_box([box] if self._map is None else [box, self._map[0]])
-            self._map = box, self._transform(box)
-        kept, transform = self._map
-        return np.array([part.start for part in kept]), transform
-
-    def _transform(self, box: Box) -> np.ndarray:
-        # A voxel more on each side, so that each voxel of the surface touches another one.
-        surface = np.zeros([part.stop - part.start + 2 for part in box], bool)
-        surface[tuple((self.voxels - [part.start - 1 for part in box]).T)] = True
-        return nearest_mm(surface, self.spacing)[1:-1, 1:-1, 1:-1]
-
-
-class Target:
-    """What masks are compared with; what depends on the truth alone is computed once.
-
-    Args:
-        truth: Bool, shape (I, J, K).
-        spacing: Voxel size along (i, j, k), in mm.
-
-    Raises:
-        GeometryError: Not a bool array in 3D.
-    """
-
-    def __init__(self, truth: np.ndarray, spacing: Sequence[float]):
-        _check_pair(truth, truth)
-        self.truth, self.spacing, self.box = truth, np.asarray(spacing, float), bounding_box(truth)
-
-    @cached_property
-    def surface(self) -> Surface:
-        """Surface of the truth."""
-        return Surface(self.truth, self.spacing)
-
-    def scores(self, mask: np.ndarray) -> dict[str, float]:
-        """All `METRICS` of a mask, bool, shape of the truth."""
-        pair = Comparison(mask, self)
-        return {name: metric(pair) for name, metric in METRICS.items()}
-
-
-class Comparison:
-    """A mask against a target; what several metrics need is computed once.
-
-    Args:
-        mask: Bool, shape of the truth.
-        target: What it is compared with.
-
-    Attributes:
-        mask, truth: Both within the smallest box that holds both.
-        spacing: Voxel size along (i, j, k), in mm.
-
-    Raises:
-        GeometryError: The mask is not bool, or the shapes differ.
-    """
-
-    def __init__(self, mask: np.ndarray, target: Target):
-        _check_pair(mask, target.truth)
-        boxes = [box for box in (bounding_box(mask), target.box) if box is not None]
-        box = enclosing_box(boxes) if boxes else (slice(0),) * 3
-        self.mask, self.truth, self.spacing = mask[box], target.truth[box], target.spacing
-        self._whole, self._target = mask, target
-
-    @cached_property
-    def surface_distances_mm(self) -> tuple[np.ndarray, np.ndarray]:
-        """Distance of each surface voxel of the mask to the truth's surface, and of the truth's to the mask's.
-
-        Both are empty if one of the masks is.
-        """
-        mask, truth = Surface(self._whole, self.spacing), self._target.surface
-        if not len(mask.voxels) or not len(truth.voxels):
-            return np.empty(0), np.empty(0)
-        return truth.distances_mm(mask.voxels), mask.distances_mm(truth.voxels)
-
-    def nsd(self, tolerance_mm: float | None = None) -> float:
-        """As `surface_dice`."""
-        distances = np.concatenate(self.surface_distances_mm)
-        if not distances.size:
-            return 0.0 if self.truth.any() else float("nan")
-        within = (self.spacing.max() if tolerance_mm is None else tolerance_mm) * (1 + 1e-9)  # products are rounded
-        return float(np.count_nonzero(distances <= within) / len(distances))
-
-    def hd95_mm(self) -> float:
-        """95 % Hausdorff distance, the larger of the two directions, in mm; NaN if one of the masks is empty.
-
-        Source: MONAI's `compute_hausdorff_distance`, percentile 95, whose numbers it gives.
-        """
-        found = self.surface_distances_mm
-        return max(float(np.percentile(one, 95)) for one in found) if found[0].size else float("nan")
-
-    def assd_mm(self) -> float:
-        """Average symmetric surface distance over the voxels of both surfaces, in mm; NaN if one mask is empty.
-
-        Source: MONAI's `compute_average_surface_distance`, symmetric, whose numbers it gives.
-        """
-        found = np.concatenate(self.surface_distances_mm)
-        return float(found.mean()) if found.size else float("nan")
-
-
 # What `evaluate` measures of each mask, by the name of its column. A metric that is added here is in its tables and
 # summaries.
 METRICS: dict[str, Callable[[Comparison], float]] = {
@@ -241,9 +99,10 @@ METRICS: dict[str, Callable[[Comparison], float]] = {
 }
 
 
-def scores_of(mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
-    """All `METRICS` of a mask; arguments as for `surface_dice`. Of several masks of one target ask a `Target`."""
-    return Target(truth, spacing).scores(mask)
+def scores_of(mask: np.ndarray, target: Target) -> dict[str, float]:
+    """All `METRICS` of a mask, bool, shape of the target's truth; arguments and errors as for `Comparison`."""
+    pair = Comparison(mask, target)
+    return {name: metric(pair) for name, metric in METRICS.items()}
 
 
 def noc(dsc_per_click: Sequence[float], threshold: float = 0.85, cap: int = 20) -> ClicksNeeded:
@@ -363,7 +222,7 @@ def lesion_f1(mask: np.ndarray, truth: np.ndarray) -> float:
     Raises:
         GeometryError: A mask is not bool, or the shapes differ.
     """
-    _check_pair(mask, truth)
+    check_pair(mask, truth)
     found_count, true_count, pairs = _matches(mask, truth)
     if found_count + true_count == 0:
         return float("nan")
@@ -390,7 +249,7 @@ def dmm(mask: np.ndarray, truth: np.ndarray) -> tuple[float, int, int, int]:
 
     Source: the challenge's evaluation code (Apache-2.0), written out anew.
     """
-    _check_pair(mask, truth)
+    check_pair(mask, truth)
     found_count, true_count, matches = _matches(mask, truth)
     true_positive = len(np.unique(matches[1]))
     false_positive, false_negative = found_count - len(np.unique(matches[0])), true_count - true_positive
@@ -460,34 +319,9 @@ def tumour_burden(
 
 
 def _untouched_voxels(components_of: np.ndarray, other: np.ndarray) -> int:
-    _check_pair(components_of, other)
+    check_pair(components_of, other)
     labels, _ = ndimage.label(components_of, CONNECTED_18)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     sizes[np.unique(labels[other])] = 0
     return int(sizes.sum())
-
-
-def _surface_voxels(mask: np.ndarray) -> np.ndarray:
-    """Indices of the surface of a mask, (n, 3)."""
-    box = bounding_box(mask)
-    if box is None:
-        return np.empty((0, 3), int)
-    inside = mask[box]
-    inner = np.zeros_like(inside)
-    middle = inner[1:-1, 1:-1, 1:-1]
-    middle[:] = inside[1:-1, 1:-1, 1:-1]
-    for axis in range(3):  # as binary_erosion, and eight times as fast
-        for side in (slice(None, -2), slice(2, None)):
-            middle &= inside[tuple(side if other == axis else slice(1, -1) for other in range(3))]
-    return np.argwhere(inside & ~inner) + [part.start for part in box]
-
-
-def _check_pair(mask: np.ndarray, truth: np.ndarray) -> None:
-    if mask.shape != truth.shape or mask.ndim != 3:
-        raise GeometryError(f"mask of shape {mask.shape}, truth of shape {truth.shape}; expected 3D on the same grid.")
-    if mask.dtype != bool or truth.dtype != bool:
-        raise GeometryError(
-            f"mask is {mask.dtype}, truth is {truth.dtype}; expected bool. Threshold logits (> 0) and choose one label "
-            "of a label map (organs == 1) first."
-        )

@@ -3,9 +3,9 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from seganypet.comparison import Target
 from seganypet.errors import GeometryError, SegAnyPETError
 from seganypet.metrics import (
-    Target,
     auc,
     bootstrap_interval,
     dice,
@@ -219,7 +219,7 @@ def test_surface_distances_are_those_of_monai(spacing):
     for mask in masks:
         one_hot = [torch.from_numpy(one)[None, None] for one in (mask, truth)]
         options = {"include_background": True, "spacing": spacing}
-        scores = scores_of(mask, truth, spacing)
+        scores = scores_of(mask, Target(truth, spacing))
         hd95 = compute_hausdorff_distance(*one_hot, percentile=95, **options)
         assd = compute_average_surface_distance(*one_hot, symmetric=True, **options)
         nsd = compute_surface_dice(*one_hot, class_thresholds=[max(spacing)], **options)
@@ -237,7 +237,7 @@ def test_scores_of_leaks_are_exact(monkeypatch):
     small, leak = noise > 0.15, noise > 0.0
     small[:30] = small[75:] = False
     calls = []
-    monkeypatch.setattr("seganypet.metrics.nearest_mm", lambda *args: calls.append(args) or nearest_mm(*args))
+    monkeypatch.setattr("seganypet.comparison.nearest_mm", lambda *args: calls.append(args) or nearest_mm(*args))
     target = Target(truth, spacing)
     for mask in (small, leak, truth, small):
         ends = [
@@ -246,7 +246,7 @@ def test_scores_of_leaks_are_exact(monkeypatch):
         ]
         there, back = KDTree(ends[1]).query(ends[0])[0], KDTree(ends[0]).query(ends[1])[0]
         both = np.concatenate([there, back])
-        scores = target.scores(mask)
+        scores = scores_of(mask, target)
         assert scores["nsd"] == np.mean(both <= 4.07 * (1 + 1e-9))
         assert scores["hd95_mm"] == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-6)
         assert scores["assd_mm"] == pytest.approx(both.mean(), rel=1e-6)
@@ -254,7 +254,7 @@ def test_scores_of_leaks_are_exact(monkeypatch):
 
 
 def test_distances_to_an_empty_mask_are_undefined_not_zero():
-    truth = on_a_line((3, 9))
-    for pair in ((on_a_line(), truth), (truth, on_a_line())):
-        scores = scores_of(*pair, (2.0, 3.0, 4.0))
+    some, none = on_a_line((3, 9)), on_a_line()
+    for mask, truth in ((none, some), (some, none)):
+        scores = scores_of(mask, Target(truth, (2.0, 3.0, 4.0)))
         assert np.isnan([scores["hd95_mm"], scores["assd_mm"]]).all()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from seganypet.errors import DicomError, SegAnyPETError, SUVError, UnitError
 from seganypet.pet.activity import activity_factor
-from seganypet.pet.dicom_completeness import warn_of_missing_slices
+from seganypet.pet.dicom_completeness import warn_of_missing_slices, warn_of_unknown_classes
 from seganypet.pet.dicom_enhanced import split_frames
 from seganypet.pet.dicom_files import UNREADABLE, DicomFile, open_files
 from seganypet.pet.dicom_frames import Frame, choose_frame, find_frames
@@ -122,14 +122,17 @@ def load_dicom(
         UnitError: The unit is unknown, or not one of the modality.
 
     Warns:
-        UserWarning: The PET has fewer slices than its NumberOfSlices says; the message tells what this does to the SUV.
+        UserWarning: The PET has fewer slices than its NumberOfSlices says (the message tells what this does to the
+            SUV); DICOM files that are hidden, or of the series and of an unknown class, are left out.
         DoubtfulValuesWarning: What `suv_factor` doubts; or the values cannot be what their unit says.
     """
     if unit is not None and unit not in UNITS:
         raise UnitError(f"{folder}: unknown unit {unit!r}; expected one of {', '.join(map(repr, UNITS))}, or none.")
     by_hand = Given.of(given, "load_dicom")
     with open_files(folder) as files:
-        found = _choose(_read_headers(files, folder), folder, series_uid)
+        every = _read_headers(files, folder)
+        found = _choose(every, folder, series_uid)
+        warn_of_unknown_classes(every[found[0].series_uid], folder)
         series = _slices(found)
         check_one_scan(series, folder)
         frames = find_frames(series, folder)

@@ -1,13 +1,15 @@
-"""Slices and frames that a PET announces and that are not there, and what their absence does to the SUV."""
+"""Slices that are not there, or may not be: what headers announce, and what is left out; what that does to the SUV."""
 
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seganypet.errors import DicomError
+from pydicom.uid import UID_dictionary
+
+from seganypet.errors import DicomError, shown
 from seganypet.pet.dicom_frames import Frame
-from seganypet.pet.dicom_header import Slice, number_of, shown_text
+from seganypet.pet.dicom_header import Header, Slice, number_of, shown_text
 
 
 def warn_of_missing_slices(
@@ -37,6 +39,18 @@ def warn_of_missing_slices(
         missing.append(_effect_on_suv(facts["decay_reference"]))
     if missing or problems:
         warnings.warn(f"{source}: {'. '.join(missing + problems)}.", stacklevel=3)
+
+
+def warn_of_unknown_classes(headers: Sequence[Header], source: str | os.PathLike) -> None:
+    """Warn if files of a series have a class that DICOM does not know: they may be slices, and are left out."""
+    unknown = [header for header in headers if header.sop_class not in UID_dictionary]
+    if unknown:
+        names = f"{len(unknown)} files of the series, such as {unknown[0].file.path.name},"
+        warnings.warn(
+            f"{source}: {names} are of the unknown class {shown(str(unknown[0].sop_class))} and left out; slices may "
+            "be missing.",
+            stacklevel=3,
+        )
 
 
 def _count(first: Slice, keyword: str, problems: list[str]) -> int:

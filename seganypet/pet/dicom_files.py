@@ -89,12 +89,17 @@ def open_files(source: str | os.PathLike) -> Iterator[list[DicomFile]]:
 
     Raises:
         DicomError: There is no such folder or file, or the archive is damaged or too large.
+
+    Warns:
+        UserWarning: Hidden files of a folder are DICOM, and left out.
     """
     archive = None
     try:
         path = Path(source)
         if path.is_dir():
-            files = [DicomFile(one) for one in sorted(_tree(path)) if one.name[0] != "." and one.is_file()]
+            paths = [one for one in sorted(_tree(path)) if one.is_file()]
+            files = [DicomFile(one) for one in paths if one.name[0] != "."]
+            _warn_of_hidden(path, [one for one in paths if one.name[0] == "."])
         elif not path.is_file():
             raise DicomError(f"{path} does not exist; expected a folder, a DICOMDIR, a ZIP archive, or a DICOM file.")
         elif zipfile.is_zipfile(path):
@@ -123,6 +128,21 @@ def _tree(folder: Path) -> Iterator[Path]:
 
     for root, _, names in os.walk(folder, onerror=refuse):
         yield from (Path(root) / name for name in names)
+
+
+def _warn_of_hidden(folder: Path, paths: list[Path]) -> None:
+    """Warn of hidden files that are DICOM: a slice that somebody hid is missing. Those of macOS ("._") never are."""
+    hidden = []
+    for path in paths:
+        with path.open("rb") as stream:
+            if stream.read(132)[128:] == b"DICM":
+                hidden.append(path.name)
+    if hidden:
+        warnings.warn(
+            f"{folder}: {len(hidden)} hidden DICOM files, such as {hidden[0]}, are left out; if slices are among them, "
+            "rename them.",
+            stacklevel=4,
+        )
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> list[DicomFile]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from seganypet.cohort.case import CTCase
+from seganypet.comparison import Target
 from seganypet.errors import SegAnyPETError, renamed_keywords
 from seganypet.metrics import METRICS, scores_of
 from seganypet.organs import ORGANS, SEEN_ORGANS
@@ -276,7 +277,7 @@ def _automatic(
             continue
         truth = np.zeros(scan.shape, bool)
         truth[box] = inside
-        scores = scores_of(found[target], truth, scan.spacing) if truth.any() else {}
+        scores = scores_of(found[target], Target(truth, scan.spacing)) if truth.any() else {}
         keep_mask(masks, case.name, method.name, target, found[target], scan)
         tolerance = {"nsd_tolerance_mm": max(scan.spacing), "per_slice": False}
         yield target, fixed | tolerance | scores | {"seconds": seconds, "model_seconds": seconds}

@@ -28,8 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from seganypet.comparison import Target
 from seganypet.errors import GeometryError, SegAnyPETError
-from seganypet.metrics import METRICS, Target, dice
+from seganypet.metrics import METRICS, dice, scores_of
 from seganypet.pet.views import VIEWS, ras_axes
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompts import Click, Prompt
@@ -232,7 +233,7 @@ def simulate_clicks(
                 row |= dict(zip(("click_i", "click_j", "click_k"), prompts[0].centre_ijk, strict=True))
                 row["foreground"] = prompts[0].foreground
             box = enclosing_box([truth_box, bounding_box(mask) or truth_box])
-            scores = target.scores(mask)
+            scores = scores_of(mask, target)
             if number == 1:
                 others = [dice(reading.mask, truth) for reading in getattr(session, "readings", ())]
                 row["best_of_three_dsc"] = max([scores["dsc"], *others])

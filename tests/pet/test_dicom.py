@@ -169,6 +169,21 @@ def test_a_screenshot_within_the_series_is_passed_over(tmp_path):
     assert load_dicom(tmp_path).shape == (7, 5, 5)
 
 
+def test_a_slice_that_is_hidden_or_of_an_unknown_class_is_told_of(tmp_path):
+    def unknown(header, k):
+        if k == 5:
+            header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = "1.2.3.4"
+
+    write_series(tmp_path / "unknown", STORED, oblique((2.0, 3.0, 4.0)), modality="CT", change=unknown)
+    with pytest.warns(UserWarning, match=r"1 files of the series.*unknown class '1.2.3.4' and left out"):
+        assert load_dicom(tmp_path / "unknown").shape == (7, 5, 5)
+    last = write_series(tmp_path / "hidden", STORED, oblique((2.0, 3.0, 4.0)), modality="CT")[-1]
+    last.rename(last.with_name(f".{last.name}"))
+    (tmp_path / "hidden" / f"._{last.name}").write_bytes(b"of macOS")
+    with pytest.warns(UserWarning, match=f"1 hidden DICOM files, such as .{last.name}, are left out"):
+        assert load_dicom(tmp_path / "hidden").shape == (7, 5, 5)
+
+
 def test_missing_end_of_a_pet_is_told(tmp_path):
     write_series(tmp_path, STORED, np.diag([4.0, 4.0, 3.0, 1.0]), change=lambda h, k: setattr(h, "NumberOfSlices", 9))
     with pytest.warns(UserWarning, match=r"6 slices, but NumberOfSlices \(0054,0081\) is 9"):
