@@ -130,3 +130,41 @@ def test_a_value_in_a_message_is_short_however_it_nests_or_repeats():
     assert len(shown(bomb)) < 2000
     assert len(shown({"a" * 10**6: list(range(10**6))})) < 200
     assert shown(10**5000) and shown(json.loads("[" * 100 + "]" * 100))
+
+
+UMLAUTS = r"""
+import sys, numpy as np, seganypet as sap
+from pathlib import Path
+from seganypet.training.config import TrainConfig
+
+assert sys.flags.utf8_mode == 0
+data = np.ones((12, 12, 12), np.float32); data[4:8, 4:8, 4:8] = 9
+volume = sap.Volume(data, np.diag([4.0, 4.0, 4.0, 1.0]), "SUVbw")
+sap.save_volume("pet.nii.gz", volume)
+session = sap.ThresholdSession(volume)
+session.select("L\u00e4sion \u6f22")
+session.click(ijk=(5, 5, 5))
+session.save_journal("clicks.json")
+again = sap.ThresholdSession(volume)
+again.load_journal("clicks.json")
+assert again.objects == session.objects
+session.save("mask.nii.gz")
+session.save("mask.seg.nrrd")
+assert list(sap.load_masks("mask.seg.nrrd", volume)) == ["L\u00e4sion \u6f22"]
+Path("c.yaml").write_text("name: short  # f\u00fcr \u6f22\n", encoding="utf-8")
+assert TrainConfig.from_yaml("c.yaml").name == "short"
+sap.save_mask("lesions.nii.gz", data > 5, like=volume)
+case = sap.Case("K\u00e4se", "\u6f22", Path("pet.nii.gz"), "SUVbw", lesions=Path("lesions.nii.gz"))
+sap.Cohort([case]).to_csv("cohort.csv")
+options = {"rules": ["41% SUVmax"], "output": "table.csv", "progress": False}
+for _ in range(2):
+    table = sap.evaluate(sap.Cohort.from_path("cohort.csv"), None, 1, **options)
+assert set(table["case"]) == {"K\u00e4se"}
+"""
+
+
+def test_texts_are_utf8_whatever_the_locale(tmp_path):
+    where = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    where["PYTHONPATH"] = str(Path(__file__).parents[1])
+    run = subprocess.run([sys.executable, "-c", UMLAUTS], cwd=tmp_path, env=where, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

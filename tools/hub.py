@@ -8,7 +8,6 @@ account. Accounts and servers are of JupyterHub's own simple kind, all under the
 import argparse
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from browser import REPOSITORY, Chromium
+from browser import REPOSITORY, Chromium, write_notebook
+from endurance_app import PAGE
 from playwright.sync_api import BrowserContext, Page
 
 WAIT_MS = 300_000
@@ -58,8 +58,7 @@ def write_config(folder: Path, proxy: str) -> int:
     settings = re.findall(r"```python\n(.*?)```", (REPOSITORY / "notebooks" / "serving.md").read_text(), re.DOTALL)[0]
     port, hub_port, api_port = free_ports(3)
     (folder / "notebooks").mkdir()
-    shutil.copy(REPOSITORY / "notebooks" / "app.ipynb", folder / "notebooks")
-    (folder / "data_samples").symlink_to(REPOSITORY / "data_samples")
+    write_notebook(folder / "notebooks" / "app.ipynb", PAGE)  # a small scan: the hub is tried, not the page
     trial = TRIAL.format(
         password=PASSWORD, port=port, hub_port=hub_port, api_port=api_port, proxy=proxy,
         homes=str(folder / "homes"), notebooks=str(folder / "notebooks"),
@@ -104,7 +103,7 @@ def main() -> None:
     parser.add_argument("--proxy", default="configurable-http-proxy", help="path of that program (%(default)s)")
     proxy = parser.parse_args().proxy
     with tempfile.TemporaryDirectory() as name:
-        folder, chromium = Path(name), Chromium()
+        folder, chromium, pages = Path(name), Chromium(), []
         port = write_config(folder, proxy)
         address, environment = f"http://127.0.0.1:{port}", os.environ | {"PYTHONPATH": str(REPOSITORY)}
         with (folder / "hub.log").open("w") as log:
@@ -118,7 +117,7 @@ def main() -> None:
             ann, ben, nobody = (chromium.context() for _ in range(3))
             for context in (ann, ben):
                 context.set_default_timeout(WAIT_MS)
-            pages = [log_in(ann, address, "ann"), log_in(ben, address, "ben")]
+            pages += [log_in(ann, address, "ann"), log_in(ben, address, "ben")]
             print("ann:", click(pages[0]))
             print("ben:", pages[1].locator(".sap-counter").first.inner_text(), "before, and", click(pages[1]))
             for who, context in (("ben", ben), ("somebody without an account", nobody)):
@@ -130,6 +129,8 @@ def main() -> None:
                         raise RuntimeError(f"{who} may read {path}")
             print("hosts that the browsers asked:", ", ".join(sorted(chromium.hosts)))
         except BaseException:
+            for number, page in enumerate(pages):
+                page.screenshot(path=f"hub-{number}.png")
             print((folder / "hub.log").read_text()[-6000:], file=sys.stderr)
             raise
         finally:

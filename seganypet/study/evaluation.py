@@ -18,7 +18,7 @@ import numpy as np
 
 from seganypet.cohort.case import CTCase
 from seganypet.comparison import Target
-from seganypet.errors import SegAnyPETError, renamed_keywords
+from seganypet.errors import SegAnyPETError, renamed_keywords, shown, warn_caller
 from seganypet.metrics import METRICS, scores_of
 from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.pet.volume import Volume
@@ -168,6 +168,9 @@ def evaluate(
     Raises:
         SegAnyPETError: No rounds; an unknown target, strategy, protocol, rule or network; two models of one name; and
             what `engine.run_study` raises.
+
+    Warns:
+        UserWarning: Cases that have no target, such as those without labels; and what `engine.run_study` warns of.
     """
     known = {*ORGANS, "lesions", "lesion"}
     unknown = [name for name in targets or () if name not in known and not name.startswith("lesion_")]
@@ -191,12 +194,15 @@ def evaluate(
             "evaluate", columns(), settings, partial(evaluate_case, masks=save_masks), looking, reads=_reads,
             writes=partial(masks_written, save_masks), within_case="target",
         )  # fmt: skip
-        return run_study(
+        table = run_study(
             study, cases, output=output, processes=processes, cluster=cluster, threads=threads,
             retry_failed=retry_failed, mixed_precision=mixed_precision, progress=progress,
         )  # fmt: skip
     finally:
         forget_networks()
+    if without := sorted({case.name for case in cases} - {*table["case"]}):
+        warn_caller(f"{len(without)} cases have none of the targets, and so no rows: {shown(without)}.")
+    return table
 
 
 def evaluate_case(

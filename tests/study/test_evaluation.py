@@ -6,7 +6,7 @@ import pytest
 from conftest import REPOSITORY
 from evaluation_cases import TIMES, memory_case
 
-from seganypet.cohort.case import Case
+from seganypet.cohort.case import Case, InMemoryCase
 from seganypet.cohort.cohort import Cohort
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import METRICS, dice, surface_dice
@@ -233,6 +233,13 @@ def test_phantoms_and_a_network_go_through():
     # The first click of a target is the simulator's, whoever is asked.
     places = results[results["click"] == 1].groupby("target")[["click_i", "click_j", "click_k"]].nunique()
     assert (places == 1).all(axis=None)
+
+
+def test_cases_without_a_target_have_no_rows_and_are_named():
+    cases = [memory_case("a"), InMemoryCase("scan alone", "b", memory_case("b").pet)]
+    with pytest.warns(UserWarning, match=r"1 cases have none of the targets, and so no rows: \['scan alone'\]"):
+        table = evaluate(cases, None, 1, rules=["41% SUVmax"], progress=False)
+    assert set(table["case"]) == {"a"}
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_case_is_opened(tmp_path):
