@@ -127,7 +127,9 @@ def main() -> None:
                     print(f"{who} at ann's {path}: {answer.status} {found}")
                     if answer.ok:
                         raise RuntimeError(f"{who} may read {path}")
-            print("hosts that the browsers asked:", ", ".join(sorted(chromium.hosts)))
+            if chromium.hosts != {"127.0.0.1"}:
+                raise RuntimeError(f"the browsers asked {sorted(chromium.hosts)}")
+            print("the browsers asked no other host")
         except BaseException:
             for number, page in enumerate(pages):
                 page.screenshot(path=f"hub-{number}.png")
