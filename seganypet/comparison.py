@@ -29,14 +29,14 @@ class Surface:
     """
 
     def __init__(self, mask: np.ndarray, spacing: Sequence[float]):
-        self.voxels, self.spacing = _surface_voxels(mask), np.asarray(spacing, float)
+        self.voxels, self.spacing = _surface_voxels(mask), tuple(map(float, spacing))
         self._map: tuple[Box, np.ndarray] | None = None
 
     def distances_mm(self, voxels: np.ndarray) -> np.ndarray:
         """Distance of voxels, (m, 3), to the nearest of the surface, (m,); beyond 50 mm to a relative 1e-6.
 
         A tree of surface voxels answers for near ones. For distant ones it searches long: where they are many, as on
-        the surface of a leak, a distance transform costs less. It is kept, for the next mask leaks likewise.
+        the surface of a leak, a distance transform costs less. It is kept: the next mask leaks likewise.
         """
         if not len(self.voxels):
             return np.full(len(voxels), np.inf)
@@ -85,7 +85,7 @@ class Target:
 
     def __init__(self, truth: np.ndarray, spacing: Sequence[float]):
         check_pair(truth, truth)
-        self.truth, self.spacing, self.box = truth, np.asarray(spacing, float), bounding_box(truth)
+        self.truth, self.spacing, self.box = truth, tuple(map(float, spacing)), bounding_box(truth)
 
     @cached_property
     def surface(self) -> Surface:
@@ -112,7 +112,7 @@ class Comparison:
         check_pair(mask, target.truth)
         boxes = [box for box in (bounding_box(mask), target.box) if box is not None]
         box = enclosing_box(boxes) if boxes else (slice(0),) * 3
-        self.mask, self.truth, self.spacing = mask[box], target.truth[box], target.spacing
+        self.mask, self.truth, self.spacing = mask[box], target.truth[box], np.array(target.spacing)
         self._whole, self._target = mask, target
 
     @cached_property
@@ -121,7 +121,7 @@ class Comparison:
 
         Both are empty if one of the masks is.
         """
-        mask, truth = Surface(self._whole, self.spacing), self._target.surface
+        mask, truth = Surface(self._whole, self._target.spacing), self._target.surface
         if not len(mask.voxels) or not len(truth.voxels):
             return np.empty(0), np.empty(0)
         return truth.distances_mm(mask.voxels), mask.distances_mm(truth.voxels)
