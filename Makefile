@@ -1,7 +1,7 @@
 # make demo     set up, run the quickstart headless, leave its results in out/
 # make test     set up, run everything that CI runs: style, direction of imports, types, tests
 # make coverage the tests once more, and which lines of the package they leave out (a quarter slower)
-# make lab      set up, open the lessons in JupyterLab
+# make lab      set up, open the student edition of the lessons in JupyterLab
 # make app      set up, serve the click page to this machine's browsers (PORT=8866)
 # make docs     API pages from the docstrings, without internet, into out/docs
 # make lessons  run every lesson, and write pages to read without Python into out/lessons (5 to 10 minutes)
@@ -40,7 +40,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python tools/run_notebook.py notebooks/00_quickstart.py out
 	$(BIN)/jupyter nbconvert --log-level ERROR --to html out/00_quickstart.ipynb
-	cp notebooks/glossary.md out/
+	cp notebooks/glossary.md notebooks/how_pet_works.md out/
 	@echo 'The executed notebook, its HTML, the masks and the tables:'
 	@ls -1 out/*
 
@@ -56,7 +56,7 @@ coverage: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m 'not slow' --cov --cov-report=term
 
 lab: $(READY)
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --notebook-dir . notebooks/student/00_quickstart.ipynb
 
 app: $(READY)
 	$(BIN)/seganypet app notebooks/app.ipynb --port $(PORT)

@@ -8,6 +8,7 @@
     study       cohorts x methods x prompts -> tables
     training    how the networks learn
     widgets     what is clicked
+    lessons     what the notebooks stand on: exercises, sliders
 
 `errors`, `organs`, `regions`, `metrics`, `losses` and `_files` (files that are whole or absent) are shared by all;
 `cli` is the command; `configs/` and `weights/` hold data. A wing imports only from those above it in this list.

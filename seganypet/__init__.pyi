@@ -11,6 +11,8 @@ from .cohort.totalsegmentator import (
     run_totalsegmentator as run_totalsegmentator,
 )
 from .errors import SegAnyPETError as SegAnyPETError
+from .lessons.checks import check as check
+from .lessons.parameters import check_parameters as check_parameters
 from .metrics import dice as dice
 from .model.checkpoints import load_model as load_model
 from .model.checkpoints import save_model as save_model

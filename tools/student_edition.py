@@ -1,8 +1,8 @@
 """Write the student edition of every lesson: `python tools/student_edition.py`, or `make student`.
 
-A lesson is a notebook script with exercises: a code cell tagged `solution`, and after it the cell that checks it. In
-the student edition solutions are empty, and checks say "Your turn" where nothing has been answered yet. An edition
-that a student has worked in is left alone.
+A lesson is a notebook script with exercises: a code cell tagged `solution`, and after it the cell that checks it by
+`sap.check(...)`. In the student edition solutions are empty; `sap.check` says "Your turn" where nothing has been
+answered yet. An edition that a student has worked in is left alone.
 """
 
 import ast
@@ -22,9 +22,8 @@ HOLDS_SOLUTIONS = re.compile(r"This edition holds the solutions:\s+cover\s+them\
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^]]*)\]\((?P<target>[^)\s]+)\)")
 HOW_TO_GO_ON = """
 
-**This is the student edition:** its exercises are yours to solve. *Run All* stops at the first one without an answer.
-Write the answer, run its cell and its check, and go on from there with *Run > Run Selected Cell and All Below*. To
-leave an exercise out, do the same from the cell below its check."""
+**This is the student edition:** its exercises are yours to solve. Write the answer, run its cell and then its check, as
+often as you like: hints become plainer. An exercise that you leave out stops nothing."""
 SET_UP = """\
 import os
 from pathlib import Path
@@ -64,8 +63,8 @@ def exercises(notebook: NotebookNode) -> Iterator[Exercise]:
     for place, following in zip(code, [*code[1:], None], strict=True):
         if not has_tag(notebook.cells[place], "solution"):
             continue
-        if following is None or "assert" not in notebook.cells[following].source:
-            raise ValueError(f"cell {place} is a solution; the next cell of code must check it with asserts.")
+        if following is None or not notebook.cells[following].source.startswith("sap.check("):
+            raise ValueError(f"cell {place} is a solution; the next cell of code must check it by sap.check.")
         solution, check = (ast.parse(notebook.cells[cell].source) for cell in (place, following))
         wanted = names(check, ast.Load) - names(check, ast.Store)
         values = [name for node in solution.body for name in assigned(node) if name in wanted]
@@ -85,8 +84,7 @@ def student_edition(lesson: NotebookNode, name: str, siblings: list[str]) -> Not
         A notebook without outputs, made to run in a folder below the lesson's. Ids of cells follow from what they
         say, so that a lesson that changes in one cell changes the edition in one cell.
     """
-    there = {exercise.check_place: exercise for exercise in exercises(lesson)}
-    solutions = {exercise.place: exercise for exercise in there.values()}
+    solutions = {exercise.place: exercise for exercise in exercises(lesson)}
     cells = []
     for place, cell in enumerate(lesson.cells):
         tags = list(cell.metadata.get("tags", []))
@@ -98,8 +96,6 @@ def student_edition(lesson: NotebookNode, name: str, siblings: list[str]) -> Not
             if place in solutions:
                 source = emptied(source, solutions[place])
                 tags = ["exercise"]
-            elif place in there:
-                source = guarded(source, there[place])
             cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": tags} if tags else {}))
     cells[0].source += HOW_TO_GO_ON
     cells.insert(1, nbformat.v4.new_code_cell(SET_UP))
@@ -125,13 +121,6 @@ def without_body(function: ast.FunctionDef, lines: list[str]) -> str:
     end = first.end_lineno if documented else first.lineno - 1
     reminder = f'raise NotImplementedError("Your turn: write {function.name} in the exercise\'s cell, and run it.")'
     return "\n".join([*lines[start:end], " " * first.col_offset + reminder])
-
-
-def guarded(check: str, exercise: Exercise) -> str:
-    """A check that first asks whether there is an answer: `...` would fail with an error that says little."""
-    hint = "Your turn: give {0} its value in the exercise's cell, and run it."
-    guards = [f'assert {name} is not ..., "{hint.format(name)}"' for name in exercise.values]
-    return "\n".join([*guards, check])
 
 
 def down(markdown: str, siblings: list[str]) -> str:

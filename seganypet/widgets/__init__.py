@@ -2,7 +2,7 @@
 
     click, actions   ClickWidget: slices to click on, a view of a session; what can be done in it
     edits, methods   brush, eraser and spheres; thresholds beside the session
-    table, colours   numbers of objects; their colours
+    table, colours, score   numbers of objects; their colours; DSC against a truth
     messages, encoding, transport   what a browser may ask for; what it gets to draw; voxels in pieces
     sittings, export   work that is kept and offered again; files and pictures
     rendering    view3d: a rotating MIP, NiiVue, itkwidgets

@@ -45,6 +45,7 @@ from seganypet.widgets.encoding import (
 from seganypet.widgets.export import picture
 from seganypet.widgets.messages import QUERIES, read_command, showing_errors
 from seganypet.widgets.methods import METHODS, SESSION
+from seganypet.widgets.score import Score
 from seganypet.widgets.sittings import Autosave, journal_text, key_of
 from seganypet.widgets.table import measures, total
 from seganypet.widgets.transport import Pieces
@@ -53,7 +54,7 @@ STATIC = Path(__file__).with_name("static")
 # One module for the browser, joined in this order.
 SCRIPTS = (
     "dom.js", "layout.js", "strokes.js", "pixels.js", "projection.js", "transport.js", "sittings.js", "slices.js",
-    "table.js", "controls.js", "keys.js", "click.js",
+    "table.js", "score.js", "controls.js", "keys.js", "click.js",
 )  # fmt: skip
 TOOLS = ["point", "scribble", "box", "lasso", "brush", "eraser", "sphere", "ruler", "window", "look"]
 COLOUR_MAPS = ["grey", "hot", "viridis"]
@@ -78,6 +79,9 @@ class ClickWidget(Actions, anywidget.AnyWidget):
         name: Name of the case, which files are named after; "": they are mask.nii.gz, clicks.json and table.csv.
         intensity_range: Intensities drawn lightest and darkest, in the volume's unit. None: SUV 0 to 7, HU -160 to 240.
         stopwatch: Stopwatch of an earlier sitting, to continue.
+        truth: What to aim at, for learners: masks by name of the object, or one for any object. The widget then shows
+            the DSC after each step.
+        goal: DSC to reach.
 
     Attributes:
         session: Session that is shown.
@@ -92,7 +96,7 @@ class ClickWidget(Actions, anywidget.AnyWidget):
     Raises:
         SegAnyPETError: `session` is not a session.
         UnitError: `ct` is not in HU.
-        GeometryError: The CT does not overlap the volume.
+        GeometryError: The CT does not overlap the volume, or the truth has another shape.
     """
 
     # Text, not paths: anywidget would watch the files, and keep every widget alive for ever.
@@ -119,6 +123,7 @@ class ClickWidget(Actions, anywidget.AnyWidget):
     marks: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     all_objects = traitlets.Dict().tag(sync=True)
+    score = traitlets.Dict().tag(sync=True)
     uncertainty = traitlets.Dict().tag(sync=True)
     enabled = traitlets.Dict().tag(sync=True)
     effort = traitlets.Dict().tag(sync=True)
@@ -139,6 +144,8 @@ class ClickWidget(Actions, anywidget.AnyWidget):
         name: str = "",
         intensity_range: tuple[float, float] | None = None,
         stopwatch: Stopwatch | None = None,
+        truth: Mapping[str, np.ndarray] | np.ndarray | None = None,
+        goal: float = 0.9,
     ):
         if not isinstance(session, PromptSession):
             raise SegAnyPETError(
@@ -153,6 +160,7 @@ class ClickWidget(Actions, anywidget.AnyWidget):
         self.session, self.name = session, name
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.stopwatch = stopwatch or Stopwatch()
+        self._score = None if truth is None else Score(truth, goal)
         self._from_browser = False
         self._looks: dict[str, dict[str, Any]] = {}
         self._drawn: dict[str, tuple[tuple[Prompt, ...], dict[str, Any]]] = {}
@@ -259,6 +267,7 @@ class ClickWidget(Actions, anywidget.AnyWidget):
             self.rows = [{**row, "name": name} for name, (_, row) in self._measured.items()]
             meet = boxes_meet([drawn["box"] for drawn in self.objects])
             self.all_objects = total(self.rows, session.masks if meet else {}, session.volume)
+            self.score = self._score.of(session) if self._score else {}
 
     def _follow(self, prompt: Prompt) -> None:
         """Show a new prompt, whoever gave it; the browser moved its own crosshair itself, and may have moved on."""

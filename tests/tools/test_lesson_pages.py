@@ -4,7 +4,7 @@ import re
 
 import jupytext
 import pytest
-from lesson_pages import drawn, index, page
+from lesson_pages import TEXTS, drawn, index, navigation, page, search_page, sections
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from student_edition import lessons
 
@@ -12,7 +12,7 @@ FIRST = """# Quick {name}
 
 Why.
 
-**You will learn**
+**You will be able to**
 
 - to look;
 - to [measure](glossary.md#suv).
@@ -34,7 +34,7 @@ def test_links_between_pages_lead_to_pages_and_dead_ones_are_text():
     html = html_of(
         "[a](glossary.md#suv) [b](00_quick.ipynb) [c](00_quick.py) [d](../README.md) [e](#here) [f](https://example.org/f.md)"
     )
-    links = dict((text, target) for target, text in re.findall(r'<a href="([^"]*)"[^>]*>(\w)</a>', html))
+    links = dict((text, target) for target, text in re.findall(r'<a href="([^"]*)"[^>]*>([a-f])</a>', html))
     assert links == {
         "a": "glossary.html#suv", "b": "00_quick.html", "c": "00_quick.html", "e": "#here", "f": "https://example.org/f.md",
     }  # fmt: skip
@@ -86,3 +86,33 @@ def test_the_index_says_title_aims_and_time_of_each_lesson():
     assert text.count("**Time:** 2 minutes; 1 GB of memory.") == 2
     assert "Before you start" not in text and "Why." not in text
     assert '<a href="00_quick.html">Quick start</a>' in html_of(text)
+
+
+def test_every_page_leads_to_all_others_in_order():
+    links = re.findall(r'href="([^"]+)\.html">([^<]+)<', navigation({"01_data", "00_quick", *TEXTS}))
+    assert links == [
+        ("index", "Lessons"), ("00_quick", "0"), ("01_data", "1"), ("how_pet_works", "How PET works"),
+        ("glossary", "Glossary"), ("teaching", "Teaching"), ("search", "Search"),
+    ]  # fmt: skip
+
+
+def test_the_search_finds_sections_by_their_words_and_their_addresses():
+    cells = [new_markdown_cell('# Quick start\n\nWhy.\n\n## Load, and look\n\nA [MIP](glossary.md#mip) of `pet`.')]
+    cells += [new_markdown_cell('### <a id="suv"></a>SUV\n\nUptake.')]
+    found = list(sections("00_quick", new_notebook(cells=cells)))
+    assert [(one["href"], one["title"]) for one in found] == [
+        ("00_quick.html#Quick-start", "Quick start"),
+        ("00_quick.html#Load,-and-look", "Quick start: Load, and look"),
+        ("00_quick.html#suv", "Quick start: SUV"),
+    ]
+    assert "A MIP of pet." in found[1]["text"]
+    html = search_page(found, {"00_quick"})
+    assert '"title": "Quick start: SUV"' in html and not re.search(r'(src|href)="https?:', html)
+
+
+def test_a_text_cannot_end_the_script_of_the_search():
+    assert html_of_search("</script><b>").count("</script>") == 1
+
+
+def html_of_search(text: str) -> str:
+    return search_page([{"href": "a.html", "title": "A", "text": text}], {"a"})

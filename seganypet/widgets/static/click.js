@@ -72,6 +72,7 @@ function render({ model, el }) {
   const slices = createSlices(model, painter, { moveTo, step, set, click, sphere, draw, withdraw, probe, maximise });
   const controls = createControls(model, body, { set, command, loadMask });
   const table = createTable(model, body, { command });
+  const score = createScore(model);
   const sittings = createSittings(browserStorage(), scan.key);
   const notices = createNotices(model, sittings, { command, describe: described });
 
@@ -81,7 +82,7 @@ function render({ model, el }) {
   const progress = h("progress", { max: "1", "aria-label": "scan loaded" });
   const loading = h("div", { class: "sap-loading", role: "status" }, "loading the scan ", progress);
   const views = h("div", { class: "sap-views" }, ...Object.values(slices.panes).map(({ element }) => element), panel);
-  body.append(notices.element, controls.above, loading, views, notices.below, ...controls.below,
+  body.append(notices.element, controls.above, score.score, loading, views, notices.below, ...controls.below,
     h("details", { class: "sap-help" }, h("summary", {}, "mouse and keys"), HELP));
 
   let [laidOut, room] = ["", ""];
@@ -205,6 +206,7 @@ function render({ model, el }) {
     table.show();
   });
   on("change:active change:rows change:all_objects", table.show);
+  on("change:score", score.show);
   on("change:opacity change:bare", () => { controls.showRanges(); controls.showTool(); slices.redraw({ over: true }); });
   on("change:uncertainty", () => { controls.showWords(); slices.redraw({ over: true }); });
   on("change:intensity_range change:ct_range change:blend change:colour_map", () => {
@@ -238,6 +240,7 @@ function render({ model, el }) {
   sittings.begin(model.get("journal"));
   notices.show();
   table.show();
+  score.show();
   showBusy();
   el.append(body);
   table.show(); // once more: now it can scroll to the active object
