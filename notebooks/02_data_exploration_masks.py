@@ -179,7 +179,7 @@ outline_shift(phantom.pet, liver, "liver")
 # your cohort.
 
 # %%
-phantoms = sap.Cohort.from_phantoms(n_phantoms, seed, folder=output / "phantoms", progress=False)
+phantoms = sap.Cohort.from_phantoms(n_phantoms, seed, folder=output / "phantoms")
 cohort = sap.Cohort.from_path(data) if data else phantoms
 if organ_labels:
     cohort = cohort.with_organs(organ_labels)

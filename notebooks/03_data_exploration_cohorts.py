@@ -232,7 +232,7 @@ pd.DataFrame(rows).round(2)
 # cohort table. The junior's proposal here comes from the network `tiny`, from one click inside each of five organs.
 
 # %%
-phantoms = sap.Cohort.from_phantoms(n_phantoms, seed, folder=output / "phantoms", progress=False)
+phantoms = sap.Cohort.from_phantoms(n_phantoms, seed, folder=output / "phantoms")
 cohort = sap.Cohort.from_path(data) if data else phantoms
 if organ_labels:
     cohort = cohort.with_organs(organ_labels)

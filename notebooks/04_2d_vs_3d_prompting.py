@@ -161,7 +161,7 @@ window_view(pet, first_click(truth, spacing=pet.spacing).ijk, config.window_size
 # %%
 results = sap.evaluate(
     cohort, [model_2d, *models_3d], clicks=rounds, targets=wanted, rules=rules, processes=processes,
-    output=output / f"results_{'_'.join(targets) or 'all'}_{rounds}.csv", progress=processes > 1,
+    output=output / f"results_{'_'.join(targets) or 'all'}_{rounds}.csv",
 )  # fmt: skip
 results["scanner"] = results["case"].str.extract("(internal|external)", expand=False).fillna("this cohort")
 shown = [number for number in (1, 3, 5) if number <= rounds]

@@ -159,10 +159,11 @@ counts.round(3)
 #
 # ## A query and its keys
 #
-# In attention each token asks (a *query*), all tokens offer a *key*, and the softmax of their products says how much
-# of
-# each token's value is taken. **Drag the query** (i, j, k) into the organ, to its border and into the air. Then change
-# block and head. Which heads look nearby? Which look at tissue of one kind, wherever it lies?
+# In attention each token asks by a *query*, all tokens offer a *key* ([both](glossary.md#query-and-key)), and the
+# softmax of their products says how much of each token's value is taken. **Drag the query** (i, j, k) into the organ,
+# to its border and into the air. Then change block and head. Which heads look nearby? Which look at tissue of one
+# kind,
+# wherever it lies?
 
 # %%
 attention(network, suv)

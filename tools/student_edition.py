@@ -7,6 +7,7 @@ answered yet. An edition that a student has worked in is left alone.
 
 import ast
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from notebook_twins import NOTEBOOKS, is_changed, with_ids, write_unless_changed
 
 STUDENT = NOTEBOOKS / "student"
 
-HOLDS_SOLUTIONS = re.compile(r"This edition holds the solutions:\s+cover\s+them\s+first\.")
+HOLDS_SOLUTIONS = re.compile(r"This\s+edition\s+holds\s+the\s+solutions:\s+cover\s+them\s+first\.")
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^]]*)\]\((?P<target>[^)\s]+)\)")
 HOW_TO_GO_ON = """
 
@@ -72,13 +73,14 @@ def exercises(notebook: NotebookNode) -> Iterator[Exercise]:
         yield Exercise(place, following, tuple(dict.fromkeys(values)), tuple(functions))
 
 
-def student_edition(lesson: NotebookNode, name: str, siblings: list[str]) -> NotebookNode:
+def student_edition(lesson: NotebookNode, name: str, siblings: list[str], repository: str = "") -> NotebookNode:
     """A lesson with its solutions taken out.
 
     Args:
         lesson: The lesson as its script says it; stays as it is.
         name: Of the lesson, such as "00_quickstart".
         siblings: Names of all lessons: links between them stay within the student edition.
+        repository: Address on GitHub that cloud services open the lesson from; "": no links to them.
 
     Returns:
         A notebook without outputs, made to run in a folder below the lesson's. Ids of cells follow from what they
@@ -97,9 +99,25 @@ def student_edition(lesson: NotebookNode, name: str, siblings: list[str]) -> Not
                 source = emptied(source, solutions[place])
                 tags = ["exercise"]
             cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": tags} if tags else {}))
-    cells[0].source += HOW_TO_GO_ON
+    cells[0].source += HOW_TO_GO_ON + in_the_cloud(name, repository)
     cells.insert(1, nbformat.v4.new_code_cell(SET_UP))
     return nbformat.v4.new_notebook(cells=with_ids(cells), metadata={"kernelspec": dict(lesson.metadata.kernelspec)})
+
+
+def in_the_cloud(name: str, repository: str) -> str:
+    """Links that open a student's lesson on Binder and Colab.
+
+    Raises:
+        ValueError: The repository is not on GitHub.
+    """
+    if not repository:
+        return ""
+    if not (found := re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?", repository)):
+        raise ValueError(f"repository {repository!r}: expected https://github.com/OWNER/REPOSITORY.")
+    path = f"notebooks/student/{name}.ipynb"
+    binder = f"https://mybinder.org/v2/gh/{found[1]}/HEAD?urlpath=lab/tree/{path}"
+    colab = f"https://colab.research.google.com/github/{found[1]}/blob/main/{path}"
+    return f"\n\n[Open in Binder]({binder}), [Open in Colab]({colab}) (its first lines stand in `.binder/colab.sh`)."
 
 
 def emptied(solution: str, exercise: Exercise) -> str:
@@ -168,9 +186,11 @@ def editions() -> dict[Path, str]:
     """Each file of the student edition, and what it must hold."""
     scripts = lessons()
     siblings = [script.stem for script in scripts]
+    project = tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text())["project"]
+    repository = project.get("urls", {}).get("Repository", "")
     files = {}
     for script in scripts:
-        edition = student_edition(jupytext.read(script), script.stem, siblings)
+        edition = student_edition(jupytext.read(script), script.stem, siblings, repository)
         files[STUDENT / f"{script.stem}.ipynb"] = written(edition)
     return files
 

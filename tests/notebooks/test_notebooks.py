@@ -17,6 +17,7 @@ from run_notebook import printed, run_notebook
 from student_edition import NOTEBOOKS, STUDENT, exercises, lessons, names, student_edition
 
 from seganypet.cohort.cohort import Cohort
+from seganypet.lessons.hands import stand_in
 from seganypet.metrics import dice
 from seganypet.model.checkpoints import load_model
 from seganypet.prompting.session import Session
@@ -305,13 +306,11 @@ def test_binder_brings_the_python_and_the_pytorch_that_the_project_asks_for():
 
 # ---- recorded clicks and parameters
 
-def test_the_recorded_clicks_of_the_quickstart_are_of_its_scan_and_network():
-    # Else the lesson says so and begins without them, which is right for a reader and wrong for us.
+def test_the_recorded_clicks_of_the_quickstart_find_the_liver():
     case = Cohort.from_csv(REPOSITORY / "data_samples" / "cohort.csv")["phantom_internal_9000"]
-    pet = case.load_pet()
-    session = Session(load_model("tiny-base"), pet)
-    session.load_journal(REPOSITORY / "notebooks" / "quickstart_clicks.json")
-    assert dice(session.mask_of("liver"), next(case.targets(pet, ["liver"]))[1]) > 0.8
+    session = Session(load_model("tiny-base"), case.load_pet())
+    stand_in(session, NOTEBOOKS / "recorded_clicks.json", "0")
+    assert dice(session.mask_of("liver"), next(case.targets(session.volume, ["liver"]))[1]) > 0.8
 
 
 def test_a_mistyped_parameter_is_refused(tmp_path: Path):

@@ -95,6 +95,19 @@ def test_the_edition_keeps_parameters_and_kernel_and_says_how_to_go_on():
     assert student.cells[0].source.startswith("# Title\n\n**This is the student edition:**")
 
 
+@pytest.mark.parametrize("repository", ["https://github.com/a-b/c.d", "https://github.com/a-b/c.d.git"])
+def test_with_an_address_each_lesson_opens_in_the_cloud(repository: str):
+    first = student_edition(lesson(), "00_lesson", [], repository).cells[0].source
+    assert "https://mybinder.org/v2/gh/a-b/c.d/HEAD?urlpath=lab/tree/notebooks/student/00_lesson.ipynb)" in first
+    assert "https://colab.research.google.com/github/a-b/c.d/blob/main/notebooks/student/00_lesson.ipynb)" in first
+    assert "mybinder" not in student_edition(lesson(), "00_lesson", []).cells[0].source
+
+
+def test_an_address_elsewhere_is_refused():
+    with pytest.raises(ValueError, match="expected https://github.com/OWNER/REPOSITORY"):
+        student_edition(lesson(), "00_lesson", [], "https://example.org/a/b")
+
+
 def test_ids_are_unique_and_change_with_their_own_cell_only():
     one, other = (student_edition(lesson(check=check), "lesson", []) for check in (CHECK, f"{CHECK}\n"))
     ids = [[cell.id for cell in notebook.cells] for notebook in (one, other)]
