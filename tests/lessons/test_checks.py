@@ -45,6 +45,21 @@ def test_a_mistake_that_many_make_is_named(name: str, answer: object, said: str)
     assert said.lower() in verdict.text.lower()
 
 
+RIGHT = {
+    "1.suv": UNDECAYED * 2 ** (4500 / 6586.2), "1.clock": (2 ** (-3600 / 6586.2), "a"), "2.blur": (3.25, "c"),
+    "4.clicks": (170, 34), "4.best": lambda dsc: np.maximum.accumulate(dsc), "5.lambda": 0.1 * math.exp(-2.5),
+    "5.doubt": 0.6109, "6.interval": lambda low, high: "gain" if low > 0 else "loss" if high < 0 else "undecided",
+    "6.share": 0.0004 / 0.5604, "6.patients": (4, "b"), "7.equal": 4, "7.window": (0.512, "a"), "8.fpv": 1630.0,
+    "7.bound": lambda ml, clicks: 2 * sum(sorted(ml)[::-1][:clicks]) / (sum(sorted(ml)[::-1][:clicks]) + sum(ml)),
+    "8.percent": 100.0, "9.tokens": 216, "9.pads": 1 - (8 / 14) ** 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "answer"), RIGHT.items(), ids=RIGHT)
+def test_a_right_answer_is_praised(name: str, answer: object):
+    assert sap.check(name, answer), sap.check(name, answer).text
+
+
 def test_the_blurred_ball_is_found_as_large_as_the_slider_says():
     from seganypet.lessons.pictures_pet import hot_ball
 

@@ -274,7 +274,10 @@ def test_the_glossary_is_sorted_and_each_term_has_its_anchor():
     assert terms == sorted(terms)
 
 
-@pytest.mark.parametrize("text", [GLOSSARY, *(script.read_text() for script in LESSONS)], ids=["glossary", *IDS])
+TEXTS = {"glossary": GLOSSARY, "how_pet_works": (NOTEBOOKS / "how_pet_works.md").read_text()}
+
+
+@pytest.mark.parametrize("text", [*TEXTS.values(), *(script.read_text() for script in LESSONS)], ids=[*TEXTS, *IDS])
 def test_every_link_to_the_glossary_names_a_term(text: str):
     anchors = set(re.findall(r'<a id="([^"]+)">', GLOSSARY))
     linked = set(re.findall(r"\]\((?:glossary\.md)?#([^)]+)\)", text))
