@@ -103,7 +103,7 @@ def examined(script: Path, path: Path) -> Path:
         if exercise := answers.get(place):
             check = cells[exercise.check_place - 1].source
             walk += code_cells(f"refused({cell.source!r}, {check!r}, globals())", lesson.cells[place].source)
-            walk += code_cells(f"assert (verdict := {check}), verdict.text")
+            walk += code_cells(f"assert (right_one := {check}), right_one.text")
             if spoilt := [f"{name} = wrong({name})" for name in exercise.values + exercise.functions]:
                 walk += code_cells(f"refused({chr(10).join(spoilt)!r}, {check!r}, globals())")
         else:
