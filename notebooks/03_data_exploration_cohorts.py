@@ -125,8 +125,8 @@ left, right, swollen = (hunted.mask_of(name) for name in ("kidney_right", "kidne
 for name, mask in (("kidney_left", left), ("kidney_right", right), ("spleen", swollen & ~left)):
     hunted.select(name)
     hunted.start_from(mask)
+hunted.remove("heart")
 hunted.select("heart")
-hunted.reset()
 heart = truths["heart"]
 drawn = hunted.click(ijk=first_click(heart, spacing=phantom.pet.spacing).ijk)
 for _ in range(5):

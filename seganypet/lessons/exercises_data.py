@@ -234,7 +234,7 @@ def hunt(answer: Any, wrong: Sequence[str]) -> str:
 
 @exercise(
     "3.mended",
-    "Each object of the session must be mended: Reset the object and click it anew, or take away what is too much.",
+    "Remove an object (x), Add object under its name and click it anew; or take away what is too much.",
     "Two outlines that are exchanged are mended by their names.",
 )
 def hunt_mended(answer: Any, truths: dict[str, np.ndarray]) -> str:

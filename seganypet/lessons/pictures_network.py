@@ -1,6 +1,7 @@
 """Sliders inside the network: positions, pads, attention. Each function returns an `Explorer`."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def attention(network: Sam3D, suv: Tensor) -> Explorer:
         network: Network with textbook attention.
         suv: One window of uptake, (1, 1, n, n, n).
     """
-    blocks = network.image_encoder.blocks
+    blocks: Any = network.image_encoder.blocks
     inputs: list[Tensor] = []
     hooks = [block.attn.register_forward_pre_hook(lambda _, given: inputs.append(given[0])) for block in blocks]
     network.embed(network.normalise(suv))

@@ -180,7 +180,7 @@ def outline_shift(volume: Volume, truth: np.ndarray, name: str) -> Explorer:
     inside_mm = ndimage.distance_transform_edt(known, volume.spacing)
     half_mm = min(volume.spacing) / 2  # from a voxel's centre to the outline beside it
     signed_mm = np.where(known, half_mm - inside_mm, outside_mm - half_mm)
-    centre = tuple(int(index) for index in np.round(np.mean(np.argwhere(truth), axis=0)))
+    centre = _centre(truth)
     steps = np.arange(-8.0, 8.5, 1.0)
 
     def measured(shift_mm: float) -> tuple[np.ndarray, dict[str, float]]:
@@ -218,7 +218,7 @@ def annotator(case: PhantomCase, organ: str = "liver") -> Explorer:
         truth = case.organs == ORGANS.index(organ) + 1
         label = annotate(case, organ, kind, severity, np.random.default_rng(person))
         picture, bars = figure.subplots(1, 2)
-        centre = tuple(int(index) for index in np.round(np.mean(np.argwhere(truth), axis=0)))
+        centre = _centre(truth)
         _coronal(picture, case.pet, centre, 300.0, {"truth": truth, "label": label})
         names = ["volume", "SUVmean", "SUVmax"]
         if not label.any():
@@ -266,6 +266,10 @@ def _coronal(ax: Axes, volume: Volume, at_ijk: tuple[int, ...], field_mm: float,
             ax.contour(outline, [0.5], colors=colour, extent=extent, origin="lower", linewidths=1.4)
     ax.set(xlabel="mm, the patient's left on the right")
     ax.legend(fontsize=8, loc="upper right")
+
+
+def _centre(mask: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.rint(np.argwhere(mask).mean(axis=0)).astype(int).tolist())
 
 
 def _box_around(volume: Volume, at_ijk: tuple[int, ...], mask: np.ndarray, reach_mm: float) -> tuple[slice, ...]:

@@ -1,7 +1,7 @@
 """Sliders on clicks: windows, effort, scattered lesions. Each function returns an `Explorer`."""
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -155,7 +155,7 @@ def burden(volume: Volume, truth: np.ndarray, physiology: np.ndarray | None) -> 
     aspect = ras_spacing(volume)[2] / ras_spacing(volume)[0]
 
     @cache
-    def found(threshold_suv: float, no_organs: bool) -> tuple[np.ndarray, np.ndarray, str]:
+    def found(threshold_suv: float, no_organs: bool) -> tuple[Any, Any, str]:
         mask = volume.data >= threshold_suv
         if no_organs and physiology is not None:
             mask = without_physiology(volume, mask, physiology)
@@ -167,7 +167,7 @@ def burden(volume: Volume, truth: np.ndarray, physiology: np.ndarray | None) -> 
             f"{mask.sum() * ml:.0f} mL found, {truth.sum() * ml:.0f} mL true; {hit.sum()} of {count} lesions touched; "
             f"FPV {(mask & ~touching).sum() * ml:.0f} mL; DSC {dice(mask, truth):.2f}"
         )
-        right, false = (to_ras(one, volume).any(1) for one in (mask & truth, mask & ~truth))
+        right, false = (np.any(to_ras(one, volume), axis=1) for one in (mask & truth, mask & ~truth))
         return right, false, said
 
     def draw(figure: Figure, threshold_suv: float = 4.0, no_organs: bool = False) -> str:

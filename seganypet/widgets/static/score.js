@@ -12,7 +12,7 @@ function createScore(model) {
     const dsc = curve.at(-1);
     const reached = dsc >= goal ? " \u2713 goal reached" : "";
     words.textContent = curve.length
-      ? `${name}: DSC ${dsc.toFixed(2)} after ${curve.length} of your steps, goal ${goal.toFixed(2)}${reached}`
+      ? `${name}: DSC ${dsc.toFixed(2)} after ${curve.length} step${curve.length === 1 ? "" : "s"}, goal ${goal.toFixed(2)}${reached}`
       : `${name}: reach DSC ${goal.toFixed(2)} in as few clicks as you can`;
     const across = (step) => 4 + (step * (width - 8)) / Math.max(curve.length - 1, 1);
     const up = (value) => height - 3 - value * (height - 6);
