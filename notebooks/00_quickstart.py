@@ -143,9 +143,8 @@ print(f"{network.name}: {network.config.window_size} voxels a side; as trained, 
 # 3. The curve shows what each click brought. **Undo** takes one back.
 #
 # The three slices show the same place, the crosshair. The projection turns when you drag it, and a click on it jumps
-# to
-# the hottest voxel there. **Uncertainty** shows where the network hesitates. **Save** writes mask, clicks and table to
-# the folder `by_hand`.
+# to the hottest voxel there. **Uncertainty** shows where the network hesitates. **Save** writes mask, clicks and table
+# to the folder `by_hand`.
 
 # %%
 by_hand = sap.Session(network, volume)
@@ -315,10 +314,8 @@ _ = sap.plot_dsc(pd.DataFrame(steps))
 
 # %% [markdown]
 # One organ of one scan proves nothing; it shows how to ask. The program's clicks were chosen on the *network's*
-# errors,
-# which favours the network; `sap.evaluate` (lesson 4) clicks each method's own errors. And a phantom is kind to
-# `band`:
-# its organs are evenly filled, a patient's are not.
+# errors, which favours the network; `sap.evaluate` (lesson 4) clicks each method's own errors. And a phantom is kind
+# to `band`: its organs are evenly filled, a patient's are not.
 #
 # ## Organs without a click
 #
@@ -339,8 +336,8 @@ print("said to be not in view:", ", ".join(proposal.not_in_view) or "nothing")
 
 # %% [markdown]
 # A proposal is where somebody begins to correct, never a truth. Here the program corrects the organ that came out
-# worst
-# of the five that this network learned: the session starts from the proposal, and two clicks go where it is wrong.
+# worst of the five that this network learned: the session starts from the proposal, and two clicks go where it is
+# wrong.
 
 # %%
 learned = found[found["organ"].isin(SEEN_ORGANS)]
@@ -423,8 +420,7 @@ sap.check("0.threshold", my_sentence)
 # <details><summary>Answer</summary>
 #
 # Not necessarily. A projection shows the hottest voxel on each line of sight: the spot may lie in front of the liver
-# or
-# behind it, in the kidney for instance. Turn the projection, or look at the slices.
+# or behind it, in the kidney for instance. Turn the projection, or look at the slices.
 #
 # </details>
 #
@@ -450,8 +446,7 @@ sap.check("0.threshold", my_sentence)
 #
 # `load_dicom` sorts the slices, applies each slice's own scale, and computes SUV from dose, weight and times in the
 # headers; if one of these is missing it names the tag and stops, rather than guess. Set `dicom_folder` and run this
-# cell
-# again. Without `dicom_click` it clicks the hottest voxel, which tends to be bladder, heart or brain: look at the
+# cell again. Without `dicom_click` it clicks the hottest voxel, which tends to be bladder, heart or brain: look at the
 # picture, find your target, and give its voxel. Look at the picture before you believe the table.
 
 # %%

@@ -84,8 +84,7 @@ suv_calculator()
 #
 # If the tracer spread evenly, every gram would hold the same share, and SUV would be 1 everywhere (taking a gram for a
 # millilitre). Here is what a header says about it, made up for this lesson. Everything that is needed stands there;
-# the
-# names are DICOM's.
+# the names are DICOM's.
 
 # %%
 header = Dataset()
@@ -183,8 +182,7 @@ else:
 # %% [markdown]
 # For `acrin042`, look at the slopes: each slice has its own scale. Whoever reads the stored numbers and forgets the
 # [slope](glossary.md#rescale-slope) of each slice gets stripes instead of a patient. And look at the time: most
-# centres
-# wait about an hour, and tumours go on filling after that. Compare SUVs only of scans that waited alike.
+# centres wait about an hour, and tumours go on filling after that. Compare SUVs only of scans that waited alike.
 
 # %%
 if has_series:
@@ -202,8 +200,7 @@ sap.view3d(phantom.pet)
 
 # %% [markdown]
 # What to notice, in nearly every FDG-PET: the **brain** burns sugar all the time. The **kidneys** filter the tracer
-# and
-# the **bladder** collects it. The **heart** is hot in some people and cold in others, depending on what they ate.
+# and the **bladder** collects it. The **heart** is hot in some people and cold in others, depending on what they ate.
 # Bowel, muscle and brown fat can light up. All that is [physiological uptake](glossary.md#physiological-uptake). A
 # lesion is what is hot *for where it lies*. On the phantom we know which is which:
 
@@ -234,16 +231,14 @@ if has_series and (series.parent / "CT").is_dir():
 
 # %% [markdown]
 # The CT was taken in one breath, the PET over many. On a real scan they do not fit near the diaphragm: a band above
-# the
-# liver belongs to the lung on one and to the liver on the other, and no software error is to blame.
+# the liver belongs to the lung on one and to the liver on the other, and no software error is to blame.
 
 # %% [markdown]
 # ## By weight, or by lean weight?
 #
 # Fat takes up little FDG, so in a heavy person the same liver has a higher SUVbw. SUL divides by lean body mass
 # instead, which is estimated from weight, height and sex, by one of several formulas. **Drag the weight:** where do
-# two
-# formulas part, and which one turns downwards?
+# two formulas part, and which one turns downwards?
 
 # %%
 lean_mass()
@@ -270,10 +265,8 @@ sap.check("1.suv", my_suv)
 
 # %% [markdown]
 # **2. Change and explain.** The clock of the injection room is one hour late: the header says that the dose was given
-# an
-# hour later than it was. By what factor are all SUVs wrong (wrong / right)? And which sentence explains it? Answer
-# with
-# both, such as `(1.5, "a")`; the slider above has this slip.
+# an hour later than it was. By what factor are all SUVs wrong (wrong / right)? And which sentence explains it? Answer
+# with both, such as `(1.5, "a")`; the slider above has this slip.
 #
 # - a: The scan seems to follow sooner, more of the dose seems to be left, and SUV divides by it.
 # - b: The dose itself is wrong.

@@ -15,8 +15,7 @@
 #
 # A mask is a means; what people ask for is a number. How large is the lesion, how hot, how much of it is there? The
 # answer hangs on the rule that drew the mask, on the blur of the scanner, and on a millimetre of outline. Here you
-# move
-# each of them.
+# move each of them.
 #
 # **You will be able to**
 #
@@ -176,8 +175,7 @@ outline_shift(phantom.pet, liver, "liver")
 #
 # *Published:* the article trains on five organs that are clear in PET and annotates seven more for testing, to see
 # whether the network learned organs or clicks. Here are those of a case: volume and uptake. If you gave `data`, this
-# is
-# your cohort.
+# is your cohort.
 
 # %%
 phantoms = sap.Cohort.from_phantoms(n_phantoms, seed, folder=output / "phantoms")
@@ -279,9 +277,8 @@ except sap.SegAnyPETError as error:
 #
 # To compare a tumour before and after treatment one must first agree which tumours count. PERCIST asks the patient's
 # own liver: a lesion is *measurable* if its SUVpeak is at least 1.5 x mean + 2 SD of a 3 cm ball in the right lobe.
-# All
-# of it is in [SUL](glossary.md#sul), SUV by lean body mass instead of weight, because fat takes up little and heavy
-# people would otherwise look hot. Lean body mass is estimated from weight, height and sex, so it needs a header.
+# All of it is in [SUL](glossary.md#sul), SUV by lean body mass instead of weight, because fat takes up little and
+# heavy people would otherwise look hot. Lean body mass is estimated from weight, height and sex, so it needs a header.
 
 # %%
 reference = sap.liver_reference(phantom.pet, liver, exclude=phantom.lesions > 0)

@@ -15,8 +15,7 @@
 #
 # Somebody gives you scans, outlines and a table. The first thing to do with them is not to train, it is to ask whether
 # they can be what they claim to be. Here you hunt for mistakes by eye, learn which ones a program finds, mend both,
-# and
-# draw labels as the article's annotators did.
+# and draw labels as the article's annotators did.
 #
 # **You will be able to**
 #
@@ -143,8 +142,7 @@ sap.check("3.mended", hunted, truths={name: truths[name] for name in WRONG})
 # The series `acrin042` is a patient with a lung tumour, scanned from neck to kidneys, from a public collection of The
 # Cancer Imaging Archive. It does not come with this package: the cells run where it lies in `$SEGANYPET_REAL_DATA` or
 # `../../shared/data`. Somebody clicked the organs; the network of today drew them. There is no truth, only your eye
-# and
-# what is known of anatomy.
+# and what is known of anatomy.
 
 # %%
 real_folder = Path(os.environ.get("SEGANYPET_REAL_DATA", "../../shared/data")) / "acrin042" / "PET_AC"
@@ -181,10 +179,9 @@ if has_real_scan:
 
 # %% [markdown]
 # The scan ends at the kidneys and cuts their lower poles, so theirs are too small by what is missing: that is the
-# scan,
-# not the mask. A kidney of a few millilitres is the mask: one click was taken for a spot. A liver with a maximum far
-# above its mean holds something that is not liver. **Mend them by mouse** (where the scan is), with what the phantom
-# taught you.
+# scan, not the mask. A kidney of a few millilitres is the mask: one click was taken for a spot. A liver with a maximum
+# far above its mean holds something that is not liver. **Mend them by mouse** (where the scan is), with what the
+# phantom taught you.
 
 # %%
 if has_real_scan:
@@ -245,8 +242,7 @@ print("proposed by", junior.proposal)
 
 # %% [markdown]
 # Now you are the junior. Pick an organ in the row of buttons, look where the outline is wrong, and click. When you
-# like
-# it, run on (or press **Done, next case**).
+# like it, run on (or press **Done, next case**).
 
 # %%
 sap.AnnotationWidget(junior)
@@ -286,8 +282,7 @@ for annotation in (junior, senior):
 # ## A cohort you can trust
 #
 # Somebody gives you a table. The first thing to do with it is not to train, it is to read every file and ask whether
-# it
-# can be what the table says. `report` does: facts of each case, and every problem in one table.
+# it can be what the table says. `report` does: facts of each case, and every problem in one table.
 
 # %%
 report = cohort.report(voxels=voxels, progress=bool(data))
@@ -328,8 +323,7 @@ for row in problems.itertuples():
 # %% [markdown]
 # Nothing was raised: you get all of it at once. The exchanged kidneys are a *warning*: a rare kidney crosses over, or
 # the affine is mirrored and the labels are right, so somebody has to look. The others are *errors*. The last one is
-# the
-# mistake that makes results too good: one scan under two names, trained on and tested on.
+# the mistake that makes results too good: one scan under two names, trained on and tested on.
 #
 # ### Split by patient
 #
@@ -435,8 +429,7 @@ sap.check("3.quality", my_sentence)
 # <details><summary>Answer</summary>
 #
 # It is a question. The labels may be exchanged, or the affine mirrored, or the patient has a rare anatomy. Somebody
-# has
-# to look.
+# has to look.
 #
 # </details>
 #

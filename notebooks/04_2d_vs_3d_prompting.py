@@ -105,8 +105,7 @@ print(f"3D: {network_3d.name}, {network_3d.config.window_size}^3 voxels of {netw
 #
 # The same scan twice: slices on the left, 3D on the right. **Give each five clicks** on the organ. On the left a click
 # decides the slice, and the network sees that slice alone. Which score is higher? What would a perfect hand need on
-# the
-# left?
+# the left?
 
 # %%
 by_hand = {"2D": SliceSession(network_2d, pet), "3D": sap.Session(network_3d, pet)}
@@ -172,8 +171,7 @@ by_organ.round(2)
 
 # %% [markdown]
 # The means that count, with 95 % [bootstrap intervals](glossary.md#bootstrap-interval) over patients, never mixing
-# seen
-# and unseen organs. (Over one or two patients an interval is only an illustration; over one there is none.)
+# seen and unseen organs. (Over one or two patients an interval is only an illustration; over one there is none.)
 
 # %%
 for scanner, rows in results.groupby("scanner", sort=False):
@@ -229,15 +227,6 @@ _ = ax.figure.colorbar(dots, ax=ax, label="DSC after one click here", shrink=0.7
 # %% [markdown]
 # The protocol of this lesson clicks the deepest voxel first. A hurried user does not, and a result that holds only for
 # the best place is worth less than it looks.
-#
-# ## How to flatter a network
-#
-# *From the releases:* their evaluation cuts a window around the **true** organ, clicks at random in it, measures
-# inside
-# the window only, and, in its older form, reports the **best** DSC over the clicks so far. Nothing of that is false,
-# and a user gets none of it: nobody knows the truth's centre beforehand, a leak beyond the window is there all the
-# same, and who stops at the best click needs to see the truth. The same network, the same cases, and clicks drawn at
-# random in the same way; only what is told differs:
 
 # %% [markdown]
 # ## How to flatter a network

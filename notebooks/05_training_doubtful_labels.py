@@ -304,8 +304,7 @@ _ = figure.suptitle("Black: doubted voxels. Label (orange) and truth (blue)")
 
 # %% [markdown]
 # Most of a window is far from the organ, and there the network is nearly sure. So the mean lies low, and much more
-# than
-# the border lies above it; the ramp asks for voxels near a coin's toss.
+# than the border lies above it; the ramp asks for voxels near a coin's toss.
 #
 # ## Rectification
 #
@@ -352,11 +351,9 @@ _ = figure.suptitle("The label before and after; the same coronal slice")
 
 # %% [markdown]
 # What to notice: `flip` asks the label to be wrong wherever the network is unsure, and near a correct border it is
-# not.
-# `ignore` looks like the winner and changed nothing: it is scored on the easy voxels that remain, on which the label
-# as
-# given is exactly as good. And *changed* is the number to watch in a log: a rectification that changes nothing, or
-# everything, teaches nothing.
+# not. `ignore` looks like the winner and changed nothing: it is scored on the easy voxels that remain, on which the
+# label as given is exactly as good. And *changed* is the number to watch in a log: a rectification that changes
+# nothing, or everything, teaches nothing.
 
 # %% [markdown]
 # ## Who is better, the network or the label?
@@ -367,8 +364,7 @@ _ = figure.suptitle("The label before and after; the same coronal slice")
 #
 # **Drag and choose:** find an organ where rectifying helps, and one where it harms. What do the first two bars say in
 # each case? Does another annotator change it? More prompts? A larger share of doubted voxels? (A new choice of
-# network,
-# organ or annotator takes a moment: the network is asked.)
+# network, organ or annotator takes a moment: the network is asked.)
 
 # %%
 teachers = {name: sap.load_model(name) for name in ("tiny-base", "tiny")}
@@ -449,9 +445,8 @@ with warnings.catch_warnings():
 
 # %% [markdown]
 # Entropy of one voxel's in or out is at most $\ln 2$, at $p = 0.5$, and nothing lies *above* the highest. So at the
-# end
-# of training this threshold switches rectification off. That may be wanted: early, the network is doubtful about much;
-# late, little is left. But one should know it, and a log that says 0 for a thousand steps should make you look.
+# end of training this threshold switches rectification off. That may be wanted: early, the network is doubtful about
+# much; late, little is left. But one should know it, and a log that says 0 for a thousand steps should make you look.
 #
 # ## Consistency
 #

@@ -140,8 +140,7 @@ pd.DataFrame(weights).T
 # %% [markdown]
 # Now train. First the phantoms are drawn and kept on disk, two or three seconds for each; all strategies share them. A
 # window is cut anew, turned and stretched a little, whenever it is learned from. Everything that is written lies in
-# the
-# folder `training` of the output folder.
+# the folder `training` of the output folder.
 
 # %%
 runs = output / ("training_full" if full else "training")
@@ -186,10 +185,9 @@ _ = figure.suptitle("The logs of three short trainings")
 
 # %% [markdown]
 # What to notice: losses are of trusted windows, and each point is *one* batch, so they jump; look for trends over
-# many.
-# All three saw the same batches, so their curves jump together. Fine-tuning and consistency lie on one another to the
-# third digit: $\lambda$ is at most 0.1 and the consistency term some thousandths, so it is less than a percent of the
-# loss. $\lambda$ stays at 0 for fine-tuning. Only CPCL rectifies, so only it has a share of changed voxels.
+# many. All three saw the same batches, so their curves jump together. Fine-tuning and consistency lie on one another
+# to the third digit: $\lambda$ is at most 0.1 and the consistency term some thousandths, so it is less than a percent
+# of the loss. $\lambda$ stays at 0 for fine-tuning. Only CPCL rectifies, so only it has a share of changed voxels.
 #
 # Be honest about this: a few dozen steps from weights that knew organs before show the *machinery*. They do not rank
 # the strategies, and a loss on training windows never does.
@@ -205,9 +203,8 @@ loss_shares(logs["cpcl"])
 
 # %% [markdown]
 # Consistency is a small number times a small weight: less than a percent. A term like that can hardly teach anything
-# in
-# a short training, whatever its idea is worth. Doubtful labels, at weight 1, are as large as trusted ones; CPCL brings
-# them down to a tenth at most.
+# in a short training, whatever its idea is worth. Doubtful labels, at weight 1, are as large as trusted ones; CPCL
+# brings them down to a tenth at most.
 
 # %% [markdown]
 # ## Interrupted?
@@ -223,8 +220,7 @@ print(f"the same weights after {time.perf_counter() - started:.1f} s")
 
 # %% [markdown]
 # It goes on with its own settings only. If you change a parameter above, the call stops and names what differs. That
-# is
-# this lesson's deliberate failure:
+# is this lesson's deliberate failure:
 
 # %%
 try:
@@ -269,8 +265,7 @@ _ = figure.suptitle("the same clicks: not trained further, and trained for a min
 # corrections: `tiny-base` had practised them for hours on shapes of all kinds, and a few dozen steps on five organs
 # with doubtful labels pull the weights away from that. That trade is real in long trainings, too: the article's unseen
 # organs are where SegAnyPET falls behind its parent. Which of it does *your* row show? One scan and a handful of
-# clicks
-# prove nothing, so the next section has more of both.
+# clicks prove nothing, so the next section has more of both.
 
 # %% [markdown]
 # Now with the mouse: the session of the network that CPCL trained, with your clicks in it. Correct what they left

@@ -15,8 +15,7 @@
 #
 # A liver is one thing in one place. Cancer that has spread is thirty things in thirty places, some as large as a plum
 # and some as a pea. The article's supplement found that its own 3D network, ahead on organs, loses its lead here:
-# level
-# with slice-by-slice SAM after one round of clicks, behind it after three and five. Why? And what would help?
+# level with slice-by-slice SAM after one round of clicks, behind it after three and five. Why? And what would help?
 #
 # **You will be able to**
 #
@@ -110,8 +109,7 @@ _ = sap.show_mip(pet, {"lesions": truth}, ax=axes[1])
 # ## Your hand first: five clicks for all of it
 #
 # All lesions are *one object*, as in the supplement's table. **How far do you get with five clicks?** Choose them
-# well:
-# which lesions first?
+# well: which lesions first?
 
 # %%
 network = sap.load_model(model_3d)
@@ -128,9 +126,6 @@ made = len(one_object.clicks)
 print(f"{made} clicks: DSC {sap.dice(one_object.mask, truth):.2f} over all lesions")
 
 # %% [markdown]
-# Left, as a reader sees it first: which dark spots are disease? Brain, heart, kidneys and bladder are dark in health
-# too, and some lesions are hardly dark at all. Right, the truth.
-#
 # ## Why one click cannot do it
 #
 # Suppose a perfect network: each click segments the lesion that it hits, without one wrong voxel, and the user always
@@ -180,12 +175,12 @@ config = network.config
 window_view(pet, first_click(instances == 1, spacing=pet.spacing).ijk, config.window_size, config.logits_size)
 
 # %% [markdown]
-# Nobody tells a session how large the thing is that you click, so it finds out by itself: at the first click it looks
-# at several sizes and keeps the answer whose edge is the clearest; then the [window](glossary.md#window) follows to
-# the
-# middle of what was found, with voxels down to 1.5 mm. It can be wrong: a network that draws a lesion far too large
-# makes it look from afar. You know that you will click lesions and no livers, and may fix the sizes: `spacing_mm=2.0`
-# and `min_spacing_mm=1.5`.
+# Nobody tells a session how large the thing is that you click, so it finds out by itself. At the first click it looks
+# at two sizes, and the [window](glossary.md#window) follows to the middle of what was found, with voxels down to 1.5
+# mm. There the network clicks twice in its own mask, where that is deep and far from your click, and of all these
+# answers the session keeps the one whose edge is the clearest. A hot spot that stands alone comes before them all. It
+# can be wrong: a network that draws a lesion far too large makes it look from afar. You know that you will click
+# lesions and no livers, and may fix the sizes: `spacing_mm=2.0` and `min_spacing_mm=1.5`.
 #
 # Every lesion of this scan now gets the same number of clicks in three ways: in windows *as trained*, of one size; as
 # the session finds them *by itself*; and *by hand*. **Which will be best for small lesions, and which at the first
@@ -210,8 +205,7 @@ each.pivot_table(index=["look", size], columns="click", values="dsc", sort=False
 
 # %% [markdown]
 # Compare the rows in pairs. What does a fixed size cost that suits livers? And is there a click that does not help?
-# One
-# lesion in pictures, that with the median gain *by hand* over *as trained* after the last click:
+# One lesion in pictures, that with the median gain *by hand* over *as trained* after the last click:
 
 # %%
 after = each[each["click"] == clicks].pivot(index="lesion", columns="look", values="dsc")
@@ -228,10 +222,9 @@ _ = sap.show_slices(pet, {"truth": lesion, **drawn}, clicks=clicked, at_ijk=clic
 # ## A reader in the loop
 #
 # What the supplement leaves to the future: instances. Each lesion becomes an object of its own, with clicks of its
-# own.
-# `suggest_click` points to the hottest spot that is neither segmented nor a healthy organ. It is a suggestion: you
-# decide. Press *Next suggestion*, look at the spot in three planes, and click if you believe it (**Add object** before
-# the next lesion). It never points to what is colder than SUV 4: when it is done, faint lesions may be left.
+# own. `suggest_click` points to the hottest spot that is neither segmented nor a healthy organ. It is a suggestion:
+# you decide. Press *Next suggestion*, look at the spot in three planes, and click if you believe it (**Add object**
+# before the next lesion). It never points to what is colder than SUV 4: when it is done, faint lesions may be left.
 
 # %%
 by_hand = sap.Session(network, pet, **fine)
@@ -481,8 +474,7 @@ sap.check("7.window", my_voxel_ml)
 # <details><summary>Answer</summary>
 #
 # What it was trained on. A network that saw simulated lesions is not zero-shot for lesions, even if it never saw a
-# real
-# one.
+# real one.
 #
 # </details>
 #
@@ -499,8 +491,7 @@ sap.check("7.window", my_voxel_ml)
 # ## On your AutoPET folder
 #
 # One command for the whole folder, resumable, with a page for each case (weights are downloaded once, under their
-# owners'
-# licences):
+# owners' licences):
 #
 # ```
 # seganypet lesions FDG-PET-CT-Lesions --models seganypet-v1 sam-vit-b \

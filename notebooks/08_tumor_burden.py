@@ -130,13 +130,11 @@ print(f"{len(not_this)} clicks: of {false_ml:.0f} mL of false alarms {left_ml:.0
 #
 # The [false positive volume](glossary.md#fpv-and-fnv) says how much of a mask lies in pieces that touch no lesion; an
 # organ that a lesion touches is left out of it, so `false_ml` here counts every voxel outside of lesions. Two
-# remedies:
-# know the organs, or click once on each of them.
+# remedies: know the organs, or click once on each of them.
 #
 # And is 4 the right number? [PERCIST](glossary.md#percist) asks the patient's own liver: 1.5 times its mean plus 2 of
 # its SD, in SUL, is what a lesion's SULpeak must reach to be measured. It was not made to draw contours; used for
-# that,
-# it shows what a lower threshold trades. **Predict the order of the rows by false_ml.**
+# that, it shows what a lower threshold trades. **Predict the order of the rows by false_ml.**
 
 # %%
 masks = {"SUV>=4": sap.hot_mask(pet, 4.0)}
@@ -177,12 +175,10 @@ for ax in axes.flat[len(masks):]:
 # peak of its own. If the bladder's blur drowns it, it is lost: compare FNV before and after, which is the price.
 #
 # A click speaks for one peak, and for what hangs on it at half its uptake or more: it can leave half a heart, or take
-# a
-# lesion along. PERCIST's lower threshold finds faint lesions (FNV) and more healthy tissue (`false_ml`).
+# a lesion along. PERCIST's lower threshold finds faint lesions (FNV) and more healthy tissue (`false_ml`).
 #
 # Bowel is left, since the list of hot organs leaves it out: lesions lie in it and around it, and nobody would find
-# them
-# again. In the projection it covers the bladder, which may look as if that had stayed.
+# them again. In the projection it covers the bladder, which may look as if that had stayed.
 
 # %% [markdown]
 # ## Burden: MTV and TLG
@@ -220,10 +216,8 @@ else:
 
 # %% [markdown]
 # The points make a funnel: small lesions scatter more widely than large ones, and most of them are drawn too large.
-# One
-# pair of limits cannot describe both ends. And lesions of one patient resemble each other, so the intervals around
-# bias
-# and limits, which take every lesion for a witness of its own, are too narrow.
+# One pair of limits cannot describe both ends. And lesions of one patient resemble each other, so the intervals around
+# bias and limits, which take every lesion for a witness of its own, are too narrow.
 #
 # **Drag:** what do limits say with 5 lesions, what with 100? And what does one lesion do that leaks?
 
@@ -250,9 +244,8 @@ sums.round(0).head(6)
 # after 0, 1, ..., 10 of them. Nobody looks at the mask before the next click. We write such a file, read by any
 # contestant, and follow the protocol with one object and with one for each lesion. The clicked lesions are drawn by
 # chance, so the bound of a perfect network is another one here: it finds those that are clicked. `auc` is the area
-# over
-# the ten steps: of DSC at most 10, of volumes in mL times steps. A background click only matters where a mask holds
-# it.
+# over the ten steps: of DSC at most 10, of volumes in mL times steps. A background click only matters where a mask
+# holds it.
 
 # %%
 given = simulate_autopet_clicks(truth, pet, count=10, seed=0)

@@ -14,8 +14,7 @@
 # # Inside the network (optional)
 #
 # From a window of PET to a mask: shape by shape, and with two oddities of the published network that its weights
-# depend
-# on. For readers who want to change the network, load released weights, or just know.
+# depend on. For readers who want to change the network, load released weights, or just know.
 #
 # **You will be able to**
 #
@@ -162,8 +161,7 @@ counts.round(3)
 # In attention each token asks by a *query*, all tokens offer a *key* ([both](glossary.md#query-and-key)), and the
 # softmax of their products says how much of each token's value is taken. **Drag the query** (i, j, k) into the organ,
 # to its border and into the air. Then change block and head. Which heads look nearby? Which look at tissue of one
-# kind,
-# wherever it lies?
+# kind, wherever it lies?
 
 # %%
 attention(network, suv)
