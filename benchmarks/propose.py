@@ -1,8 +1,8 @@
 """Organs without a prompt: `python -m benchmarks.propose`, into propose.csv and propose.md.
 
-Of each organ the DSC of the coarse look, of what the prompted network makes of it, and of the proposal, which takes the
-better of both organ by organ. Phantoms 300 to 304 chose which (`PROMPTED`) and calibrated the confidence; phantoms
-600 to 607 and external 650 to 653, and the real liver, are for reporting.
+Of each organ the DSC of the coarse look, of what the prompted network makes of it, and of the proposal, in which organs
+do not overlap. Phantoms 300 to 311 calibrated the confidence; phantoms 600 to 607 and external 650 to 653, and the real
+liver, are for reporting.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from seganypet.metrics import dice
 from seganypet.model.checkpoints import load_locator
 from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.pet.volume import Volume
-from seganypet.prompting.proposal import PROMPTED, locate, prompted_mask
+from seganypet.prompting.proposal import locate, prompted_mask
 from seganypet.prompting.window_decoder import WindowDecoder, best_precision
 
 HERE = Path(__file__).parent
@@ -72,7 +72,7 @@ def report(table: pd.DataFrame) -> str:
         means = rows.groupby("organ", sort=False)[columns].mean().round(2)
         seen = rows[rows["organ"].isin(SEEN_ORGANS)][columns].mean().round(2)
         all_rows = pd.concat([means, pd.DataFrame({"mean of the five seen organs": seen}).T])
-        parts += ["", f"## {source}", "", markdown(all_rows.reset_index(names="organ").astype(str))]
+        parts += ["", f"## {source}", "", markdown(all_rows.reset_index(names="organ").map(str))]
     absent = table[table["truth_ml"] < 1]
     parts += ["", f"Organs of which less than 1 mL is in view: {len(absent)}; proposed all the same: "
               f"{int(absent['found'].sum())}."]  # fmt: skip
@@ -90,13 +90,10 @@ def report(table: pd.DataFrame) -> str:
 
 
 def calibration(rows: pd.DataFrame) -> str:
-    """What `PROMPTED_FIT` and `PROMISE_FACTORS` would be by these rows."""
-    known = rows.dropna(subset=["proposed"])
-    prompted = known[known["organ"].isin(PROMPTED)]
-    slope, level = np.polyfit(prompted["agreement"], prompted["proposed"], 1)
-    means = known[~known["organ"].isin(PROMPTED)].groupby("organ", sort=False)[["proposed", "expected"]].mean()
-    factors = (means["proposed"] / means["expected"]).round(2).to_dict()
-    return f"Calibration by the choosing phantoms: `PROMPTED_FIT` = ({level:.2f}, {slope:.2f}), factors {factors}."
+    """What `REACHED` would be by these rows."""
+    means = rows.dropna(subset=["prompted"]).groupby("organ", sort=False)[["prompted", "expected", "agreement"]].mean()
+    factors = means["prompted"] / means[["expected", "agreement"]].mean(axis=1)
+    return f"Calibration by the choosing phantoms: `REACHED` = {factors.round(2).to_dict()}."
 
 
 if __name__ == "__main__":

@@ -60,5 +60,10 @@ def is_nested(decoder: WindowDecoder, hot: WindowLogits) -> bool:
     return bool(far.size and np.median(near) >= NESTED * np.median(far))
 
 
+def is_nested_spot(decoder: WindowDecoder, part: WindowLogits) -> bool:
+    """Whether a mask is small and nested, see `is_nested`."""
+    return part.mask.any() and part.volume_ml <= SPOT_ML and is_nested(decoder, part)
+
+
 def _meets_face(region: np.ndarray) -> bool:
     return any(region.take(side, axis).any() for axis in range(3) for side in (0, -1))
