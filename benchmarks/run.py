@@ -131,7 +131,7 @@ def click_rows(model_name: str, repeats: int) -> list[tuple]:
         first_seconds = seconds(lambda s=session: s.click(ijk=centre))
         further_seconds = seconds(lambda s=session, place=ijk: s.click(ijk=place))
         carrying_seconds = seconds(lambda s=session: s.mask)
-        if len(session._embeddings) != 1:
+        if len(session._state.predictions[session.active].windows) != 1:
             raise RuntimeError(f"click {ijk}: the mask outgrew its window, so this is not the time of one window.")
         if index:  # the first round warms up
             first.append(first_seconds)
