@@ -263,7 +263,7 @@ def app(people: int = 8) -> Iterator[tuple[str, float, float]]:
         not one for one in seconds
     ), 0
     yield "slowest of their clicks, s", max(map(max, seconds)), 20
-    yield "memory of the server, MB", server_mb, 1000
+    yield "memory of the server at its peak, MB", server_mb, 1000
     yield "memory of one person's kernel, a whole body with its CT, MB", person_mb, 2500
 
 

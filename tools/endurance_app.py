@@ -53,9 +53,10 @@ class Person:
         self.widget = re.search(r'"model_id"\s*:\s*"([0-9a-f]{32})"', page)[1]
         self.session = uuid.uuid4().hex
 
-    async def connect(self, **headers: str) -> WebSocketClientConnection:
-        """A connection to the kernel; headers may be replaced, and the protocol left out."""
-        url = f"ws://{self.server}/api/kernels/{self.kernel}/channels?session_id={self.session}"
+    async def connect(self, session: str | None = None, **headers: str) -> WebSocketClientConnection:
+        """A connection to the kernel, instead of the one of the same session; headers may be replaced, and the protocol
+        left out."""
+        url = f"ws://{self.server}/api/kernels/{self.kernel}/channels?session_id={session or self.session}"
         sent = {"Origin": f"http://{self.server}", "Cookie": self.cookie} | headers
         protocols = [one] if (one := sent.pop("protocol", PROTOCOL)) else None
         return await websocket_connect(HTTPRequest(url, headers=HTTPHeaders(sent)), subprotocols=protocols)
@@ -92,7 +93,7 @@ class Person:
 
     async def attack(self, until: asyncio.Event) -> int:
         """Do what an app must bear, again and again; number of rounds."""
-        rounds, frozen = 0, await self.connect()  # never read
+        rounds, frozen = 0, await self.connect(uuid.uuid4().hex)  # never read
         while not until.is_set():
             rounds += 1
             for headers in ({"protocol": ""}, {"Origin": "null"}, {"Host": "evil.example"}):
@@ -109,11 +110,11 @@ class Person:
             deep = self.command(call="load_text", text="[" * 3_000_000)
             await connection.write_message(deep, binary=True)
             await connection.write_message(self.command(call="prompt", prompt={"ijk": [10**400, 0, 0]}), binary=True)
-            state = {"comm_id": self.widget, "data": {"method": "request_state"}}
             try:
-                await frozen.write_message(self.message("comm_msg", state), binary=True)
+                for number in range(9):
+                    await frozen.write_message(self.command(call="piece", layer="pet", number=number), binary=True)
             except WebSocketClosedError:  # the server has given it up, as it should
-                frozen = await self.connect()
+                frozen = await self.connect(uuid.uuid4().hex)
             connection.close()
             loop = asyncio.get_running_loop()
             image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
@@ -147,8 +148,8 @@ def meet(people: int = 8, clicks: int = 20) -> tuple[list[list[float]], int, flo
     """Serve a page, let people click while one attacks.
 
     Returns:
-        Seconds of each click of those who are not hostile; rounds of attacks; memory at the end, MB, of the server and
-        of the largest kernel, which is one person's.
+        Seconds of each click of those who are not hostile; rounds of attacks; memory, MB, of the server at its peak and
+        of the largest kernel, which is one person's, at the end.
     """
     with tempfile.TemporaryDirectory() as folder:
         kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -168,12 +169,13 @@ def meet(people: int = 8, clicks: int = 20) -> tuple[list[list[float]], int, flo
                 time.sleep(0.2)
             seconds, rounds = asyncio.run(_meet(f"127.0.0.1:{port}", people, clicks))
             kernels = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            return seconds, rounds, _memory_mb(process.pid), max(map(_memory_mb, map(int, kernels)))
+            person_mb = max(_memory_mb(int(pid), "VmRSS") for pid in kernels)
+            return seconds, rounds, _memory_mb(process.pid, "VmHWM"), person_mb
         finally:
             process.terminate()
             process.wait(timeout=120)
 
 
-def _memory_mb(pid: int) -> float:
-    """Memory that a process holds, in MB."""
-    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+def _memory_mb(pid: int, which: str) -> float:
+    """Memory of a process, in MB: "VmRSS", what it holds, or "VmHWM", the most that it held."""
+    return int(re.search(rf"{which}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024

@@ -28,7 +28,7 @@ except ImportError:  # Windows
 PROTOCOL = "v1.kernel.websocket.jupyter.org"  # the only one; Voila 0.5 freezes on a binary message of the older one
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_PARTS = 100  # of a message: its four parts, and buffers
-MAX_UNREAD_BYTES = 1_500_000_000  # twice the largest scan that a page gets
+MAX_UNREAD_BYTES = 400_000_000  # more than twice the largest message, the uncertainty of a total-body scan
 NEVER_OPENED_S = 120  # a kernel whose page never connected
 LEFT_OPEN_S = 12 * 3600  # one whose page is open, and whom nobody asks anything
 
@@ -111,7 +111,9 @@ class GuardedSocket(VoilaKernelWebsocketHandler):
         await super().open(kernel_id)
 
     def on_message(self, message: str | bytes) -> None:
-        """Pass a message on, or close the connection if it is none."""
+        """Pass a message on, or close the connection if it is none; what arrives after a close is dropped."""
+        if self.ws_connection is None:
+            return  # on its way when another connection took this one's place; it would be read by the older protocol
         if is_message(message):
             super().on_message(message)
         else:
