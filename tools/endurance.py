@@ -259,9 +259,11 @@ def app(people: int = 8) -> Iterator[tuple[str, float, float]]:
     from endurance_app import meet
 
     seconds, rounds, server_mb, person_mb = meet(people)
-    yield f"of {people - 1} people, those who could not click, during {rounds} rounds of attacks", sum(
-        not one for one in seconds
-    ), 0
+    yield (
+        f"of {people - 1} people, those who could not click, during {rounds} rounds of attacks",
+        sum(not one for one in seconds),
+        0,
+    )
     yield "slowest of their clicks, s", max(map(max, seconds)), 20
     yield "memory of the server at its peak, MB", server_mb, 1000
     yield "memory of one person's kernel, a whole body with its CT, MB", person_mb, 2500
