@@ -7,7 +7,9 @@ and in idle time, and a connection that speaks another protocol, sends what is n
 """
 
 import struct
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -127,6 +129,24 @@ class GuardedSocket(VoilaKernelWebsocketHandler):
             self.ws_connection.stream.close()
 
 
+class UnreadMessages(list):
+    """What a kernel says while its page is away.
+
+    Args:
+        give_up: Called without arguments once this holds more than `MAX_UNREAD_BYTES`.
+    """
+
+    def __init__(self, give_up: Callable[[], None]):
+        self._give_up, self._bytes = give_up, 0
+
+    def append(self, message: tuple[str, list[bytes]]) -> None:
+        """Keep a message: its channel and its parts."""
+        super().append(message)
+        self._bytes += sum(map(len, message[1]))
+        if self._bytes > MAX_UNREAD_BYTES:
+            self._give_up()
+
+
 class LimitedKernels(AsyncMappingKernelManager):
     """Kernels of pages."""
 
@@ -158,6 +178,12 @@ class LimitedKernels(AsyncMappingKernelManager):
         """Note that a page has opened."""
         self._opened.add(kernel_id)
         super().notify_connect(kernel_id)
+
+    def start_buffering(self, kernel_id: str, session_key: str, channels: dict[str, Any]) -> None:
+        """Keep a kernel's messages for a page that may come back, unless they become too many."""
+        super().start_buffering(kernel_id, session_key, channels)
+        if kernel_id in self._kernel_buffers:
+            self._kernel_buffers[kernel_id]["buffer"] = UnreadMessages(partial(self.stop_buffering, kernel_id))
 
     async def cull_kernel_if_idle(self, kernel_id: str) -> None:
         """End a kernel that nobody uses: soon if its page never opened, late if it is still open."""

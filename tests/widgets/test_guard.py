@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
+from seganypet.widgets import guard
 from seganypet.widgets.guard import PROTOCOL, is_message, refusal
 
 TOKEN = "of-this-test"
@@ -93,6 +95,33 @@ def test_a_message_has_its_offsets_in_order_and_inside():
     for place, value in ((1, 2**63), (2, 0), (7, len(good) + 1), (1, 7)):
         assert not is_message(good[: 8 * place] + struct.pack("<Q", value) + good[8 * place + 8 :])
     assert not any(map(is_message, (b"", b"\xff" * 7, b"\xff" * 8, "text", '{"channel": "shell"}')))
+
+
+class Channel:
+    """A stream of a kernel's messages, as far as a server that keeps them needs it."""
+
+    def __init__(self):
+        self.socket, self.receive = SimpleNamespace(closed=False), None
+
+    def on_recv(self, receive) -> None:
+        self.receive = receive
+
+    def close(self) -> None:
+        self.socket.closed = True
+
+
+def test_messages_for_a_page_that_is_away_are_kept_until_they_are_too_many(monkeypatch):
+    monkeypatch.setattr(guard, "MAX_UNREAD_BYTES", 10)
+    kernels, channel = guard.LimitedKernels(), Channel()
+    kernels._kernels["one"] = None
+    kernels.start_buffering("one", "page", {"iopub": channel})
+    channel.receive([b"12345", b"67890"])
+    assert kernels.get_buffer("one", "page")["buffer"] == [("iopub", [b"12345", b"67890"])]
+    kernels.start_buffering("one", "page", {"iopub": channel})
+    channel.receive([b"12345", b"67890"])
+    channel.receive([b"1"])
+    assert channel.socket.closed and channel.receive is None
+    assert kernels.get_buffer("one", "page") is None
 
 
 @pytest.fixture(scope="module")
