@@ -121,8 +121,10 @@ _ = sap.show_slices(volume, {f"{organ}, truth": truth})
 #
 # The network looks at a cube of the scan, its [window](glossary.md#window), and turns it into an
 # [embedding](glossary.md#embedding). That is the slow part, and it is done once for each window. At your first click
-# the session tries windows of several sizes around it; then the window moves to the middle of what was found, and is
-# finer for what is small. Further clicks there are quick. An organ that reaches beyond its window gets more of them.
+# the session looks through a fine and a wide window; then the window moves to the middle of what was found, and is
+# finer for what is small. There the network clicks twice in its own mask, and of all answers the one with the clearest
+# edge wins; but a hot spot that stands alone comes first. Further clicks there are quick. An organ that reaches beyond
+# its window gets more of them.
 
 # %%
 network = sap.load_model(model)
@@ -137,9 +139,8 @@ print(f"{network.name}: {network.config.window_size} voxels a side; as trained, 
 # (mask + truth), 1 is perfect and 0 is no overlap. **Reach 0.9 in as few clicks as you can.**
 #
 # 1. Scroll with the wheel until you see the organ, and click its middle: the outline appears.
-# 2. Where the outline leaves something out, click that. Where it holds too much, use the right button (or choose **−
-#    not
-#    this**) and click there.
+# 2. Where the outline leaves something out, click that. Where it holds too much, use the right button (or choose
+#    **− not this**) and click there.
 # 3. The curve shows what each click brought. **Undo** takes one back.
 #
 # The three slices show the same place, the crosshair. The projection turns when you drag it, and a click on it jumps
@@ -336,8 +337,8 @@ print("said to be not in view:", ", ".join(proposal.not_in_view) or "nothing")
 
 # %% [markdown]
 # A proposal is where somebody begins to correct, never a truth. Here the program corrects the organ that came out
-# worst of the five that this network learned: the session starts from the proposal, and two clicks go where it is
-# wrong.
+# worst of the five that `tiny` learned, which draws proposals: the session starts from the proposal, and two clicks go
+# where it is wrong.
 
 # %%
 learned = found[found["organ"].isin(SEEN_ORGANS)]
@@ -445,9 +446,10 @@ sap.check("0.threshold", my_sentence)
 # ## Bring your own scan
 #
 # `load_dicom` sorts the slices, applies each slice's own scale, and computes SUV from dose, weight and times in the
-# headers; if one of these is missing it names the tag and stops, rather than guess. Set `dicom_folder` and run this
-# cell again. Without `dicom_click` it clicks the hottest voxel, which tends to be bladder, heart or brain: look at the
-# picture, find your target, and give its voxel. Look at the picture before you believe the table.
+# headers; if one of these is missing it names the tag and stops, rather than guess. Set `dicom_folder` among the
+# parameters, run that cell and this one again. Without `dicom_click` it clicks the hottest voxel, which tends to be
+# bladder, heart or brain: look at the picture, find your target, and give its voxel. Look at the picture before you
+# believe the table.
 
 # %%
 own_volume = sap.load_dicom(dicom_folder) if dicom_folder else volume  # NIfTI: sap.load_volume(path, unit="SUVbw")

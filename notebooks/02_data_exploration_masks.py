@@ -156,9 +156,6 @@ _ = ax.legend()
 # does the limit, until it lies in the blur around: **by the field's own rule small lesions are too large.** From 2 cm
 # on one is about right and the other 15 % too large.
 #
-# How large is a lesion, then? It depends on the rule. The same masks, measured as drawn and by two thresholds:
-
-# %% [markdown]
 # ## A millimetre of outline
 #
 # **Predict, then drag:** move the liver's outline outwards by 2 mm. Which changes most: volume, SUVmean or SUVmax?
@@ -208,8 +205,7 @@ if len(organ_table):
 # - A **kidney** is a shell of moderate uptake around a hot pelvis; its mean says little.
 # - **Lungs** are mostly air: little tissue, little uptake.
 # - A **prostate** touches the bladder; its upper whisker may be the bladder's blur, not the prostate's. Its SUVpeak
-#   can
-#   even exceed its SUVmax: the ball's centre lies in the mask, but the ball reaches beyond it.
+#   can even exceed its SUVmax: the ball's centre lies in the mask, but the ball reaches beyond it.
 
 # %% [markdown]
 # ### What organ masks are for
@@ -300,8 +296,7 @@ if phantom.lesions.any():
 
 # %% [markdown]
 # **1. Metabolic volume by hand.** Of everything labelled liver in `phantom`, how many millilitres have at least 41 %
-# of
-# the liver's SUVmax? Use `phantom.pet.data`, `liver` and `phantom.pet.spacing` (mm).
+# of the liver's SUVmax? Use `phantom.pet.data`, `liver` and `phantom.pet.spacing` (mm).
 
 # %% tags=["solution"]
 hot = liver & (phantom.pet.data >= 0.41 * phantom.pet.data[liver].max())
@@ -321,8 +316,7 @@ sap.check("2.tlg", my_tlg, pet=phantom.pet, mask=lesion)
 
 # %% [markdown]
 # **3. Change and explain.** In the ball above: diameter 10 mm, blur 8 mm, no noise, `41 % of max`. How many times the
-# true
-# volume is found? And why? Answer with both, such as `(0.8, "a")`.
+# true volume is found? And why? Answer with both, such as `(0.8, "a")`.
 #
 # - a: Noise lifts the maximum, so fewer voxels reach 41 % of it.
 # - b: The ball has become larger.
@@ -337,8 +331,7 @@ sap.check("2.blur", my_times)
 
 # %% [markdown]
 # **4. By hand: another lesion.** In the widget above, **Add object**, name it `another`, and outline the fourth
-# largest
-# lesion, around the voxel that the next cell names, to a DSC of 0.6 or more.
+# largest lesion, around the voxel that the next cell names, to a DSC of 0.6 or more.
 
 # %%
 another_click = first_click(another, spacing=phantom.pet.spacing)

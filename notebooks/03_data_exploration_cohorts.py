@@ -23,8 +23,7 @@
 # - say how labels of high and of low quality ([HQ and LQ](glossary.md#hq-and-lq)) differ, and which number suffers;
 # - make labels in two steps, as a junior and a senior do;
 # - open a [cohort](glossary.md#cohort) (phantoms, or your own AutoPET folder), find everything that is wrong with it
-#   in
-#   one table, and split it without cheating.
+#   in one table, and split it without cheating.
 #
 # **Before you start:** lesson 2.
 #
@@ -94,7 +93,7 @@ sap.ClickWidget(hunted, output_dir=output / "hunted")
 _ = sap.show_mip(phantom.pet, hunted.masks)
 
 # %% [markdown]
-# Numbers help the eye. What two outlines share, in percent of the smaller one; and the volume of each:
+# Numbers help the eye. What two outlines share, in percent of the one named second; and the volume of each:
 
 # %%
 shares = {
@@ -106,8 +105,7 @@ print(", ".join(f"{name} {mask.sum() * phantom.pet.voxel_volume_ml:.0f} mL" for 
 
 # %% [markdown]
 # **1. The hunt.** Name all objects that are wrong, in a list such as `["liver"]`. (Two outlines under each other's
-# name are
-# both wrong.)
+# name are both wrong.)
 
 # %% tags=["solution"]
 my_suspects = ["kidney_left", "kidney_right", "spleen", "heart"]
@@ -160,8 +158,7 @@ else:
 
 # %% [markdown]
 # **Look, then run:** which outlines would you not sign? Ask of each: is it the organ, all of it, and nothing else?
-# What
-# should its volume be? Is what is hottest in it its own?
+# What should its volume be? Is what is hottest in it its own?
 
 # %%
 kidney_ml = (100, 250)
@@ -224,9 +221,9 @@ pd.DataFrame(rows).round(2)
 # ### Make labels yourself: the workflow of Fig. 1
 #
 # *Published:* a model proposes, a junior corrects, a senior refines. `sap.Annotation` is that workflow: it goes
-# through
-# a cohort case by case, saves every click, counts minutes and clicks, and writes masks with their quality into a new
-# cohort table. The junior's proposal here comes from the network `tiny`, from one click inside each of five organs.
+# through a cohort case by case, saves every click, counts minutes and clicks, and writes masks with their quality into
+# a new cohort table. The junior's proposal here comes from the network `tiny`, from one click inside each of five
+# organs.
 
 # %%
 phantoms = sap.Cohort.from_phantoms(n_phantoms, seed, folder=output / "phantoms")

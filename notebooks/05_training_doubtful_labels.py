@@ -109,9 +109,6 @@ goal = round(sap.dice(doubtful, truth), 2)
 sap.ClickWidget(drawing, truth={organ: truth}, goal=goal, output_dir=f"{output_dir}/by_hand")
 
 # %% [markdown]
-# The virtual key's logit is the logarithm of a sum of exponentials over all pads. The docstring of
-# `ReleasedWindowAttention` derives it, without the differences that would cancel in single precision.
-#
 # ## What doubtful labels look like
 #
 # *Published*: the article's training set has some 40 scans that senior experts checked, and 5,631 whose labels come
@@ -453,8 +450,8 @@ with warnings.catch_warnings():
 # $$L_\text{consistency} = \text{mean}_k \, (p_k - p)^2$$
 #
 # *Published* is that there is such a [term](glossary.md#consistency). Its form is *reconstructed here* (`mse`; or
-# `kl`,
-# a symmetric divergence). It needs no label: wherever a user clicks in an organ, the answer should be the same organ.
+# `kl`, a symmetric divergence). It needs no label: wherever a user clicks in an organ, the answer should be the same
+# organ.
 
 # %%
 for kind in ("mse", "kl"):

@@ -243,6 +243,7 @@ for name, session in sessions.items():
         for number, click in enumerate(places, 1):
             mask = again.click(ijk=click.ijk, foreground=click.foreground)
             rows.append({"model": name, "target": target, "click": number, "DSC": sap.dice(mask, truths[target])})
+    print(f"{name} has the clicks")
 scores = pd.DataFrame(rows)
 by_click = scores.pivot_table(index="click", columns="model", values="DSC", sort=False)
 by_click.round(3)
@@ -264,7 +265,7 @@ _ = figure.suptitle("the same clicks: not trained further, and trained for a min
 # these organs means: the whole organ, not a spot. Where it loses after the *third*, it unlearned some of how to follow
 # corrections: `tiny-base` had practised them for hours on shapes of all kinds, and a few dozen steps on five organs
 # with doubtful labels pull the weights away from that. That trade is real in long trainings, too: the article's unseen
-# organs are where SegAnyPET falls behind its parent. Which of it does *your* row show? One scan and a handful of
+# organs are where SegAnyPET falls behind its parent. Which of it do *your* rows show? One scan and a handful of
 # clicks prove nothing, so the next section has more of both.
 
 # %% [markdown]
@@ -421,8 +422,7 @@ sap.check("6.interval", verdict)
 
 # %% [markdown]
 # **2. A share.** Trusted labels: loss 0.5 at weight 1; doubtful labels: 0.6 at weight 0.1; consistency: 0.004 at
-# weight
-# 0.1. Which fraction of the loss is consistency?
+# weight 0.1. Which fraction of the loss is consistency?
 
 # %% tags=["solution"]
 my_share = 0.1 * 0.004 / (0.5 + 0.1 * 0.6 + 0.1 * 0.004)

@@ -69,10 +69,11 @@ network = sap.load_model("tiny-base")
 _ = sap.show_mip(case.pet, {organ: truth})
 
 # %% [markdown]
-# ## Your hand first: one embedding, two answers
+# ## Your hand first: one embedding, many clicks
 #
-# Click the organ, then **Add object** and click something else nearby, in the same window: the second answer comes
-# faster than the first. What was computed once, and what twice? The next cells open the network to see.
+# Click the organ, then click where its outline is wrong: the second answer comes much faster than the first. What was
+# computed once, and what twice? Then **Add object** and click something else: why does that take long again? The next
+# cells open the network to see.
 
 # %%
 drawing = sap.Session(network, case.pet)
@@ -184,9 +185,8 @@ attention(network, suv)
 # distance. All queries are 1, so a bias is a sum of table rows.
 
 # %% [markdown]
-# **Drag** the query (d, h, w) and the slice of keys, k_d. On the left: where is the brightest spot? On the right:
-# which
-# of the three makes no difference?
+# **Drag** the query (d, h, w) and the slice of keys, k_d. On the left: where is the brightest spot? On the right: does
+# it matter which slice of keys you look at? Which of d, h and w?
 
 # %%
 relative_bias()
@@ -213,9 +213,9 @@ _ = figure.suptitle(f"Where the query at (d, h, w) = {query} looks; its own plac
 
 # %% [markdown]
 # The textbook form is brightest at the query's own place and fades in all directions. In the released form $k_d$ makes
-# no difference at all: it chooses a query's vector, and here these are all alike. Nor does $w$, where the query is.
-# "Near" no longer means near. A network can learn around that, and the released one did. Networks trained here use the
-# textbook form. The released form exists for released weights.
+# no difference at all: it chooses a query's vector, and here these are all alike. "Near" no longer means near. A
+# network can learn around that, and the released one did. Networks trained here use the textbook form. The released
+# form exists for released weights.
 
 # %% [markdown]
 # ## 2744 x 2744 is 512 x 513
@@ -230,8 +230,7 @@ _ = figure.suptitle(f"Where the query at (d, h, w) = {query} looks; its own plac
 
 # %% [markdown]
 # **Predict, then drag:** how many of the tokens are pads, at 8 tokens a side in a window of 14? How many pairs of
-# query
-# and key could be saved?
+# query and key could be saved?
 
 # %%
 padding()
@@ -300,8 +299,7 @@ sap.check("9.pads", my_fraction)
 
 # %% [markdown]
 # **3. Change and explain.** Move d, h and w of the query one by one. Which makes no difference in the released form,
-# where
-# all queries are alike?
+# where all queries are alike?
 #
 # - a: d
 # - b: h

@@ -240,7 +240,7 @@ def hunt(answer: Any, wrong: Sequence[str]) -> str:
 def hunt_mended(answer: Any, truths: dict[str, np.ndarray]) -> str:
     for name, truth in truths.items():
         by_hand(answer, name, truth, 0.7)
-    return "Three outlines that can be measured."
+    return "All of these outlines can be measured now."
 
 
 @exercise("3.quality", "Set lq_dsc to 0.6 in the parameters and run the lesson again, or drag the severity.")

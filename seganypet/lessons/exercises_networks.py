@@ -65,7 +65,7 @@ def both_ways(answer: Any, truth: np.ndarray, name: str) -> str:
     return "; ".join(f"{kind}: DSC {reached[kind]:.2f} after {spent[kind]} clicks" for kind in answer)
 
 
-@exercise("4.seconds", "Drag seconds per click to 15, and look which curve moves farther to the right.")
+@exercise("4.seconds", "Drag seconds per click from 2 to 15, and read how far the last point of each curve moves.")
 def seconds(answer: Any) -> str:
     letter(answer, "b", {
         "a": "The network's seconds do not change with yours.",
@@ -335,7 +335,7 @@ def two_objects(answer: Any) -> str:
     one, other = (answer.mask_of(name) for name in answer.objects[:2])
     expect(one.any() and other.any(), "One of them is empty.")
     expect(dice(one, other) < 0.5, "Both are the same thing; click something else.")
-    return "One embedding, two answers: only the prompt tokens differ."
+    return "Two objects: the first click on each looked for its own window, and further ones reuse it."
 
 
 def _is_a_lesion(mask: np.ndarray, instances: np.ndarray) -> bool:
