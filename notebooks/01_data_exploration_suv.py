@@ -245,7 +245,7 @@ lean_mass()
 
 # %% [markdown]
 # For usual people the two formulas agree. James's turns downwards for very heavy ones, whose SUL it then makes too
-# small: write down which formula you used.
+# small, and in the end none at all: write down which formula you used.
 
 # %% [markdown]
 # ## Your turn

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import ndimage
 
+from seganypet.errors import SUVError
 from seganypet.lessons.explorer import Explorer
 from seganypet.metrics import dice
 from seganypet.organs import ORGANS
@@ -60,10 +61,10 @@ def lean_mass() -> Explorer:
         ax = figure.subplots()
         said = []
         for formula, colour in zip(("janmahasatian", "james"), COLOURS, strict=False):
-            shares = [lean_body_mass(one, height_m, sex, formula) / one for one in (*weights, weight_kg)]
+            shares = [_lean_share(one, height_m, sex, formula) for one in (*weights, weight_kg)]
             ax.plot(weights, shares[:-1], color=colour, label=formula)
             ax.plot(weight_kg, shares[-1], "o", color=colour)
-            said.append(f"{formula}: SUL {suv * shares[-1]:.2f}")
+            said.append(f"{formula}: " + ("no SUL" if np.isnan(shares[-1]) else f"SUL {suv * shares[-1]:.2f}"))
         ax.set(xlabel="weight, kg", ylabel="lean body mass / weight", ylim=(0, 1.05))
         ax.legend()
         return f"SUVbw {suv:.1f} is " + "; ".join(said)
@@ -75,6 +76,14 @@ def lean_mass() -> Explorer:
         "suv": (0.5, 10.0, 0.1),
     }
     return Explorer(draw, controls, (7, 3), {"weight_kg": "weight, kg", "height_m": "height, m", "suv": "SUVbw"})
+
+
+def _lean_share(weight_kg: float, height_m: float, sex: str, formula: str) -> float:
+    """Lean body mass over weight; NaN for people so heavy that the formula gives nothing above 0."""
+    try:
+        return lean_body_mass(weight_kg, height_m, sex, formula) / weight_kg
+    except SUVError:
+        return np.nan
 
 
 def grey_scale(volume: Volume) -> Explorer:

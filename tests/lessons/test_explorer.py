@@ -71,6 +71,14 @@ def test_a_slip_of_the_clock_is_worth_what_decays_in_an_hour():
     assert f"({2 ** (-60 / 109.77) - 1:+.0%})" in explorer.text
 
 
+def test_where_a_formula_of_lean_mass_ends_the_slider_says_so():
+    explorer = pictures_pet.lean_mass()
+    explorer.controls["height_m"].value = 1.4
+    explorer.controls["weight_kg"].value = 150.0
+    assert "james: no SUL" in explorer.text
+    assert "janmahasatian: SUL" in explorer.text
+
+
 def test_an_outline_that_is_moved_by_nothing_changes_nothing():
     explorer = pictures_pet.outline_shift(VOLUME, BALLS[1], "ball")
     explorer.controls["shift_mm"].value = 0.0
