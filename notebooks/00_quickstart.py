@@ -473,9 +473,9 @@ own_table[["object", "quantity", "value", "unit"]].round(2)
 # ## Who says what
 #
 # - **Reconstructed:** the arithmetic of the network, after the published code; tests hold it against reference values,
-#   block by block.
-# - **Trained here:** `tiny-base`, on random shapes and phantoms only. It stands for SAM-Med3D, the generalist that
-#   SegAnyPET started from, so that lessons run offline. It is *not* the published weights, nor a copy of them.
+# block by block. - **Trained here:** `tiny-base`, on random shapes and phantoms only (`tiny`, too, and what finds
+# organs). It stands for SAM-Med3D, the generalist that SegAnyPET started from, so that lessons run offline. It is
+# *not* the published weights, nor a copy of them.
 # - **Measured here:** every number on this page, on your machine, just now.
 #
 # ## Sources

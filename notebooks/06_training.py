@@ -353,7 +353,7 @@ repeated_studies()
 # - `hq only`: doubtful labels weigh 0. If this gains as much as `cpcl`, the weight explains it.
 # - `cpcl, weight 1`: rectified labels with fine-tuning's weight. What it gains over `finetune` is not the weight.
 # - `cpcl, weight 1, ignore`: doubted voxels leave the loss instead. (`flip` diverges; `benchmarks/ablation.md` tells.)
-# - `clean`: all labels true. The ceiling: no treatment of bad labels can be expected to beat good ones.
+# - `clean`: all labels true. The ceiling on seen organs: no treatment of bad labels can be expected to beat good ones.
 # - `finetune + supervoxels`: some targets are pieces of the image instead of organs.
 # - `tiny-base`: not trained further at all. An arm to the left of this line has *unlearned* something.
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from scipy import ndimage
 
 from seganypet.lessons.explorer import Explorer
@@ -114,6 +115,7 @@ def best_of_many() -> Explorer:
         ax.plot(steps, dsc.mean(0), "o-", color=COLOURS[1], label="DSC after this click")
         ax.plot(steps, best.mean(0), "s-", color=COLOURS[0], label="best DSC so far")
         ax.set(xlabel="clicks", ylabel="mean DSC of 400 targets", ylim=(0.4, 1))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(loc="lower right")
         return f"after {clicks} clicks {dsc[:, -1].mean():.2f}, reported as {best[:, -1].mean():.2f}"
 
