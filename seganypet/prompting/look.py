@@ -45,7 +45,8 @@ WIDE, FINE = 1.5, 0.5
 EXTENT = 0.2  # of a window's side; what spans less is decoded in a finer window
 MAX_CANDIDATES = 6  # answers to a first prompt that are kept in mind
 LEAST_SPOT_ML = 1.0  # of a hot spot that comes first whatever surrounds it; smaller ones are noise as often as not
-SELF_PROMPTS = 2  # clicks of the network in its own mask, after a first prompt
+SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
+GROWS = 1.2  # times larger than before is a mask by such a click, or it was the last
 # A hot part of an organ has a clearer edge than the organ: ten times the volume weighs as much as 1.26 times the edge.
 LARGER = 0.1
 MAX_COVER = 64  # windows over a mask to start from; one that needs more gets coarser ones
@@ -123,22 +124,30 @@ def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) ->
 def outlined(
     decoder: WindowDecoder, parts: list[WindowLogits], points: list[PointMM], scales: Scales
 ) -> list[list[Candidate]]:
-    """Of each mask what it becomes in the window that fits it, and as often as the network prompted itself there.
+    """Of each mask what it is in the window that fits it, and what it becomes while the network prompts itself there.
 
     A click beside the middle of something large shows a network the near part of it; one in the middle of that part
-    shows it more. So the network clicks in its own mask, where that is deep and far from every click. These clicks are
-    not the user's: no later prompt is decoded with them.
+    shows it more. So the network clicks in its own mask, where that is deep and far from every click, as long as a mask
+    gets larger by much and is worth more: what only creeps is a leak. These clicks are not the user's: no later prompt
+    is decoded with them.
     """
     for _ in range(2):
         parts = follow_all(decoder, parts, points, scales)
     answers: list[list[Candidate]] = [[] for _ in parts]
-    for own_clicks in range(1 + SELF_PROMPTS):
-        if own_clicks:
-            parts = [with_own_click(part, points) for part in parts]
-        rated = decoder.rated(parts, points)
-        parts = [clicked_part(part, points) for part, _ in rated]
-        for known, part, (_, iou) in zip(answers, parts, rated, strict=True):
-            known.append(answer(decoder, part, iou))
+    growing = dict(enumerate(parts))
+    for _ in range(1 + SELF_PROMPTS):
+        rated = zip(growing, decoder.rated([*growing.values()], points), strict=True)
+        growing = {}
+        for number, (part, iou) in rated:
+            part = clicked_part(part, points)
+            one, known = answer(decoder, part, iou), answers[number]
+            if not known or (
+                one.worth > known[-1].worth and part.volume_ml >= GROWS * known[-1].part.volume_ml
+            ):
+                known.append(one)
+                growing[number] = with_own_click(part, points)
+        if not growing:
+            break
     return answers
 
 

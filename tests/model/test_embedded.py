@@ -87,7 +87,7 @@ def test_fine_tuning_on_five_organs_pays_at_the_first_click_and_forgets_no_other
     assert means["tiny", True, "deepest"] > max(0.8, means["tiny-base", True, "deepest"]), means
     assert means["tiny", True, "random"] > means["tiny-base", True, "random"] + 0.1, means
     for place in ("deepest", "random"):
-        assert means["tiny", False, place] > means["tiny-base", False, place] - 0.05, means
+        assert means["tiny", False, place] > means["tiny-base", False, place] - 0.1, means
 
 
 @pytest.mark.slow
