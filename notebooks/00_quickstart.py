@@ -122,9 +122,9 @@ _ = sap.show_slices(volume, {f"{organ}, truth": truth})
 # The network looks at a cube of the scan, its [window](glossary.md#window), and turns it into an
 # [embedding](glossary.md#embedding). That is the slow part, and it is done once for each window. At your first click
 # the session looks through a fine and a wide window; then the window moves to the middle of what was found, and is
-# finer for what is small. There the network clicks twice in its own mask, and of all answers the one with the clearest
-# edge wins; but a hot spot that stands alone comes first. Further clicks there are quick. An organ that reaches beyond
-# its window gets more of them.
+# finer for what is small. There the network clicks in its own mask as long as that grows, and of all answers the one
+# with the clearest edge wins; but a hot spot that stands alone comes first. Further clicks there are quick. An organ
+# that reaches beyond its window gets more of them.
 
 # %%
 network = sap.load_model(model)

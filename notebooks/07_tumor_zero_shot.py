@@ -176,10 +176,11 @@ window_view(pet, first_click(instances == 1, spacing=pet.spacing).ijk, config.wi
 # %% [markdown]
 # Nobody tells a session how large the thing is that you click, so it finds out by itself. At the first click it looks
 # at two sizes, and the [window](glossary.md#window) follows to the middle of what was found, with voxels down to 1.5
-# mm. There the network clicks twice in its own mask, where that is deep and far from your click, and of all these
-# answers the session keeps the one whose edge is the clearest. A hot spot that stands alone, of 1 mL or more, comes
-# before them all. It can be wrong: a network that draws a lesion far too large makes it look from afar. You know that
-# you will click lesions and no livers, and may fix the sizes: `spacing_mm=2.0` and `min_spacing_mm=1.5`.
+# mm. There the network clicks in its own mask, where that is deep and far from your click, as long as the mask grows
+# by it, and of all these answers the session keeps the one whose edge is the clearest. A hot spot that stands alone, of
+# 1 mL or more, comes before them all. It can be wrong: a network that draws a lesion far too large makes it look from
+# afar. You know that you will click lesions and no livers, and may fix the sizes: `spacing_mm=2.0` and
+# `min_spacing_mm=1.5`.
 #
 # Every lesion of this scan now gets the same number of clicks in three ways: in windows *as trained*, of one size; as
 # the session finds them *by itself*; and *by hand*. **Which will be best for small lesions, and which at the first
