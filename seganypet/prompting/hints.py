@@ -62,7 +62,7 @@ def is_nested(decoder: WindowDecoder, hot: WindowLogits) -> bool:
 
 def is_nested_spot(decoder: WindowDecoder, part: WindowLogits) -> bool:
     """Whether a mask is small and nested, see `is_nested`."""
-    return part.mask.any() and part.volume_ml <= SPOT_ML and is_nested(decoder, part)
+    return bool(part.mask.any()) and part.volume_ml <= SPOT_ML and is_nested(decoder, part)
 
 
 def _meets_face(region: np.ndarray) -> bool:

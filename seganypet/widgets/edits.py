@@ -50,18 +50,18 @@ def painted(
     return changed
 
 
-def ball(volume: Volume, ijk: Voxel, diameter_mm: float) -> np.ndarray:
+def ball(volume: Volume, ijk: Sequence[int], diameter_mm: float) -> np.ndarray:
     """The voxels of a volume whose centres lie in a sphere around one of them, bool, shape (I, J, K).
 
     Raises:
         ClickError: A voxel outside the volume, or a diameter that is not above 0 and at most twice `MAX_RADIUS_MM`.
     """
-    ijk = volume.check_voxel(ijk)
+    voxel = volume.check_voxel(ijk)
     if not 0 < diameter_mm <= 2 * MAX_RADIUS_MM:
         raise ClickError(f"diameter_mm={diameter_mm!r}; expected above 0 and at most {2 * MAX_RADIUS_MM:g} mm.")
-    box = box_around(volume, [ijk], diameter_mm / 2)
+    box = box_around(volume, [voxel], diameter_mm / 2)
     mask = np.zeros(volume.shape, bool)
-    away_mm = distance_mm(mask[box].shape, within(ijk, box), volume.affine[:3, :3])
+    away_mm = distance_mm(mask[box].shape, within(voxel, box), volume.affine[:3, :3])
     mask[box] = away_mm <= diameter_mm / 2
     return mask
 

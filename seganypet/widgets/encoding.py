@@ -97,7 +97,7 @@ def grid_in(layer: Volume, volume: Volume) -> dict[str, Any]:
     return {"shape": list(to_ras(layer.data, layer).shape), "matrix": matrix[:3].tolist()}
 
 
-def value_at(volume: Volume, mm: Sequence[float]) -> float | None:
+def value_at(volume: Volume, mm: Sequence[float] | np.ndarray) -> float | None:
     """Intensity of the voxel that holds a point, RAS+ mm; None outside."""
     ijk = tuple(np.rint(volume.to_ijk(mm)).astype(int).tolist())
     return float(volume.data[ijk]) if volume.contains_ijk(ijk) else None
