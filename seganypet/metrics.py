@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from seganypet.comparison import Comparison, Target, check_pair
 from seganypet.errors import SegAnyPETError
-from seganypet.regions import CONNECTED_18, bounding_box, enclosing_box
+from seganypet.regions import CONNECTED_18, box_of_both
 
 LEVEL = 0.95  # coverage of intervals
 MIN_IOU = 0.1  # from which a found and a true lesion may be paired
@@ -285,7 +285,7 @@ def lesion_scores(
         volume; lesions, their number (18-connected); and those of `tumour_burden`. NaN where undefined: a scan without
         lesions has no DSC, F1 or fnv_fraction.
     """
-    box = enclosing_box([box for box in (bounding_box(mask), bounding_box(truth)) if box is not None])
+    box = box_of_both(mask, truth)
     burden = tumour_burden(mask, truth, uptake, voxel_volume_ml)
     found, true = mask[box], truth[box]
     missed_ml = fnv_ml(found, true, voxel_volume_ml)

@@ -146,6 +146,12 @@ def box_from(box: Sequence[slice], outer: Sequence[slice]) -> Box:
     return i, j, k
 
 
+def box_of_both(mask: np.ndarray, truth: np.ndarray) -> Box:
+    """Smallest box that holds two masks of one shape; a single voxel if both are empty."""
+    boxes = [box for box in (bounding_box(mask), bounding_box(truth)) if box is not None]
+    return enclosing_box(boxes) if boxes else np.s_[:1, :1, :1]
+
+
 def enclosing_box(boxes: Iterable[Sequence[slice]]) -> Box:
     """Smallest box that contains all of these boxes."""
     i, j, k = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*boxes, strict=True))

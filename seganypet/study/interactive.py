@@ -29,7 +29,7 @@ from seganypet.prompting.autopet_clicks import (
 from seganypet.prompting.autopet_strokes import Stroke, connected_runs, simulate_stroke
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.shapes import Scribble
-from seganypet.regions import bounding_box, enclosing_box
+from seganypet.regions import box_of_both
 from seganypet.study.definition import Rows, Study
 from seganypet.study.engine import as_cases, run_study
 from seganypet.study.lesion_clicks import union_of
@@ -192,7 +192,7 @@ def _give(session: PromptSession, stroke: Stroke, objects: str) -> None:
 
 def _measures(session: PromptSession, mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     scores = lesion_scores(mask, truth, session.volume.data, session.volume.voxel_volume_ml)
-    box = enclosing_box([one for one in map(bounding_box, (mask, truth)) if one is not None])
+    box = box_of_both(mask, truth)
     scores["dmm"] = dmm(mask[box], truth[box])[0]
     return {name: scores[name] for name in MEASURES}
 

@@ -375,7 +375,7 @@ def test_a_session_of_all_kinds_is_repeated_undone_renamed_and_redone(volume, tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda entry: entry.pop("packed"), "packed, a text"),
+        (lambda entry: entry.pop("packed"), "packed and drawn_by, texts"),
         (lambda entry: entry.update(packed="nonsense!"), "is damaged"),
         (lambda entry: entry.update(packed=entry["packed"][:-8]), "do not fill|is damaged"),
         (lambda entry: entry.update(packed=base64.b64encode(b"x" * 50).decode()), "is damaged"),
