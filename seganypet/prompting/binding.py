@@ -1,6 +1,6 @@
 """Clicks that bind: what a click settles around itself, and the leak that it takes away with it.
 
-Two rules, both on the volume's own grid and both kept for good (a later decoding does not take them back):
+Three rules, all on the volume's own grid and all kept for good (a later decoding does not take them back):
 
 Neighbourhood. If the network leaves a clicked voxel on the wrong side, that voxel changes sides and takes with it what
 looks like it: the voxels that are connected to it, whose uptake (mean over 3 x 3 x 3 voxels) differs from its own by no
@@ -9,6 +9,9 @@ there is none). So a click beside a sharp edge does not cross the edge.
 
 Leak. If a negative click falls into a part of the mask that hangs on the rest by a neck, that part goes whole. A neck
 is a place that is at most 0.6 times as thick as the thinner of the two parts that it joins.
+
+Correction. Of a mask to start from, a prompt changes what the network would change in one piece with the prompt, up to
+twice as far away as the prompt lies from the mask's border, and nothing else.
 """
 
 from collections.abc import Sequence
@@ -18,9 +21,9 @@ import numpy as np
 from scipy import ndimage
 
 from seganypet.pet.volume import Volume
-from seganypet.prompting.prompts import Prompt
+from seganypet.prompting.prompts import Prompt, Voxel
 from seganypet.prompting.random_walker import box_around, distance_mm, within
-from seganypet.regions import CONNECTED_26, Box, bounding_box, widen_box
+from seganypet.regions import CONNECTED_26, Box, bounding_box, box_within, widen_box
 
 REACH_MM = (2.0, 20.0)
 REACH = 0.25  # of the way to the nearest click of the other sign
@@ -28,7 +31,8 @@ LONE_REACH_MM = 5.0  # where there is none
 SIMILAR = 0.3  # difference of uptake, as a fraction of the click's
 SIMILAR_HU = 50.0
 NECK = 0.6
-CORRECTION_MM = 15.0  # of a mask to start from
+# Of a mask to start from a prompt changes what lies as near as this, in multiples of its depth in the error.
+CORRECTION, CORRECTION_MM = 2.0, (3.0, 60.0)
 SHELL_MM = (4.0, 12.0)
 EDGE = 0.45
 NECK_GRID_MM = 4.0  # thickness is measured on voxels of about this size
@@ -185,7 +189,8 @@ def blur_around(volume: Volume, mask: np.ndarray, within: Box | None = None) -> 
 def corrected(before: np.ndarray, after: np.ndarray, prompt: Prompt, volume: Volume) -> np.ndarray:
     """A mask that was given, after a prompt: what the network would redraw elsewhere was somebody's decision.
 
-    A positive prompt only adds and a negative one only takes away, both within 15 mm of it.
+    A positive prompt only adds and a negative one only takes away, in one piece with it and no farther from it than
+    twice its distance from the border of the mask: who clicks the middle of an error says how large it is.
 
     Args:
         before: The mask so far, bool, shape of the volume.
@@ -198,13 +203,33 @@ def corrected(before: np.ndarray, after: np.ndarray, prompt: Prompt, volume: Vol
     """
     mask = before.copy()
     voxels = [voxel for voxel, _ in prompt.points]
-    box = box_around(volume, voxels, CORRECTION_MM)
-    near = np.zeros(mask[box].shape, bool)
-    for ijk in voxels:
-        near |= distance_mm(near.shape, within(ijk, box), volume.affine[:3, :3]) <= CORRECTION_MM
-    changed = near & (after[box] != before[box]) & (after[box] == prompt.foreground)
-    mask[box][changed] = prompt.foreground
+    box = box_around(volume, voxels, CORRECTION_MM[1])
+    reached = np.zeros(mask[box].shape, bool)
+    for ijk, depth in zip(voxels, _depth_mm(before[box] == prompt.foreground, box, voxels, volume), strict=True):
+        reach_mm = np.clip(CORRECTION * depth, *CORRECTION_MM)
+        near = box_around(volume, [ijk], reach_mm)
+        away_mm = distance_mm(mask[near].shape, within(ijk, near), volume.affine[:3, :3])
+        reached[box_within(near, box)] |= away_mm <= reach_mm
+    changed = reached & (after[box] != before[box]) & (after[box] == prompt.foreground)
+    mask[box][_pieces_at(changed, [within(ijk, box) for ijk in voxels])] = prompt.foreground
     return mask
+
+
+def _depth_mm(right: np.ndarray, box: Box, voxels: Sequence[Voxel], volume: Volume) -> np.ndarray:
+    """How deep in an error prompted voxels lie: distance to the nearest voxel of a box that is on the right side."""
+    if not right.any():
+        return np.full(len(voxels), np.inf)
+    depth = ndimage.distance_transform_edt(~right, sampling=volume.spacing)
+    return depth[tuple(within(voxels, box).T)]
+
+
+def _pieces_at(mask: np.ndarray, voxels: Sequence[np.ndarray]) -> np.ndarray:
+    """The pieces of a mask (26-connected) that hold some voxels or lie beside them."""
+    labels, _ = ndimage.label(mask, CONNECTED_26)
+    found = {0}
+    for at in voxels:
+        found |= set(np.unique(labels[tuple(slice(max(index - 1, 0), index + 2) for index in at)]).tolist())
+    return np.isin(labels, list(found - {0}))
 
 
 def loose_pieces(
