@@ -12,7 +12,7 @@ import numpy as np
 from seganypet.errors import ClickError, JournalError
 from seganypet.pet.mask_files import save_masks
 from seganypet.pet.volume import Volume
-from seganypet.prompting.journal import Journal, check_fits, describe_volume
+from seganypet.prompting.journal import Journal, check_fits, describe_volume, warn_of_changes
 from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompt_calls import PromptCalls
 from seganypet.prompting.prompts import Choice, Click, Prompt, since_start, without_choices
@@ -293,14 +293,20 @@ class PromptSession(PromptCalls):
         return Journal(volume=volume, model=model, settings=self._settings(), prompts=self._state.prompts)
 
     def save_journal(self, path: str | os.PathLike) -> None:
-        """Write the journal as JSON."""
-        self.journal().save(path)
+        """Write the journal as JSON, with the size of each mask, so that who repeats it learns of a difference."""
+        replace(self.journal(), voxels=self._voxels()).save(path)
+
+    def _voxels(self) -> dict[str, int]:
+        return {name: int(np.count_nonzero(self.mask_of(name))) for name in self.objects}
 
     def load_journal(self, path: str | os.PathLike) -> None:
         """Replace all prompts so far by those of a journal; undo goes back through both.
 
         Raises:
             JournalError: Damaged, of another volume, method or settings. The session is then as it was before.
+
+        Warns:
+            UserWarning: A mask is not as large as it was when the journal was saved.
         """
         journal = Journal.load(path)
         check_fits(journal, str(path), self.journal(), self._settings_of(journal))
@@ -316,6 +322,8 @@ class PromptSession(PromptCalls):
                 raise JournalError(f"{path}: cannot be repeated ({error}); was the file edited?") from error
             raise
         self._changed()
+        if journal.voxels:
+            warn_of_changes(journal, str(path), self._voxels())
 
     @cached_property
     def _described(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,10 @@ from seganypet.prompting.prompts import Click, Prompt, read_prompt, write_prompt
 FORMAT, FORMAT_2 = "seganypet-journal-1", "seganypet-journal-2"
 
 
+# A mask that was repeated is the same if its size differs by no more than this.
+SAME_VOXELS, SAME_FRACTION = 10, 0.01
+
+
 @dataclass(frozen=True)
 class Journal:
     """All prompts on one volume, in order, with what is needed to repeat them.
@@ -32,6 +37,7 @@ class Journal:
         settings: Further arguments that the session was opened with.
         prompts: Pairs (object name, prompt), oldest first.
         versions: Versions of Python and of the packages that drew the masks.
+        voxels: Number of voxels of each object's mask when the journal was saved; empty where that is not known.
     """
 
     volume: Mapping[str, Any]
@@ -39,6 +45,7 @@ class Journal:
     settings: Mapping[str, Any]
     prompts: tuple[tuple[str, Prompt], ...]
     versions: Mapping[str, str] = field(default_factory=lambda: _versions())
+    voxels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def clicks(self) -> tuple[tuple[str, Click], ...]:
@@ -60,6 +67,7 @@ class Journal:
             "model": dict(self.model),
             "settings": dict(self.settings),
             "versions": dict(self.versions),
+            **({"voxels": dict(self.voxels)} if self.voxels else {}),
             _KEYS[file_format]: [{"object": name} | write_prompt(prompt, affine) for name, prompt in self.prompts],
         }
         return json.dumps(content, indent=1) + "\n"
@@ -101,7 +109,10 @@ class Journal:
             raise JournalError(f"{path}: the name of its model is {model['name']!r}; expected text.")
         if isinstance(model.get("rule"), str):  # a threshold's, which had another name in older journals
             model = {**model, "rule": current_rule_name(model["rule"])}
-        return cls(content["volume"], model, content["settings"], tuple(prompts), content["versions"])
+        voxels = content.get("voxels", {})
+        if not isinstance(voxels, dict) or not all(type(count) is int for count in voxels.values()):
+            raise JournalError(f"{path}: voxels is {shown(voxels)}; expected a whole number for each object.")
+        return cls(content["volume"], model, content["settings"], tuple(prompts), content["versions"], voxels)
 
 
 _KEYS = {FORMAT: "clicks", FORMAT_2: "prompts"}
@@ -152,6 +163,27 @@ def check_fits(journal: Journal, path: str, here: Journal, settings: Mapping[str
             f"{path}: made with settings {dict(settings)}, this session has {dict(here.settings)}; the masks would "
             "differ. Open a session with those settings."
         )
+
+
+def warn_of_changes(journal: Journal, path: str, voxels: Mapping[str, int]) -> None:
+    """Warn of objects whose masks are not as large as when the journal was saved.
+
+    A processor rounds otherwise than another, which moves a few voxels; another version's rules may draw other masks.
+
+    Args:
+        journal: The journal, read from `path`.
+        path: For messages.
+        voxels: Number of voxels of each object's mask, as it was repeated.
+    """
+    for name, count in voxels.items():
+        before = journal.voxels.get(name, count)
+        if abs(count - before) > max(SAME_VOXELS, SAME_FRACTION * before):
+            warnings.warn(
+                f"{path}: {name} has {count:,} voxels here and had {before:,} when the journal was saved, with seganypet "
+                f"{journal.versions.get('seganypet')} and torch {journal.versions.get('torch')}. The same prompts are "
+                "answered otherwise by this version or machine: look at the mask before you use its numbers.",
+                stacklevel=3,
+            )
 
 
 def _versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A journal repeats a session exactly, on the volume and with the weights it was made with, and on no other."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -84,6 +85,22 @@ def test_replay_draws_the_same_masks_also_after_growth(session, volume, path):
         np.testing.assert_array_equal(again.mask_of(name), session.mask_of(name))
         np.testing.assert_array_equal(again.logits_of(name), session.logits_of(name))
     assert again.journal() == session.journal()
+
+
+def test_a_mask_that_is_drawn_otherwise_than_it_was_is_told_of(volume, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session = Session.replay(ThresholdNetwork(spacing_mm=4.0), volume, path)
+    voxels = {name: int(mask.sum()) for name, mask in session.masks.items()}
+    assert Journal.load(path).voxels == voxels
+    edit(path, lambda content: content["voxels"].update(right=voxels["right"] * 2))
+    with pytest.warns(UserWarning, match=f"right has {voxels['right']:,} voxels here and had {2 * voxels['right']:,}"):
+        again = Session.replay(ThresholdNetwork(spacing_mm=4.0), volume, path)
+    np.testing.assert_array_equal(again.masks["right"], session.masks["right"])
+    edit(path, lambda content: content.pop("voxels"))  # as older journals are
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Session.replay(ThresholdNetwork(spacing_mm=4.0), volume, path)
 
 
 def test_replay_needs_the_same_voxels_not_the_same_file(session, volume, path, tmp_path):
@@ -221,6 +238,7 @@ EDITS = {
     "sign as a number": (lambda content: content["clicks"][0].update(foreground=1), "click 1: .*true or false"),
     "setting": (lambda content: content["settings"].update(zoom=2), "cannot be repeated.*zoom"),
     "spacing": (lambda content: content["settings"].update(spacing_mm="4"), "cannot be repeated.*spacing_mm='4'"),
+    "voxels": (lambda content: content.update(voxels={"left": "many"}), "voxels is"),
     "precision": (lambda content: content["settings"].update(precision="int8"), "cannot be repeated.*precision='int8'"),
 }
 
