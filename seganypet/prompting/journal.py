@@ -179,9 +179,9 @@ def warn_of_changes(journal: Journal, path: str, voxels: Mapping[str, int]) -> N
         before = journal.voxels.get(name, count)
         if abs(count - before) > max(SAME_VOXELS, SAME_FRACTION * before):
             warnings.warn(
-                f"{path}: {name} has {count:,} voxels here and had {before:,} when the journal was saved, with seganypet "
-                f"{journal.versions.get('seganypet')} and torch {journal.versions.get('torch')}. The same prompts are "
-                "answered otherwise by this version or machine: look at the mask before you use its numbers.",
+                f"{path}: {name} has {count:,} voxels here and had {before:,} when the journal was saved, with "
+                f"seganypet {journal.versions.get('seganypet')} and torch {journal.versions.get('torch')}. This "
+                "version or machine answers the same prompts otherwise: look at the mask before you use its numbers.",
                 stacklevel=3,
             )
 
