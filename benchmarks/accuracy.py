@@ -128,10 +128,12 @@ def best_threshold(volume: Volume, truth: np.ndarray, ijk: Sequence[int]) -> Bes
     flood = FloodFill(volume.data)
     best = BestThreshold(float("nan"), -1.0, np.zeros_like(truth))
     for threshold in np.unique(np.quantile(values, np.linspace(0, 1, 64), method="lower"))[::-1]:
-        mask = flood.grow(ijk, threshold)
+        box, inside = flood.grow(ijk, threshold)
         # Lower thresholds only grow the region; once it alone is too large to win, stop.
-        if 2 * size / (size + np.count_nonzero(mask)) <= best.dsc:
+        if 2 * size / (size + np.count_nonzero(inside)) <= best.dsc:
             break
+        mask = np.zeros_like(truth)
+        mask[box] = inside
         dsc = dice(mask, truth)
         if dsc > best.dsc:
             best = BestThreshold(float(threshold), dsc, mask)

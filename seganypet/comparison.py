@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 from seganypet.errors import GeometryError
 from seganypet.regions import Box, bounding_box, box_of, enclosing_box, nearest_mm
 
-NEAR_MM = 50.0  # up to which a tree of surface voxels finds the nearest one fast
+NEAR_MM = 30.0  # up to which a tree of surface voxels finds the nearest one fast
 VOXELS_PER_QUERY = 300  # of a distance transform, which cost as much as one search of a tree for a distant voxel
 
 
@@ -33,7 +33,7 @@ class Surface:
         self._map: tuple[Box, np.ndarray] | None = None
 
     def distances_mm(self, voxels: np.ndarray) -> np.ndarray:
-        """Distance of voxels, (m, 3), to the nearest of the surface, (m,); beyond 50 mm to a relative 1e-6.
+        """Distance of voxels, (m, 3), to the nearest of the surface, (m,); beyond 30 mm to a relative 1e-6.
 
         A tree of surface voxels answers for near ones. For distant ones it searches long: where they are many, as on
         the surface of a leak, a distance transform costs less. It is kept: the next mask leaks likewise.

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from seganypet import regions
 from seganypet.regions import LARGE, deepest_voxel
 
 
@@ -21,3 +22,17 @@ def test_the_deepest_voxel_of_a_large_region_is_exact(shape_of):
     middle = np.argwhere(region).mean(0)
     nearest = np.linalg.norm((deepest - middle) * spacing, axis=1).argmin()
     assert deepest_voxel(region, spacing) == tuple(deepest[nearest])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_deepest_voxel_is_found_alike_in_small_and_large_regions(seed, monkeypatch):
+    """Awkward ones: thinner than a block of voxels, touching the border, in several bodies, full."""
+    rng = np.random.default_rng(seed)
+    spacing = tuple(rng.uniform(0.5, 6, 3).tolist())
+    noise = ndimage.gaussian_filter(rng.standard_normal(rng.integers(5, 40, 3)), rng.uniform(0, 4, 3))
+    region = noise >= np.quantile(noise, rng.choice([0, 0.1, 0.5, 0.9, 0.99]))
+    region[rng.integers(len(region))] &= bool(seed % 3)
+    region.flat[0] = True
+    expected = deepest_voxel(region, spacing)
+    monkeypatch.setattr(regions, "LARGE", 0)
+    assert deepest_voxel(region, spacing) == expected

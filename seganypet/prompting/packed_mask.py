@@ -1,5 +1,6 @@
 """A mask in little memory, so that every undo step and every reading can hold one."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -29,14 +30,23 @@ class PackedMask(NamedTuple):
             within: A box outside which it is empty, which spares looking there.
         """
         box = bounding_box(mask, within) or (slice(0, 0),) * 3
-        i, j, k = mask.shape
-        return cls((i, j, k), box, np.packbits(mask[box]))
+        return cls.within(mask.shape, box, mask[box])
+
+    @classmethod
+    def within(cls, shape: Sequence[int], box: Box, inside: np.ndarray) -> Self:
+        """Pack a mask on a volume of some shape of which the smallest box is known, and the mask within it, bool."""
+        i, j, k = shape
+        return cls((i, j, k), box, np.packbits(inside))
+
+    def __bool__(self) -> bool:
+        """Whether anything is in it."""
+        return bool(self.bits.size)
 
     @property
     def inside(self) -> np.ndarray:
         """The mask within its box, bool, the caller's own."""
         size = tuple(part.stop - part.start for part in self.box)
-        return np.unpackbits(self.bits, count=int(np.prod(size))).reshape(size).astype(bool)
+        return np.unpackbits(self.bits, count=int(np.prod(size))).reshape(size).view(bool)
 
     @property
     def voxel_count(self) -> int:

@@ -14,8 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from seganypet.errors import ClickError, GeometryError
+from seganypet.pieces import Pieces
 from seganypet.prompting.prompts import Click
-from seganypet.regions import bounding_box, deepest_voxel
+from seganypet.regions import LARGE, bounding_box, deepest_voxel
 
 FIRST = ("deepest", "random")
 THEN = ("largest_error", "random_error")
@@ -215,6 +216,10 @@ def _in_plane(spacing: Sequence[float], axis: int) -> tuple[float, float]:
 
 def largest_component(region: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
     """The largest component of a region that is not empty, cropped to its box, and that box. Corners connect."""
+    if region.size > LARGE and region.ndim == 3:
+        pieces = Pieces(region)
+        box, component = pieces.mask_of([int(np.argmax(pieces.sizes))])
+        return component, box
     labels, _ = ndimage.label(region, np.ones((3,) * region.ndim, bool))
     largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
     box = ndimage.find_objects(labels, largest)[-1]

@@ -13,15 +13,17 @@ from scipy.spatial import KDTree
 from seganypet.errors import UnitError
 from seganypet.pet.threshold_rules import ThresholdRule
 from seganypet.pet.volume import Volume
+from seganypet.pieces import Pieces
 from seganypet.prompting.base import PromptSession
 from seganypet.prompting.classical import ClassicalSession, growing
 from seganypet.prompting.initial_mask import InitialMask
+from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompt import as_voxels
 from seganypet.prompting.prompts import Prompt, Voxel, signed_voxels
 from seganypet.prompting.random_walker import RANDOM_WALKER, RandomWalkerSession, box_around, distance_mm, within
 from seganypet.prompting.shapes import Box as BoxPrompt
 from seganypet.prompting.simulate import shifted
-from seganypet.regions import CONNECTED_26, Box, bounding_box, widen_box
+from seganypet.regions import Box, bounding_box, box_from, box_of, widen_box
 
 # The rules that tables show by default.
 RULES: tuple[str, ...] = ("41% SUVmax", "SUV>=2.5", "SUV>=4", "41% SUVmax, from hottest", "band")
@@ -36,14 +38,12 @@ class Region(NamedTuple):
     Attributes:
         anchors: Voxels that a negative click is weighed against.
         roots: Voxels whose piece of the mask stays when others are cut off, (m, 3).
-        box: Box of the volume that holds what was found.
-        mask: What was found, within that box.
+        found: What was found; packed, because the regions of a session's prompts are kept.
     """
 
     anchors: tuple[Voxel, ...]
     roots: np.ndarray
-    box: Box
-    mask: np.ndarray
+    found: PackedMask
 
 
 class ThresholdSession(ClassicalSession):
@@ -98,9 +98,9 @@ class ThresholdSession(ClassicalSession):
 
     def _predict(self, prompts: tuple[Prompt, ...], previous: tuple[Prompt, ...] | None) -> tuple[Prompt, ...]:
         newest, others = prompts[-1], growing(prompts[:-1])
-        if newest in growing(prompts) and not self._region(newest).mask.any():  # a failure comes before it counts
+        if newest in growing(prompts) and not self._region(newest).found:  # a failure comes before it counts
             hottest = max(float(self._data[tuple(voxel)]) for voxel in self._region(newest).roots)
-            alone = " Only its own voxels are added." if any(self._region(one).mask.any() for one in others) else ""
+            alone = " Only its own voxels are added." if any(self._region(one).found for one in others) else ""
             self._tell(
                 f"Nothing found at this {newest.kind}: {hottest:.3g} {self.volume.unit} is below the threshold "
                 f"({self.rule}).{alone}"
@@ -112,8 +112,8 @@ class ThresholdSession(ClassicalSession):
         regions = [self._region(prompt) for prompt in growing(prediction)]
         start = prediction[0] if isinstance(prediction[0], InitialMask) else None
         for region in regions:
-            mask[region.box] |= region.mask if start is None else self._within_reach(region, start)
-        if not any(region.mask.any() for region in regions):
+            mask[region.found.box] |= region.found.inside if start is None else self._within_reach(region, start)
+        if not any(region.found for region in regions):
             return mask
         self._constrain(mask, prediction)
         negatives = [prompt for prompt in prediction if prompt.binds_voxels and not prompt.foreground]
@@ -134,16 +134,15 @@ class ThresholdSession(ClassicalSession):
 
     def _found(self, prompt: Prompt) -> Region:
         if isinstance(prompt, InitialMask):
-            return Region((), prompt.voxels, prompt.box, prompt.inside)
+            return Region((), prompt.voxels, PackedMask.within(self.volume.shape, prompt.box, prompt.inside))
         if prompt.binds_voxels:
             anchors, voxels = [voxel for voxel, _ in prompt.points], prompt.voxels
         else:
             anchors = [prompt.centre_ijk if self._rule.is_band else _hottest_inside(self._data, prompt)]
             voxels = np.array(anchors)
         start, lower, upper = self._limits(voxels)
-        grown = self._flood.grow(start, lower, upper)
-        box = bounding_box(grown) or (slice(0, 0),) * 3
-        return Region(tuple(anchors), np.concatenate([voxels, start]), box, grown[box].copy())
+        grown = PackedMask.within(self.volume.shape, *self._flood.grow(start, lower, upper))
+        return Region(tuple(anchors), np.concatenate([voxels, start]), grown)
 
     def _limits(self, voxels: np.ndarray) -> tuple[np.ndarray, float, float]:
         """Where to start growing, (n, 3), and between which intensities."""
@@ -173,15 +172,15 @@ class ThresholdSession(ClassicalSession):
     def _within_reach(self, region: Region, start: InitialMask) -> np.ndarray:
         """What is found from a prompt, no farther from it than it is from the core of the mask to start from."""
         if not region.anchors:
-            return region.mask  # the start itself
+            return region.found.inside  # the start itself
         axes, core = self.volume.affine[:3, :3], start.core(self.volume.spacing)
-        voxels = np.argwhere(region.mask)
+        kept = region.found.inside
+        voxels = np.argwhere(kept)
         near = np.zeros(len(voxels), bool)
         for anchor in region.anchors:
             reach_mm = np.linalg.norm((core - anchor) @ axes.T, axis=1).min()
-            near |= np.linalg.norm((voxels - within(anchor, region.box)) @ axes.T, axis=1) <= reach_mm
-        kept = np.zeros_like(region.mask)
-        kept[tuple(voxels[near].T)] = True
+            near |= np.linalg.norm((voxels - within(anchor, region.found.box)) @ axes.T, axis=1) <= reach_mm
+        kept[tuple(voxels[~near].T)] = False
         return kept
 
     def _nearer_than_core(self, voxels: np.ndarray, negative: Voxel, start: InitialMask) -> np.ndarray:
@@ -201,7 +200,10 @@ class ThresholdSession(ClassicalSession):
         metric = self.volume.affine[:3, :3].T @ self.volume.affine[:3, :3]
         slope = 2 * metric @ (a - b)
         i, j, k = (slope[axis] * np.arange(size) for axis, size in enumerate(shape))
-        return i[:, None, None] + j[:, None] + k > a @ metric @ a - b @ metric @ b
+        limit, nearer = a @ metric @ a - b @ metric @ b, np.empty(shape, bool)
+        for plane, along_i in zip(nearer, i, strict=True):  # plane by plane, which stays in the processor's cache
+            np.greater((along_i + j)[:, None] + k, limit, out=plane)
+        return nearer
 
 
 def _hottest_inside(data: np.ndarray, prompt: Prompt) -> Voxel:
@@ -217,9 +219,12 @@ def _keep_pieces(mask: np.ndarray, roots: np.ndarray) -> None:
     """Remove from a mask, in place, the 26-connected pieces that hold none of some voxels."""
     box = bounding_box(mask)
     if box is not None:
-        labels, _ = ndimage.label(mask[box], CONNECTED_26)
-        kept = labels[tuple((roots[mask[tuple(roots.T)]] - [part.start for part in box]).T)]
-        mask[box] = np.isin(labels, kept[kept > 0])
+        pieces = Pieces(mask[box])
+        kept = pieces.at(roots[mask[tuple(roots.T)]] - [part.start for part in box])
+        if len(kept) < len(pieces.sizes):
+            inner, inside = pieces.mask_of(kept)
+            mask[box] = False
+            mask[box_from(inner, box)] = inside
 
 
 def baseline_name(rule: str | ThresholdRule) -> str:
@@ -251,47 +256,50 @@ def hottest_voxel(volume: Volume, ijk: Sequence[int]) -> tuple[tuple[int, int, i
 
 
 class FloodFill:
-    """26-connected flood fill; unlike labelling a whole scan, it visits only the region that it fills, and some around.
+    """26-connected flood fill; it looks only around its seeds, and at the whole scan if the fill goes on from there.
 
     Args:
         data: Values, shape (I, J, K).
     """
 
-    FIRST_REACH = 32  # voxels around the seeds that are looked at first
+    REACHES = (32, 64)  # voxels around the seeds that are looked at first
 
     def __init__(self, data: np.ndarray) -> None:
         self._data = data
+        self._whole: tuple[tuple[float, float], Box, Pieces] | None = None  # limits, and what they leave of the scan
 
-    def grow(self, ijk: Sequence[int] | np.ndarray, lower: float, upper: float = np.inf) -> np.ndarray:
-        """Voxels from `lower` to `upper` connected to a voxel, or to any of several, (n, 3), that are within these."""
-        seeds, shape, reach = np.atleast_2d(ijk), self._data.shape, self.FIRST_REACH
-        grown = np.zeros(shape, bool)
-        around = tuple(slice(int(a), int(b) + 1) for a, b in zip(seeds.min(0), seeds.max(0), strict=True))
-        while True:
-            # The filter needs a copy: of the whole scan it would take as much memory again.
+    def grow(self, ijk: Sequence[int] | np.ndarray, lower: float, upper: float = np.inf) -> tuple[Box, np.ndarray]:
+        """Voxels from `lower` to `upper` connected to a voxel, or to any of several, (n, 3), that are within these.
+
+        Returns:
+            The smallest box that holds them, and the voxels within it, bool.
+        """
+        seeds, shape, limits = np.atleast_2d(ijk), self._data.shape, (float(lower), float(upper))
+        around = box_of(seeds)
+        for reach in self.REACHES:
+            if self._whole is not None and self._whole[0] == limits:
+                break
             box = widen_box(around, [reach] * 3, shape)
-            filled = self._filled(self._data[box], seeds - [part.start for part in box], lower, upper)
-            if not any(_meets_face(filled, axis, side, box, shape) for axis in range(3) for side in (0, -1)):
-                grown[box] = filled
-                return grown
-            reach *= 2
+            found, mask = _pieces_at(seeds, box, Pieces(self._within(box, *limits)))
+            if not mask.size or not any(_meets(found[axis], box[axis], shape[axis]) for axis in range(3)):
+                return found, mask
+        else:
+            inside = self._within((slice(None),) * 3, *limits)
+            box = bounding_box(inside) or (slice(0, 0),) * 3
+            self._whole = limits, box, Pieces(inside[box])
+        return _pieces_at(seeds, *self._whole[1:])
 
-    @staticmethod
-    def _filled(data: np.ndarray, seeds: np.ndarray, lower: float, upper: float) -> np.ndarray:
-        import SimpleITK as sitk  # slow to import
-
-        # SimpleITK counts axes from the fastest one: index (k, j, i) there is (i, j, k) here.
-        filled = sitk.ConnectedThreshold(
-            sitk.GetImageFromArray(data),
-            seedList=seeds[:, ::-1].tolist(),
-            lower=float(lower),
-            upper=min(float(upper), float(np.finfo(np.float32).max)),
-            connectivity=sitk.ConnectedThresholdImageFilter.FullConnectivity,
-        )
-        return sitk.GetArrayViewFromImage(filled).astype(bool)
+    def _within(self, box: Box, lower: float, upper: float) -> np.ndarray:
+        data = self._data[box]
+        return data >= lower if upper == np.inf else (data >= lower) & (data <= upper)
 
 
-def _meets_face(filled: np.ndarray, axis: int, side: int, box: Box, shape: Sequence[int]) -> bool:
-    """Whether a filled region meets a face of its box, side 0 or -1, behind which the array goes on."""
-    goes_on = box[axis].start > 0 if side == 0 else box[axis].stop < shape[axis]
-    return bool(goes_on and filled.take(side, axis).any())
+def _pieces_at(seeds: np.ndarray, box: Box, pieces: Pieces) -> tuple[Box, np.ndarray]:
+    """Of the pieces in a box of an array, those that hold some voxels of it, and the box of these."""
+    inner, mask = pieces.mask_of(pieces.at(seeds - [part.start for part in box]))
+    return box_from(inner, box), mask
+
+
+def _meets(found: slice, looked_at: slice, size: int) -> bool:
+    """Whether what was found meets an end of what was looked at along an axis, behind which the array goes on."""
+    return 0 < found.start == looked_at.start or found.stop == looked_at.stop < size
