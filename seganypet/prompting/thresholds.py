@@ -275,15 +275,12 @@ class FloodFill:
             The smallest box that holds them, and the voxels within it, bool.
         """
         seeds, shape, limits = np.atleast_2d(ijk), self._data.shape, (float(lower), float(upper))
-        around = box_of(seeds)
-        for reach in self.REACHES:
-            if self._whole is not None and self._whole[0] == limits:
-                break
-            box = widen_box(around, [reach] * 3, shape)
-            found, mask = _pieces_at(seeds, box, Pieces(self._within(box, *limits)))
-            if not mask.size or not any(_meets(found[axis], box[axis], shape[axis]) for axis in range(3)):
-                return found, mask
-        else:
+        if self._whole is None or self._whole[0] != limits:
+            for reach in self.REACHES:
+                box = widen_box(box_of(seeds), [reach] * 3, shape)
+                found, mask = _pieces_at(seeds, box, Pieces(self._within(box, *limits)))
+                if not mask.size or not any(_meets(found[axis], box[axis], shape[axis]) for axis in range(3)):
+                    return found, mask
             inside = self._within((slice(None),) * 3, *limits)
             box = bounding_box(inside) or (slice(0, 0),) * 3
             self._whole = limits, box, Pieces(inside[box])

@@ -28,7 +28,7 @@ from seganypet.regions import bounding_box
 from seganypet.study.automatic import CT, PET, automatic_methods
 from seganypet.study.definition import Rows, Study
 from seganypet.study.engine import as_cases, error_text, run_study
-from seganypet.study.methods import forget_networks, on_ct, resolve_methods
+from seganypet.study.methods import Method, forget_networks, on_ct, resolve_methods
 from seganypet.study.progress import tell
 from seganypet.study.protocol import ClickProtocol, segment_target
 from seganypet.study.saved_masks import check_mask_names, keep_mask, masks_written
@@ -208,7 +208,7 @@ def evaluate(
 def evaluate_case(
     case: Any, methods: Sequence[Any], settings: Mapping[str, Any], masks: str | os.PathLike | None = None
 ) -> Iterator[tuple[str, Rows]]:
-    """Segment every target of a case, method by method; what fails becomes rows with the error.
+    """Segment every target of a case by every method; what fails becomes rows with the error.
 
     One session of a method serves all targets. Where the scan or its labels cannot be read, each method gets rows of
     the target `WHOLE_CASE`. Masks after the last round go to the folder `masks`, if there is one.
@@ -228,37 +228,50 @@ def evaluate_case(
                 yield method.name, [_common(method, protocol) | {"target": WHOLE_CASE} | row
                                     for row in _failed_rows(error, protocol.clicks)]  # fmt: skip
             continue
-        for method in looking:
-            rows: Rows = []
-            found = _automatic if hasattr(method, "segment") else _clicked
-            for target, row in found(case, method, scan, targets, protocol, masks):
+        for together in _in_turn(looking):
+            rows: dict[str, Rows] = {method.name: [] for method in together}
+            found = _automatic if hasattr(together[0], "segment") else _clicked
+            for method, target, row in found(case, together, scan, targets, protocol, masks):
                 if "total_clicks" in row:
                     row["human_seconds"] = row["total_clicks"] * settings["seconds_per_click"]
                 seen_organ = target in SEEN_ORGANS if target in ORGANS else None
-                rows.append(_common(method, protocol) | {"target": target, "seen": seen_organ} | row)
-            yield method.name, rows
+                rows[method.name].append(_common(method, protocol) | {"target": target, "seen": seen_organ} | row)
+            yield from rows.items()
+
+
+def _in_turn(methods: Sequence[Any]) -> list[list[Any]]:
+    """Methods that are measured together: each for itself, as networks fill the memory; all rules at once.
+
+    Rules leak through the body, and to score a leak costs most: what scoring knows of a target then serves all of them.
+    """
+    rules = [method for method in methods if isinstance(method, Method) and method.is_rule]
+    return [rules if method in rules else [method] for method in methods if method not in rules[1:]]
 
 
 def _clicked(
-    case: Any, method: Any, scan: Volume, targets: Sequence[Any], protocol: ClickProtocol, masks: Any
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of each target under simulated clicks."""
-    session = None
-    for number, (target, box, inside) in enumerate(targets):
-        tell(method.name, target, number / len(targets))
+    case: Any, methods: Sequence[Any], scan: Volume, targets: Sequence[Any], protocol: ClickProtocol, masks: Any
+) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """Rows of each target under simulated clicks, method by method."""
+    sessions: dict[str, Any] = {}
+    for number, (name, box, inside) in enumerate(targets):
         truth = np.zeros(scan.shape, bool)
         truth[box] = inside
-        rng = chance_of(protocol, case.name, target)
-        kept: deque[np.ndarray] = deque(maxlen=1)
-        try:
-            session = method.open(scan) if session is None else session
-            found = list(segment_target(method, session, truth, scan, protocol, rng, kept.append))
-        except Exception as error:  # whatever a method does, the others go on
-            found = _failed_rows(error, protocol.clicks)
-            kept.clear()
-        for mask in kept:
-            keep_mask(masks, case.name, method.name, target, mask, scan)
-        yield from ((target, row) for row in found)
+        target = Target(truth, scan.spacing)
+        for turn, method in enumerate(methods):
+            tell(method.name, name, (number + turn / len(methods)) / len(targets), [one.name for one in methods])
+            rng = chance_of(protocol, case.name, name)
+            kept: deque[np.ndarray] = deque(maxlen=1)
+            try:
+                if method.name not in sessions:
+                    sessions[method.name] = method.open(scan)
+                session = sessions[method.name]
+                found = list(segment_target(method, session, truth, scan, protocol, rng, kept.append, target))
+            except Exception as error:  # whatever a method does, the others go on
+                found = _failed_rows(error, protocol.clicks)
+                kept.clear()
+            for mask in kept:
+                keep_mask(masks, case.name, method.name, name, mask, scan)
+            yield from ((method, name, row) for row in found)
 
 
 def chance_of(protocol: ClickProtocol, case: str, target: str) -> np.random.Generator:
@@ -267,15 +280,16 @@ def chance_of(protocol: ClickProtocol, case: str, target: str) -> np.random.Gene
 
 
 def _automatic(
-    case: Any, method: Any, scan: Volume, targets: Sequence[Any], protocol: ClickProtocol, masks: Any
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A row for each target that a method without clicks knows."""
+    case: Any, methods: Sequence[Any], scan: Volume, targets: Sequence[Any], protocol: ClickProtocol, masks: Any
+) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """A row for each target that the method, one without clicks, knows."""
+    (method,) = methods
     tell(method.name)
     start, fixed = time.perf_counter(), {"click": 0, "prompt": "auto", "total_clicks": 0}
     try:
         found = method.segment(case, scan)
     except Exception as error:
-        yield from ((target, fixed | {"error": error_text(error)}) for target, _, _ in targets)
+        yield from ((method, target, fixed | {"error": error_text(error)}) for target, _, _ in targets)
         return
     seconds = time.perf_counter() - start
     for target, box, inside in targets:
@@ -286,7 +300,7 @@ def _automatic(
         scores = scores_of(found[target], Target(truth, scan.spacing)) if truth.any() else {}
         keep_mask(masks, case.name, method.name, target, found[target], scan)
         tolerance = {"nsd_tolerance_mm": max(scan.spacing), "per_slice": False}
-        yield target, fixed | tolerance | scores | {"seconds": seconds, "model_seconds": seconds}
+        yield method, target, fixed | tolerance | scores | {"seconds": seconds, "model_seconds": seconds}
 
 
 def _common(method: Any, protocol: ClickProtocol) -> dict[str, Any]:

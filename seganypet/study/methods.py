@@ -59,7 +59,7 @@ class Method:
         bind = f"clicks {BINDING['clicks']}"  # rows from before they did must not mix with those of today
         if self.weights is not None:
             return f"weights {self.weights}, {bind}"
-        if self.opener is _threshold_session:
+        if self.is_rule:
             return f"rule {self.source}, {bind}"
         return f"factory {_qualified_name(self.source)}"
 
@@ -73,6 +73,11 @@ class Method:
         if self.opener is not open_session:
             return None
         return _network(self.source, self.weights, dealt_device(self.device)) if self.by_name else self.source
+
+    @property
+    def is_rule(self) -> bool:
+        """Whether it is a classical baseline, whose sessions keep little."""
+        return self.opener is _threshold_session
 
     def open(self, volume: Volume) -> Any:
         """A new session on a volume: something with `reset` and with `click`, or `click_slices` and `axis`."""

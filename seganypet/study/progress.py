@@ -9,27 +9,31 @@ from typing import Any
 from seganypet.study.workers import worker_file
 
 _POLL_SECONDS = 1.0
-_case: dict[str, Any] = {}  # what this process measures: name of the case, names of its methods
+# What this process measures: name of the case, names of its methods, of those that take turns now, how many are done.
+_case: dict[str, Any] = {}
 _listeners: list[Callable[[float, str], object]] = []
 
 
 def begin_case(name: str, methods: Sequence[str]) -> None:
     """Say which case this process measures from now on."""
-    _case.update(name=name, methods=list(methods))
+    _case.update(name=name, methods=list(methods), turns=(), finished=0)
     _say(0.0, name)
 
 
-def tell(method: str, target: str = "", fraction: float = 0.0) -> None:
+def tell(method: str, target: str = "", fraction: float = 0.0, together: Sequence[str] = ()) -> None:
     """Say what of the case is measured now.
 
     Args:
         method: Name of the method.
         target: What it segments.
         fraction: Which part of this method's targets is done, 0 to 1.
+        together: Names of the methods that take turns with each target, if there are others; the fraction is of all.
     """
-    methods = _case.get("methods", ())
+    methods, turns = _case.get("methods", ()), tuple(together) or (method,)
     if method in methods:
-        done = (methods.index(method) + fraction) / len(methods)
+        if turns != _case["turns"]:
+            _case.update(turns=turns, finished=_case["finished"] + len(_case["turns"]))
+        done = (_case["finished"] + fraction * len(turns)) / len(methods)
         _say(done, ", ".join(part for part in (_case["name"], method, target) if part))
 
 

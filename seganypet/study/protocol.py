@@ -137,7 +137,7 @@ class ClickProtocol:
 
 def segment_target(
     method: Any, session: Any, truth: np.ndarray, pet: Volume, protocol: ClickProtocol, rng: np.random.Generator,
-    keep: Callable[[np.ndarray], object] = lambda mask: None,
+    keep: Callable[[np.ndarray], object] = lambda mask: None, target: Target | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """The rounds of one target by either protocol.
 
@@ -149,13 +149,14 @@ def segment_target(
         protocol: How clicks are simulated.
         rng: Source of random clicks.
         keep: Called with the mask of each round, bool, shape of the scan.
+        target: What masks are compared with in the scan, if another method was compared with it before.
 
     Yields:
         Rows as `simulate_clicks` yields them, in voxels of the scan.
     """
     if protocol.protocol != "release" or not truth.any():
         session.reset()
-        yield from simulate_clicks(session, truth, pet, protocol, rng, keep)
+        yield from simulate_clicks(session, truth, pet, protocol, rng, keep, target)
         return
 
     def keep_in_scan(inside: np.ndarray) -> None:
@@ -176,7 +177,7 @@ def segment_target(
 
 def simulate_clicks(
     session: Any, truth: np.ndarray, volume: Volume, protocol: ClickProtocol, rng: np.random.Generator,
-    keep: Callable[[np.ndarray], object] = lambda mask: None,
+    keep: Callable[[np.ndarray], object] = lambda mask: None, target: Target | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Click on one target, look at the mask, and click again.
 
@@ -187,6 +188,7 @@ def simulate_clicks(
         protocol: Strategies and number of clicks.
         rng: Source of random clicks.
         keep: Called with the mask of each round, bool, shape of `volume`.
+        target: What masks are compared with; made of `truth` if it is not given.
 
     Yields:
         One row for each round; `evaluation.COLUMNS` says what its columns mean.
@@ -198,7 +200,7 @@ def simulate_clicks(
     if per_slice:
         fixed["slices"] = np.count_nonzero(truth.any(axis=tuple({0, 1, 2} - {axis})))
     # No error and no surface lies beyond the box that holds truth and mask: clicks and scores are the same inside it.
-    target = Target(truth, spacing)
+    target = Target(truth, spacing) if target is None else target
     box = truth_box = target.box
     mask, scores, total_clicks, model_seconds = None, {}, 0, 0.0
     for number in range(1, protocol.clicks + 1):

@@ -8,11 +8,13 @@ from evaluation_cases import TIMES, memory_case
 
 from seganypet.cohort.case import Case, InMemoryCase
 from seganypet.cohort.cohort import Cohort
+from seganypet.comparison import Target
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import METRICS, dice, surface_dice
 from seganypet.pet.volume import Volume, save_mask, save_volume
 from seganypet.prompting.simulate import first_click, next_click
 from seganypet.prompting.thresholds import RULES
+from seganypet.study import evaluation, progress
 from seganypet.study.definition import PLACE
 from seganypet.study.evaluation import columns, evaluate
 from seganypet.study.methods import named_models
@@ -84,6 +86,23 @@ def test_one_session_serves_all_targets_of_a_case_and_is_reset_between_them():
     evaluate([memory_case("a"), memory_case("b")], Plodder, 2, targets=["liver", "spleen"], progress=False)
     assert len(Plodder.opened) == 2
     assert [session.resets for session in Plodder.opened] == [1 + 2, 1 + 2]
+
+
+def test_rules_take_turns_at_each_target_share_what_is_known_of_it_and_progress_never_goes_back(monkeypatch):
+    targets, told = [], []
+    monkeypatch.setattr(evaluation, "Target", lambda *args: targets.append(Target(*args)) or targets[-1])
+    monkeypatch.setattr(progress, "_listeners", [lambda fraction, what: told.append((fraction, what))])
+    rules, organs = ("41% SUVmax", "SUV>=2.5", "band"), ["liver", "spleen", "lesions"]
+    options = {"targets": organs, "progress": False}
+    table = evaluate([memory_case()], ["SUV>=4", Plodder], 2, rules=rules, **options)
+    assert len(targets) == 2 * 3, "once for the network, once for all rules"
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] < 1
+    alone = [evaluate([memory_case()], model, 2, rules=(), **options) for model in ("SUV>=4", Plodder, *rules)]
+    columns = table.columns.drop(["seconds", "model_seconds"])
+    expected = pd.concat(alone).sort_values("target", key=lambda names: names.map(list(dict.fromkeys(names)).index),
+                                            kind="stable", ignore_index=True)  # fmt: skip
+    pd.testing.assert_frame_equal(table[columns], expected[columns], check_dtype=False)
 
 
 def test_perfect_mask_is_kept_without_further_clicks():
