@@ -35,7 +35,8 @@ class Pieces:
         self.sizes = np.bincount(self._numbers, weights=lengths).astype(int)
 
     def at(self, voxels: np.ndarray) -> np.ndarray:
-        """The numbers of the pieces that hold some of these voxels, (n, 3); what lies in none is left out."""
+        """The numbers of the pieces that hold some of these voxels, (n, 3); others are left out."""
+        voxels = voxels[((voxels >= 0) & (voxels < self._shape)).all(axis=1)]
         places = self._place(*voxels.T)
         runs = np.searchsorted(self._starts, places, "right") - 1
         inside = (runs >= 0) & (places < self._stops[runs]) if len(self._starts) else np.zeros(len(places), bool)

@@ -23,9 +23,10 @@ def test_pieces_are_those_of_labelling(seed):
         found, inside = pieces.mask_of([number])
         assert found == box
         np.testing.assert_array_equal(inside, labels[box] == number + 1)
-    voxels = rng.integers(0, mask.shape, (6, 3))
+    voxels = rng.integers(-2, np.add(mask.shape, 2), (9, 3))
     held = pieces.at(voxels)
-    assert held.tolist() == sorted({*(labels[tuple(voxels.T)] - 1).tolist()} - {-1})
+    around = np.pad(labels, 2)  # nothing is beyond the mask
+    assert held.tolist() == sorted({*(around[tuple((voxels + 2).T)] - 1).tolist()} - {-1})
     box, inside = pieces.mask_of(held)
     several = np.zeros_like(mask)
     several[box] = inside
