@@ -85,7 +85,7 @@ def _deep_blocks(region: np.ndarray, spacing: Sequence[float]) -> tuple[Box, np.
     for axis in range(3):
         before = (slice(None),) * axis
         full = full[(*before, slice(None, None, 2))] & full[(*before, slice(1, None, 2))]
-    depth = nearest_mm(~full, 2 * np.array(spacing)) if full.any() else np.zeros(full.shape, np.float32)
+    depth = nearest_mm(~full, [2 * size for size in spacing]) if full.any() else np.zeros(full.shape, np.float32)
     deepest, diagonal = float(depth.max()), float(np.linalg.norm(spacing))
     wanted = depth >= deepest * (1 - 4 * ROUNDED) - 2 * diagonal
     blocks = bounding_box(wanted)
