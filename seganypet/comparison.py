@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import KDTree
 
 from seganypet.errors import GeometryError
 from seganypet.regions import Box, bounding_box, box_of, enclosing_box, nearest_mm
 
 NEAR_MM = 30.0  # up to which a tree of surface voxels finds the nearest one fast
+VOXELS_PER_NEAR_QUERY = 120  # of an exact one, which a few further masks make up for
 VOXELS_PER_QUERY = 300  # of a distance transform, which cost as much as one search of a tree for a distant voxel
 
 
@@ -31,16 +33,17 @@ class Surface:
     def __init__(self, mask: np.ndarray, spacing: Sequence[float]):
         self.voxels, self.spacing = _surface_voxels(mask), tuple(map(float, spacing))
         self._map: tuple[Box, np.ndarray] | None = None
+        self._near_map: np.ndarray | None = None
 
     def distances_mm(self, voxels: np.ndarray) -> np.ndarray:
         """Distance of voxels, (m, 3), to the nearest of the surface, (m,); beyond 30 mm to a relative 1e-6.
 
-        A tree of surface voxels answers for near ones. For distant ones it searches long: where they are many, as on
+        A tree of surface voxels answers for near ones; for distant ones it searches long. Where either are many, as on
         the surface of a leak, a distance transform costs less. It is kept: the next mask leaks likewise.
         """
         if not len(self.voxels):
             return np.full(len(voxels), np.inf)
-        distances = self._tree.query(voxels * self.spacing, distance_upper_bound=NEAR_MM)[0]
+        distances = self._near_mm(voxels)
         is_far = np.isinf(distances)
         far = voxels[is_far]
         if not len(far):
@@ -51,6 +54,22 @@ class Surface:
         else:
             start, transform = self._mapped(box)
             distances[is_far] = transform[tuple((far - start).T)]
+        return distances
+
+    def _near_mm(self, voxels: np.ndarray) -> np.ndarray:
+        """Exact distances of voxels up to 30 mm away, as `distances_mm`; of others exact, or infinite."""
+        margin = np.ceil(NEAR_MM / np.array(self.spacing)).astype(int) + 1
+        low, size = self.voxels.min(0) - margin, np.ptp(self.voxels, axis=0) + 2 * margin + 1
+        places = voxels - low
+        is_within = ((places >= 0) & (places < size)).all(axis=1)
+        if self._near_map is None and np.count_nonzero(is_within) * VOXELS_PER_NEAR_QUERY < np.prod(size):
+            return self._tree.query(voxels * self.spacing, distance_upper_bound=NEAR_MM)[0]
+        if self._near_map is None:
+            outside = np.ones(size, bool)
+            outside[tuple((self.voxels - low).T)] = False
+            self._near_map = ndimage.distance_transform_edt(outside, sampling=self.spacing)
+        distances = np.full(len(voxels), np.inf)
+        distances[is_within] = self._near_map[tuple(places[is_within].T)]
         return distances
 
     @cached_property

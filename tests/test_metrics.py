@@ -3,7 +3,8 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from seganypet.comparison import Target
+from seganypet import comparison
+from seganypet.comparison import Surface, Target
 from seganypet.errors import GeometryError, SegAnyPETError
 from seganypet.metrics import (
     auc,
@@ -251,6 +252,21 @@ def test_scores_of_leaks_are_exact(monkeypatch):
         assert scores["hd95_mm"] == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-6)
         assert scores["assd_mm"] == pytest.approx(both.mean(), rel=1e-6)
     assert len(calls) == 2, "one for the small leak, one for all of both"
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("voxels_per_query", [0, 1e9], ids=["tree", "transform"])
+def test_distances_are_the_same_however_they_are_found(voxels_per_query, seed, monkeypatch):
+    monkeypatch.setattr(comparison, "VOXELS_PER_NEAR_QUERY", voxels_per_query)
+    rng = np.random.default_rng(seed)
+    spacing, shape = tuple(rng.uniform(0.8, 5, 3).tolist()), rng.integers(8, 40, 3)
+    truth, leak = (ndimage.gaussian_filter(rng.standard_normal(shape), 2) for _ in range(2))
+    truth, leak = Surface(truth > np.quantile(truth, 0.97), spacing), Surface(leak > np.quantile(leak, 0.4), spacing)
+    found = truth.distances_mm(leak.voxels)
+    exact = KDTree(truth.voxels * spacing).query(leak.voxels * spacing)[0]
+    np.testing.assert_allclose(found, exact, rtol=2e-6)
+    near = exact < comparison.NEAR_MM
+    np.testing.assert_allclose(found[near], exact[near], rtol=1e-12)
 
 
 def test_distances_to_an_empty_mask_are_undefined_not_zero():
