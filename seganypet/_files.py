@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from seganypet.errors import ReadError, SegAnyPETError, WriteError
+from seganypet.errors import ReadError, SegAnyPETError, WriteError, shown
 
 try:
     import fcntl
@@ -45,6 +46,39 @@ _ADVICE = {
     errno.EBUSY: "Another program uses it; close that.",
 }
 
+
+
+def as_path(path: str | os.PathLike) -> Path:
+    """A path that somebody gave.
+
+    Raises:
+        SegAnyPETError: It is no path, or has a character that no name of a file can have.
+
+    >>> as_path(7)
+    Traceback (most recent call last):
+    seganypet.errors.SegAnyPETError: 7 is no path; expected a text, such as "scan.nii.gz".
+    """
+    named = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(named, str) or not named:
+        raise SegAnyPETError(f'{shown(path)} is no path; expected a text, such as "scan.nii.gz".')
+    try:
+        invalid = b"\0" in os.fsencode(named)
+    except UnicodeEncodeError:
+        invalid = True
+    if invalid:
+        raise SegAnyPETError(f"{named!r}: no file can have this name; was it read from a damaged text?")
+    return Path(named)
+
+
+def utf8_path(path: Path) -> str:
+    """A path for a library in C++, which would end the process at one that is not UTF-8, as of an old disk."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise SegAnyPETError(f"{path}: its name is not in UTF-8; rename the file, or its folder.") from None
+    return str(path)
+
+
 @contextmanager
 def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the place of `path`.
@@ -53,11 +87,11 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     the block raises or the process dies, whatever stood at `path` before is untouched.
 
     Args:
-        path: Where the finished file will be.
+        path: Where the finished file will be. If it is a link, the link stays, and its target is replaced.
 
     Raises:
-        SegAnyPETError: The parent folder does not exist or may not be written, `path` is a folder, or writing fails,
-            for instance on a full disk.
+        SegAnyPETError: The parent folder does not exist or may not be written, `path` is a folder, a pipe or a device,
+            or writing fails, for instance on a full disk.
 
     >>> import tempfile, pathlib
     >>> target = pathlib.Path(tempfile.mkdtemp()) / "table.csv"
@@ -66,12 +100,12 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     >>> target.read_text()
     'case,dsc'
     """
-    path = Path(path)
+    path = as_path(path)
     check_writable(path)
-    if path.is_symlink():
-        path = path.resolve()  # the link stays, its target is replaced
-    _sweep(path.parent, f"{UNFINISHED}*")
-    with writing(path), _unfinished(path) as temporary:
+    target = Path(os.path.realpath(path))
+    _sweep(target.parent, f"{UNFINISHED}*")
+    # A link's target may be called otherwise, as in stores that name files after their content.
+    with writing(path), _unfinished(target.parent, path.name) as temporary:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())  # or a power cut may leave the new name on an empty file
@@ -79,20 +113,20 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        temporary.replace(target)
 
 
 @contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, locked as long as the block lasts, and gone after it unless it was renamed."""
+def _unfinished(folder: Path, name: str) -> Iterator[Path]:
+    """A new file with the suffixes of `name`, locked while the block lasts, and gone after it unless renamed."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.name[-100:], dir=path.parent)
-        if _lock(handle, name):
+        handle, unfinished = tempfile.mkstemp(prefix=UNFINISHED, suffix=name[-100:], dir=folder)
+        if _lock(handle, unfinished):
             break
     try:
-        yield Path(name)
+        yield Path(unfinished)
     finally:
-        Path(name).unlink(missing_ok=True)
+        Path(unfinished).unlink(missing_ok=True)
         if fcntl is not None:
             os.close(handle)
 
@@ -162,6 +196,7 @@ def write_error(path: str | os.PathLike, error: OSError) -> WriteError:
 @contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
     """Turn what the system says while `path` is written, made or removed into a WriteError."""
+    as_path(path)
     try:
         yield
     except SegAnyPETError:
@@ -172,8 +207,14 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def reading(path: str | os.PathLike, kind: type[SegAnyPETError] = ReadError) -> Iterator[None]:
-    """Turn what the system says while `path` is read into an error of the package."""
+    """Turn what the system says while `path` is read into an error of the package.
+
+    What is neither a file nor a folder is refused, for whoever opens a pipe waits for a writer.
+    """
+    as_path(path)
     try:
+        if os.path.exists(path) and not (stat.S_ISREG(mode := os.stat(path).st_mode) or stat.S_ISDIR(mode)):
+            raise kind(f"cannot read {path}: it is a pipe or a device; expected a file.")
         yield
     except SegAnyPETError:
         raise
@@ -208,14 +249,19 @@ def read_json(path: str | os.PathLike, kind: type[SegAnyPETError] = ReadError, w
 
 def check_writable(path: str | os.PathLike) -> None:
     """Raise SegAnyPETError if no file can be written at `path`; to be called before long work."""
-    path = Path(path)
-    try:
-        if path.is_dir():
+    path = as_path(path)
+    with writing(path):  # such as a name that is too long, or links in a circle
+        folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
+        if not folder.is_dir():
+            raise SegAnyPETError(f"cannot write {path}: folder {folder} does not exist; create it first.")
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(mode):
             raise SegAnyPETError(f"{path} is a folder; give the name of a file inside it.")
-        if not path.parent.is_dir():
-            raise SegAnyPETError(f"cannot write {path}: folder {path.parent} does not exist; create it first.")
-    except OSError as error:  # such as a name that is too long
-        raise write_error(path, error) from error
+        if not stat.S_ISREG(mode):
+            raise SegAnyPETError(f"cannot write {path}: it is a pipe or a device; expected a file.")
 
 
 @contextmanager
@@ -227,7 +273,7 @@ def only_writer(path: str | os.PathLike) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    path = Path(path)
+    path = as_path(path)
     check_writable(path)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -259,14 +305,17 @@ def unsafe_name(names: Iterable[str], taken: Iterable[str] = ()) -> tuple[str, s
 
 def check_folder(path: str | os.PathLike) -> None:
     """Raise SegAnyPETError unless `path` is an existing folder."""
-    if not Path(path).is_dir():
-        raise SegAnyPETError(f"{path} is {'a file' if Path(path).exists() else 'missing'}; expected a folder.")
+    path = as_path(path)
+    with reading(path):
+        if not path.is_dir():
+            raise SegAnyPETError(f"{path} is {'a file' if path.exists() else 'missing'}; expected a folder.")
 
 
 def make_folder(path: str | os.PathLike) -> None:
     """Make a folder and those above it, where they are missing; SegAnyPETError if it cannot be created."""
+    path = as_path(path)
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot make folder {path}: {system_reason(error)}") from error
 

@@ -35,17 +35,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seganypet import __version__
-from seganypet._files import replace_atomically, system_reason, unsafe_name
+from seganypet._files import as_path, replace_atomically, system_reason, unsafe_name
 from seganypet.cohort.case import QUALITIES, Case
 from seganypet.cohort.cohort import Cohort
 from seganypet.cohort.labels import ORGAN_CONVENTIONS
-from seganypet.cohort.progress import CLICKS, PROGRESS, CaseProgress
+from seganypet.cohort.progress import CLICKS, PROGRESS, CaseProgress, holds_progress
 from seganypet.errors import AnnotationError, SegAnyPETError
 from seganypet.model.sam3d import Sam3D
 from seganypet.organs import ORGANS
@@ -112,7 +111,7 @@ class Annotation:
         known = (*ORGANS, "lesion", "lesions")
         if isinstance(targets, str) or not targets or not set(targets) <= set(known):
             raise AnnotationError(f"targets={targets!r}; expected a list of some of {', '.join(known)}.")
-        if refine is not None and not any(Path(refine).glob(f"*/{PROGRESS}")):
+        if refine is not None and not holds_progress(as_path(refine)):
             raise AnnotationError(f"refine={refine}: no <case>/{PROGRESS} in it; expected an Annotation's folder.")
         if not Session.serves(model):
             name = getattr(model, "name", type(model).__name__)
@@ -124,9 +123,9 @@ class Annotation:
                 f"{cohort.source}: case {found[0]!r} cannot have a folder of that name: {found[1]}. Rename it in the "
                 "cohort table; letters, digits, '-' and '_' are safe."
             )
-        self.cohort, self.model, self.folder = cohort, model, Path(folder)
+        self.cohort, self.model, self.folder = cohort, model, as_path(folder)
         self.annotator, self.quality = annotator, quality or ("LQ" if refine is None else "HQ")
-        self.targets, self.refine = tuple(targets), None if refine is None else Path(refine)
+        self.targets, self.refine = tuple(targets), None if refine is None else as_path(refine)
         self._organs_wanted = any(target in LABEL_OF for target in self.targets)
         self._lesions_wanted = any(target not in LABEL_OF for target in self.targets)
         self.case: Case | None = None
@@ -135,7 +134,7 @@ class Annotation:
         self.stopwatch = Stopwatch(clock)
         self._clock = clock
         self._saved: dict[str, CaseProgress] = {}  # by case, as it stands in the folder
-        if any(self.folder.glob(f"*/{PROGRESS}")):
+        if holds_progress(self.folder):
             self._write_tables()  # the last process may have died before it did
         elif found := [name for name in (COHORT_TABLE, ANNOTATION_TABLE) if (self.folder / name).exists()]:
             raise AnnotationError(

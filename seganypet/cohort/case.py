@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from seganypet._files import as_path
 from seganypet.cohort.labels import (
     IGNORE,
     ORGAN_CONVENTIONS,
@@ -88,7 +89,7 @@ class Case:
     def contents(self) -> dict[str, Any]:
         """What measurements of the case depend on, files by their paths; a study measures again what changed in it."""
         files = {"pet": self.pet, "organs": self.organs, "lesions": self.lesions}
-        paths = {name: None if path is None else Path(path) for name, path in files.items()}
+        paths = {name: None if path is None else as_path(path) for name, path in files.items()}
         names = ("lesion_labels", "organ_labels", "label_grid")  # older tables do not know them
         stated = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.pet_unit == "Bq/mL" and (beside := sidecar_path(self.pet)).is_file():

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from seganypet import __version__
-from seganypet._files import cache_folder, replace_atomically
+from seganypet._files import as_path, cache_folder, reading, replace_atomically
 from seganypet.cohort.autopet import read_autopet
 from seganypet.cohort.case import Case
 from seganypet.cohort.files import Found, missing_files, tell_missing, visible_files
@@ -104,14 +104,18 @@ class Cohort:
     @classmethod
     def from_path(cls, path: str | os.PathLike) -> "Cohort":
         """Read a table (`from_csv`), an nnU-Net folder or its imagesTr or imagesTs, or else an AutoPET tree."""
-        path = Path(path)
-        if not path.exists():
-            raise CohortError(f"{path} does not exist; expected a cohort.csv, an AutoPET tree or an nnU-Net folder.")
-        if path.is_file():
+        path = as_path(path)
+        with reading(path, CohortError):
+            if not path.exists():
+                raise CohortError(
+                    f"{path} does not exist; expected a cohort.csv, an AutoPET tree or an nnU-Net folder."
+                )
+            is_table = path.is_file()
+            is_nnunet = (path / "imagesTr").is_dir() or (path / "imagesTs").is_dir()
+        if is_table:
             return cls.from_csv(path)
         if path.name in ("imagesTr", "imagesTs"):
             return cls.from_nnunet(path.parent, part="Tr" if path.name == "imagesTr" else "Ts")
-        is_nnunet = (path / "imagesTr").is_dir() or (path / "imagesTs").is_dir()
         return cls.from_nnunet(path) if is_nnunet else cls.from_autopet(path)
 
     def to_csv(self, path: str | os.PathLike) -> None:
@@ -131,7 +135,8 @@ class Cohort:
         Warns:
             UserWarning: Studies that lack a file; they stay in the cohort.
         """
-        return cls._found(read_autopet(Path(folder)), str(folder))
+        with reading(folder, CohortError):
+            return cls._found(read_autopet(as_path(folder)), str(folder))
 
     @classmethod
     def from_nnunet(
@@ -159,12 +164,13 @@ class Cohort:
         Warns:
             UserWarning: Cases that lack a file; they stay in the cohort. What was concluded without dataset.json.
         """
-        folder = Path(folder)
-        if part is None:
-            part = "Ts" if (folder / "imagesTs").is_dir() and not (folder / "imagesTr").is_dir() else "Tr"
-        elif part not in ("Tr", "Ts"):
+        folder = as_path(folder)
+        if part not in (None, "Tr", "Ts"):
             raise CohortError(f"part={part!r}; expected 'Tr' or 'Ts'.")
-        return cls._found(read_nnunet(folder, part, channels), str(folder))
+        with reading(folder, CohortError):
+            if part is None:
+                part = "Ts" if (folder / "imagesTs").is_dir() and not (folder / "imagesTr").is_dir() else "Tr"
+            return cls._found(read_nnunet(folder, part, channels), str(folder))
 
     @classmethod
     def _found(cls, found: Found, source: str) -> "Cohort":
@@ -203,7 +209,7 @@ class Cohort:
         for argument, value, minimum in (("n", n, 1), ("seed", seed, 0)):
             if not isinstance(value, int | np.integer) or value < minimum:
                 raise CohortError(f"from_phantoms: {argument}={value!r}; expected an integer of at least {minimum}.")
-        folder = cache_folder() / "phantoms" if folder is None else Path(folder)
+        folder = cache_folder() / "phantoms" if folder is None else as_path(folder)
         cases = []
         kinds: dict[bool | str, str] = {True: "", False: "_healthy"}
         for number in tqdm(range(seed, seed + n), desc="phantoms", disable=not progress):
@@ -245,7 +251,7 @@ class Cohort:
         Raises:
             CohortError: No file matches a case, or a file matches several.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         if not folder.is_dir():
             raise CohortError(f"{folder} is not a folder; expected one with <case>.nii.gz.")
         files = {path: path.name.removesuffix(".nii.gz") for path in visible_files(folder, "**/*.nii.gz")}

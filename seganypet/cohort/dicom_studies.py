@@ -12,6 +12,7 @@ import numpy as np
 from pydicom import uid as uids
 from pydicom.dataset import Dataset
 
+from seganypet._files import reading
 from seganypet.cohort.tracers import tracer_in
 from seganypet.errors import DicomError
 from seganypet.pet.dicom_files import UNREADABLE, read_dataset
@@ -133,9 +134,10 @@ def find_studies(folder: Path) -> tuple[list[DicomStudy], list[str], list[str]]:
     Raises:
         DicomError: The folder does not exist, or holds no DICOM file.
     """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise DicomError(f"{folder} {what}; expected a folder of DICOM files.")
+    with reading(folder, DicomError):
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise DicomError(f"{folder} {what}; expected a folder of DICOM files.")
     headers: dict[tuple[str, str], dict[str, list[tuple[Path, Dataset]]]] = {}
     damaged: dict[Path, str] = {}
     paths = list(_walk(folder, damaged))

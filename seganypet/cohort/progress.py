@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seganypet import __version__
-from seganypet._files import read_json
+from seganypet._files import read_json, reading
 from seganypet.errors import AnnotationError
 from seganypet.prompting.prompts import read_prompt
 
@@ -64,3 +64,9 @@ class CaseProgress:
                 f"in {CLICKS} beside it, minutes start at 0 again."
             ) from error
         return cls(**content)
+
+
+def holds_progress(folder: Path) -> bool:
+    """Whether a case was begun in a folder; AnnotationError if the folder cannot be read."""
+    with reading(folder, AnnotationError):
+        return any(folder.glob(f"*/{PROGRESS}"))

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import dacite
 import yaml
 
-from seganypet._files import cache_folder
+from seganypet._files import as_path, cache_folder
 from seganypet.errors import SampleError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def fetch(name: str, folder: str | os.PathLike | None = None) -> Path:
             f"There are {', '.join(REGISTRY)}; sap.samples.list_samples() describes them."
         )
     sample = REGISTRY[name]
-    destination = (cache_folder() / "samples" if folder is None else Path(folder)).expanduser() / name
+    destination = (cache_folder() / "samples" if folder is None else as_path(folder)).expanduser() / name
     print(f"{name}: {sample.what}. Licence {sample.licence}. Cite: {sample.citation}.")
     if sample.series:
         _check_series(name, sample.series, destination)

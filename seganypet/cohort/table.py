@@ -36,7 +36,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from seganypet._files import read_text, replace_atomically
+from seganypet._files import as_path, read_text, replace_atomically
 from seganypet.cohort.case import Case
 from seganypet.cohort.inspection import PARTS, Problem
 from seganypet.errors import CohortError
@@ -59,7 +59,7 @@ def read_table(path: str | os.PathLike) -> tuple[list[Case], list[Problem]]:
     Raises:
         CohortError: The file does not exist.
     """
-    path = Path(path)
+    path = as_path(path)
     if not os.path.isfile(path):
         what = "is a folder; use from_autopet or from_nnunet" if os.path.isdir(path) else "no such cohort table"
         raise CohortError(f"{path}: {what}; expected a CSV file.")
@@ -114,7 +114,7 @@ def conflicts(cases: Iterable[Case], source: str) -> Iterator[Problem]:
 
 def write_table(path: str | os.PathLike, cases: Iterable[Case]) -> None:
     """Write the table, with paths relative to its folder; it is complete or absent."""
-    path = Path(path)
+    path = as_path(path)
     with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import nibabel as nib
 import numpy as np
 
-from seganypet._files import make_folder
+from seganypet._files import as_path, make_folder, reading
 from seganypet.errors import GeometryError, SegAnyPETError, UnitError, VolumeError
 from seganypet.organs import ORGANS
 from seganypet.pet.grids import Grid, check_on_grid
@@ -97,16 +97,17 @@ def read_totalsegmentator(
         UserWarning: The labels have no names, organs are missing from the output, or nobody can tell whether they were
             searched for.
     """
-    path = Path(path)
+    path = as_path(path)
     if version not in (None, *CLASSES):
         raise VolumeError(f"version={version!r}; expected 1 or 2.")
-    if path.is_dir():
-        names, found = _from_folder(path, organs)
-    else:
-        image = open_image(path)
-        image.check_geometry()
-        grid = Grid(image.shape, image.affine, str(path))
-        names, found = _from_label_map(image.labels(), grid, _numbers_in_header(image.header), organs, version)
+    with reading(path, VolumeError):
+        if path.is_dir():
+            names, found = _from_folder(path, organs)
+        else:
+            image = open_image(path)
+            image.check_geometry()
+            grid = Grid(image.shape, image.affine, str(path))
+            names, found = _from_label_map(image.labels(), grid, _numbers_in_header(image.header), organs, version)
     return _on_grid(found, organs, like, str(path)), _names_by_label(names, organs)
 
 
@@ -151,7 +152,7 @@ def run_totalsegmentator(
     output = None
     if folder is not None:
         make_folder(folder)
-        output = Path(folder) / "totalsegmentator.nii.gz"
+        output = as_path(folder) / "totalsegmentator.nii.gz"
     image = nib.Nifti1Image(ct.data, ct.affine)
     image.header.set_xyzt_units("mm")
     try:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from seganypet._files import read_json, replace_atomically
+from seganypet._files import as_path, read_json, reading, replace_atomically
 from seganypet.errors import CheckpointError, WriteError, first_line
 from seganypet.model.config import RELEASED, ModelConfig
 from seganypet.model.devices import find_device, limit_threads
@@ -52,9 +52,10 @@ def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "au
     if name in NETWORKS:
         path = locate(name)
     else:
-        path = Path(name_or_path)
-        name = path.name if path.is_dir() else path.stem
-        if not path.exists():
+        path = as_path(name_or_path)
+        with reading(path, CheckpointError):
+            name, is_missing = path.name if path.is_dir() else path.stem, not path.exists()
+        if is_missing:
             names = {size: [one for one, source in NETWORKS.items() if source.dimensions == size] for size in (3, 2)}
             raise CheckpointError(
                 f"{name_or_path}: neither a file nor a known model. Known are {', '.join(names[3])}, and in 2D "
@@ -109,9 +110,11 @@ def load_locator(path: str | os.PathLike | None = None) -> Locator:
     Raises:
         CheckpointError: Missing or damaged file, or the weights of another network.
     """
-    path = WEIGHTS / "locator.safetensors" if path is None else Path(path)
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing; install seganypet again, or train it: tools/train_locator.py.")
+    path = WEIGHTS / "locator.safetensors" if path is None else as_path(path)
+    with reading(path, CheckpointError):
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing; install seganypet again, or train it: tools/train_locator.py.")
+    check_is_weights(path)
     weights, headers = _read_safetensors(path)
     config, metadata = _read_header(path, headers.get("seganypet", "{}"))
     if not isinstance(config, LocatorConfig):
@@ -273,7 +276,7 @@ def _deepest(config: Any) -> int:
 
 
 def _write_safetensors(path: str | os.PathLike, model: torch.nn.Module, header: dict[str, Any]) -> None:
-    if Path(path).suffix != ".safetensors":
+    if as_path(path).suffix != ".safetensors":
         raise CheckpointError(f"{path}: weights are written as .safetensors; give the file that suffix.")
     # Copies, as a 2D SAM has one matrix under two names, which files do not hold.
     weights = {key: value.half().clone().contiguous() for key, value in model.state_dict().items()}

@@ -33,11 +33,8 @@ def check_is_weights(path: Path) -> None:
     Raises:
         CheckpointError: A web page, or a pointer of Git LFS, in its place; an empty file, or one that cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    with reading(path, CheckpointError), path.open("rb") as file:
+        start = file.read(512)
     if not start:
         raise CheckpointError(f"{path}: is empty. Copy or download it again.")
     if start.lstrip()[:15].lower().startswith((b"<!doctype", b"<html", b"<?xml")):

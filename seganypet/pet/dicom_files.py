@@ -16,6 +16,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from seganypet._files import as_path
 from seganypet.errors import DicomError
 
 # What pydicom, SimpleITK and zipfile raise on damaged files; a RuntimeError comes from missing or failing decoders and
@@ -93,9 +94,8 @@ def open_files(source: str | os.PathLike) -> Iterator[list[DicomFile]]:
     Warns:
         UserWarning: Hidden files of a folder are DICOM, and left out.
     """
-    archive = None
+    archive, path = None, as_path(source)
     try:
-        path = Path(source)
         if path.is_dir():
             paths = [one for one in sorted(_tree(path)) if one.is_file()]
             files = [DicomFile(one) for one in paths if one.name[0] != "."]
@@ -109,8 +109,6 @@ def open_files(source: str | os.PathLike) -> Iterator[list[DicomFile]]:
             files = _listed_files(path) if path.name.upper() == "DICOMDIR" else [DicomFile(path)]
     except DicomError:
         raise
-    except TypeError as error:
-        raise DicomError(f"folder is {source!r}; expected the path of a folder with DICOM files.") from error
     except UNREADABLE as error:
         raise DicomError(f"{source}: cannot be opened, or is damaged ({error}). Copy it again.") from error
     try:

@@ -12,6 +12,7 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
 
+from seganypet._files import as_path
 from seganypet.errors import DicomError
 from seganypet.pet.dicom_files import UNREADABLE, read_dataset
 from seganypet.pet.grids import LPS_TO_RAS, Grid
@@ -75,7 +76,7 @@ def reference_series(like: Volume, folder: str | os.PathLike | None) -> Referenc
                 f"{like.source} does not come from a DICOM folder, and a DICOM SEG or RTSTRUCT names the slices that "
                 "it lies on. Give the folder of the series, reference=...; or save as .seg.nrrd or .nii.gz."
             )
-    found = _series_in(Path(folder))
+    found = _series_in(as_path(folder))
     if series_uid in found:
         return _in_order(found[series_uid], folder)
     frame = like.metadata.get("frame_of_reference_uid")

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import nibabel as nib
 import numpy as np
 
+from seganypet._files import utf8_path
 from seganypet.errors import VolumeError, warn_caller
 from seganypet.pet.grids import LPS_TO_RAS
 from seganypet.pet.image_file import MAX_COMPRESSION, check_labels, check_size
@@ -133,7 +134,7 @@ def read_seg_nrrd(path: Path) -> tuple[list[Layer], np.ndarray]:
         raise VolumeError(f"{path} does not exist; expected a NRRD file.")
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("NrrdImageIO")
-    reader.SetFileName(str(path))
+    reader.SetFileName(utf8_path(path))
     try:
         reader.ReadImageInformation()
         sizes = reader.GetSize()
@@ -237,6 +238,6 @@ def write_seg_nrrd(path: Path, masks: Mapping[str, np.ndarray], like: Volume) ->
     for key, text in keys.items():
         image.SetMetaData(key, text)
     try:
-        SimpleITK.WriteImage(image, str(path), useCompression=True)
+        SimpleITK.WriteImage(image, utf8_path(path), useCompression=True)
     except RuntimeError as error:
         raise VolumeError(f"cannot write {path}: {str(error).strip().splitlines()[-1]}") from error

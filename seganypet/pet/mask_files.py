@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import RTStructureSetStorage
 
-from seganypet._files import check_writable, reading, replace_atomically, unsafe_name
+from seganypet._files import as_path, check_writable, reading, replace_atomically, unsafe_name
 from seganypet.errors import DicomError, GeometryError, SegAnyPETError, VolumeError, warn_caller
 from seganypet.pet.dicom_files import UNREADABLE, read_dataset
 from seganypet.pet.dicom_series import (
@@ -68,7 +68,7 @@ def load_masks(path: str | os.PathLike, like: Volume, *, other_frame: bool = Fal
     Warns:
         UserWarning: Objects were resampled, lie outside in part, were cut from fractions, or share a name.
     """
-    path = Path(path)
+    path = as_path(path)
     if os.path.isdir(path):
         return _load_folder(path, like, other_frame)
     if not os.path.exists(path):
@@ -176,7 +176,7 @@ def save_masks(
     Warns:
         UserWarning: Objects overlap in a label map: how many voxels went to which; or an object is empty.
     """
-    path = Path(path)
+    path = as_path(path)
     name = path.name.lower()
     is_label_map = name.endswith(NIFTI)
     checked = _checked(masks, like, path, may_be_empty=is_label_map)

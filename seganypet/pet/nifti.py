@@ -14,7 +14,7 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 
-from seganypet._files import reading, replace_atomically
+from seganypet._files import as_path, reading, replace_atomically
 from seganypet.errors import GeometryError, VolumeError
 from seganypet.pet.grids import check_affine, sizes_text
 from seganypet.pet.image_file import (
@@ -93,7 +93,7 @@ def write_nifti(
     Raises:
         VolumeError: The suffix is another.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise VolumeError(f"{path}: expected a file ending in .nii or .nii.gz.")
     header = None if header is None else header.copy()

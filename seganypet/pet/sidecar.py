@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seganypet._files import read_json
+from seganypet._files import as_path, read_json
 from seganypet.errors import DoubtfulValuesWarning, SegAnyPETError, SUVError, UnitError
 from seganypet.pet.given import Given, on_day_or_before, parse_time
 from seganypet.pet.nuclides import HALF_LIVES_S, average_count_rate_s, half_life_matches, nuclides_in_text
@@ -33,7 +33,7 @@ _UNITS = {
 
 def sidecar_path(path: str | os.PathLike) -> Path:
     """Where the JSON file beside an image lies, if there is one."""
-    path = Path(path)
+    path = as_path(path)
     ending = next((one for one in _ENDINGS if path.name.lower().endswith(one)), path.suffix)
     return path.with_name(path.name[: len(path.name) - len(ending)] + ".json")
 

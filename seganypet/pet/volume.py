@@ -10,12 +10,12 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from seganypet._files import as_path
 from seganypet.errors import ClickError, GeometryError, UnitError, VolumeError
 from seganypet.pet.grids import (
     Grid,
@@ -201,7 +201,7 @@ def open_image(
             than it or this package can hold. Trailing axes of 1 do not count.
         GeometryError: The affine is singular, or `geometry` or `length_unit` does not fit the file.
     """
-    path = Path(path)
+    path = as_path(path)
     if not os.path.isfile(path):  # unlike Path.is_file, also False where permission is denied
         what = "is a folder (for DICOM use load_dicom)" if os.path.isdir(path) else "does not exist"
         raise VolumeError(f"{path} {what}; expected a NIfTI, NRRD or MetaImage file.")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from seganypet._files import read_json, replace_atomically
+from seganypet._files import as_path, read_json, replace_atomically
 from seganypet.errors import ClickError, GeometryError, shown
 from seganypet.pet.volume import Volume
 from seganypet.prompting.prompts import Voxel, click_at
@@ -47,7 +47,7 @@ def read_autopet_clicks(path: str | os.PathLike, volume: Volume | None = None) -
         ClickError: No such file, not JSON, neither form, a click of another kind than tumor and background, one that
             is not three whole numbers from 0 on, or one outside `volume`.
     """
-    path = Path(path)
+    path = as_path(path)
     content = read_json(path, ClickError, "click file")
     if isinstance(content, dict) and isinstance(content.get("points"), list):
         named = [(_entry(path, point, "name"), _entry(path, point, "point")) for point in content["points"]]
@@ -75,7 +75,7 @@ def write_autopet_clicks(path: str | os.PathLike, clicks: AutoPETClicks, form: s
     if form not in FORMS:
         raise ClickError(f"form={form!r}; expected one of {', '.join(FORMS)}.")
     lists = {
-        kind: [list(_voxel(Path(path), ijk)) for ijk in voxels] for kind, voxels in clicks._asdict().items()
+        kind: [list(_voxel(as_path(path), ijk)) for ijk in voxels] for kind, voxels in clicks._asdict().items()
     }  # fmt: skip
     content = lists if form == "lists" else {
         "version": {"major": 1, "minor": 0},

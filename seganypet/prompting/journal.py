@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from seganypet import __version__
-from seganypet._files import read_json, replace_atomically
+from seganypet._files import as_path, read_json, replace_atomically
 from seganypet.errors import ClickError, JournalError, shown
 from seganypet.model.hub import edition
 from seganypet.pet.threshold_rules import current_rule_name
@@ -80,7 +80,7 @@ class Journal:
             JournalError: Missing file, not such a journal, a prompt of an unknown kind, or one whose voxels and
                 millimetres contradict each other.
         """
-        path = Path(path)
+        path = as_path(path)
         content = read_json(path, JournalError, "journal")
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         if not isinstance(content, dict) or found not in (FORMAT, FORMAT_2):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seganypet._files import check_folder
+from seganypet._files import as_path, check_folder
 from seganypet.cohort.totalsegmentator import read_totalsegmentator
 from seganypet.errors import CohortError
 from seganypet.organs import ORGANS
@@ -90,4 +90,4 @@ class Proposal:
 
 def automatic_methods(totalsegmentator: str | os.PathLike | None) -> list[AutomaticMethod]:
     """The methods that are given by files."""
-    return [] if totalsegmentator is None else [TotalSegmentatorFiles(Path(totalsegmentator))]
+    return [] if totalsegmentator is None else [TotalSegmentatorFiles(as_path(totalsegmentator))]

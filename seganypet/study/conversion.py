@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from seganypet._files import make_folder, replace_atomically, write_error
+from seganypet._files import as_path, make_folder, replace_atomically, write_error
 from seganypet.cohort.case import Case
 from seganypet.cohort.dicom_choice import Choice, check_known, choose_series
 from seganypet.cohort.dicom_studies import DicomSeries, DicomStudy, find_studies
@@ -138,13 +138,13 @@ def convert(
     """
     if layout not in LAYOUTS:
         raise SegAnyPETError(f"layout={layout!r}; expected one of {', '.join(LAYOUTS)}.")
-    source, output = Path(source), Path(output)
+    source, output = as_path(source), as_path(output)
     studies, damaged, archives = find_studies(source)
     check_known(series, studies)
     with_pet = [study for study in studies if study.has_pet]
     skipped = [f"{_where(study)}: no PET among its {len(study.series)} series; left out." for study in studies
                if not study.has_pet] + archives  # fmt: skip
-    folder = Path(masks) if not isinstance(masks, bool) else None
+    folder = as_path(masks) if not isinstance(masks, bool) else None
     if folder is not None and not folder.is_dir():
         raise SegAnyPETError(f"masks={str(folder)!r} is no folder; expected one with <case>.nii.gz and the like.")
     cases = [_case(study, layout, series, ct, masks, folder, source) for study in with_pet]

@@ -23,11 +23,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seganypet import __version__
-from seganypet._files import FileHashes
+from seganypet._files import FileHashes, as_path
 from seganypet.cohort.case import InMemoryCase
 from seganypet.errors import DoubtfulValuesWarning, SegAnyPETError
 from seganypet.phantom import PhantomCase
@@ -90,7 +89,7 @@ def run_study(
     _check_names("models", study.methods)
     if cluster is not None or processes > 1:
         _check_picklable(study, cases)
-    path = None if output is None else Path(output)
+    path = None if output is None else as_path(output)
     settings = dict(study.settings) | {"version": __version__}
     if not_numbers := [name for name, value in settings.items() if value != value]:
         raise SegAnyPETError(f"{', '.join(not_numbers)}: not a number; expected one.")

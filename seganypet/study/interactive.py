@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from seganypet._files import check_folder
+from seganypet._files import as_path, check_folder
 from seganypet.errors import CohortError, GeometryError, SegAnyPETError, renamed_keywords
 from seganypet.metrics import auc, dmm, lesion_scores
 from seganypet.prompting.autopet_clicks import (
@@ -356,7 +356,7 @@ def _check_objects(objects: str) -> None:
 
 
 def _click_file(case: str, folder: str | os.PathLike) -> Path | None:
-    paths = [Path(folder) / f"{case}{suffix}" for suffix in CLICK_FILES]
+    paths = [as_path(folder) / f"{case}{suffix}" for suffix in CLICK_FILES]
     return next((path for path in paths if path.is_file()), None)
 
 

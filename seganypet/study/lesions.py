@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seganypet._files import check_folder, make_folder, unsafe_name
+from seganypet._files import as_path, check_folder, make_folder, unsafe_name
 from seganypet.errors import SegAnyPETError, renamed_keywords
 from seganypet.metrics import lesion_scores
 from seganypet.pet.physiology import without_physiology
@@ -257,4 +257,4 @@ def _written(pages: Any, masks: str | os.PathLike | None, case: Any, method: Any
 
 
 def _page(reports: str | os.PathLike | None, reporter: str | None, case: Any, method: Any) -> dict[str, Path]:
-    return {} if reports is None or method.name != reporter else {"page": Path(reports) / f"{case.name}.html"}
+    return {} if reports is None or method.name != reporter else {"page": as_path(reports) / f"{case.name}.html"}

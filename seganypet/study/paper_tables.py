@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seganypet._files import replace_atomically
+from seganypet._files import as_path, reading, replace_atomically
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import bootstrap_interval
 from seganypet.organs import ORGANS, SEEN_ORGANS
@@ -192,10 +192,13 @@ def read_results(path: str | os.PathLike) -> "pd.DataFrame":
     """The table of a study from its file; SegAnyPETError if it cannot be read."""
     import pandas as pd
 
+    texts = dict.fromkeys(("case", "patient", "model", "error"), "string")
     try:
-        texts = dict.fromkeys(("case", "patient", "model", "error"), "string")
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
-    except (OSError, ValueError) as error:
+        with reading(path):
+            return pd.read_csv(as_path(path), keep_default_na=False, na_values=[""], dtype=texts)
+    except SegAnyPETError:
+        raise
+    except ValueError as error:
         raise SegAnyPETError(f"{path}: cannot be read as the table of a study ({error}).") from error
 
 

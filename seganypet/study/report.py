@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seganypet._files import replace_atomically
+from seganypet._files import as_path, replace_atomically
 from seganypet.errors import ClickError
 from seganypet.metrics import lesion_scores
 from seganypet.pet.plots import show_mip, show_slices
@@ -69,7 +69,7 @@ def write_report(
     """
     if not session.objects:
         raise ClickError(f"{session.volume.source}: no object was clicked yet, so there is nothing to report.")
-    path, volume, journal = Path(path), session.volume, session.journal()
+    path, volume, journal = as_path(path), session.volume, session.journal()
     # One object at a time: the masks of a scan with many lesions would fill gigabytes.
     everything, voxels, measured = np.zeros(volume.shape, bool), {}, []
     for name in session.objects:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from seganypet._files import make_folder, unsafe_name
+from seganypet._files import as_path, make_folder, unsafe_name
 from seganypet.errors import SegAnyPETError
 from seganypet.pet.volume import Volume, save_mask
 
 
 def folder_of(masks: str | os.PathLike, case: str, model: str) -> Path:
     """Folder of the masks of a case by a model; what a file system does not take in their names becomes "_"."""
-    return Path(masks) / _file_name(case) / _file_name(model)
+    return as_path(masks) / _file_name(case) / _file_name(model)
 
 
 def mask_path(masks: str | os.PathLike, case: str, model: str, target: str) -> Path:

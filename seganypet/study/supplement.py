@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seganypet._files import as_path
 from seganypet.errors import SegAnyPETError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def published(table: int = 2, folder: str | os.PathLike | None = None) -> "panda
 
     if table not in FILES:
         raise SegAnyPETError(f"no table {table!r}; expected one of {', '.join(map(str, FILES))}, such as table=2.")
-    path = (FOLDER if folder is None else Path(folder)) / FILES[table]
+    path = (FOLDER if folder is None else as_path(folder)) / FILES[table]
     if not path.is_file():
         raise SegAnyPETError(f"{path} is missing; expected a folder with {', '.join(FILES.values())}.")
     printed = pd.read_csv(path, dtype=str)

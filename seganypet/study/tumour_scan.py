@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seganypet._files import as_path
 from seganypet.cohort.case import Case, InMemoryCase
 from seganypet.cohort.totalsegmentator import read_totalsegmentator
 from seganypet.errors import CohortError
@@ -51,7 +52,7 @@ class TumourScan:
 
 def organs_of_case(case: str, totalsegmentator: str | os.PathLike) -> Path | None:
     """TotalSegmentator's output for a case, a file or a folder; None if there is none."""
-    paths = [Path(totalsegmentator) / f"{case}{suffix}" for suffix in ("", ".nii.gz", ".nii")]
+    paths = [as_path(totalsegmentator) / f"{case}{suffix}" for suffix in ("", ".nii.gz", ".nii")]
     return next((path for path in paths if path.exists()), None)
 
 

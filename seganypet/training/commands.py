@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 import seganypet as sap
+from seganypet._files import as_path
 from seganypet.study.commands import OptionalPath, OptionalText, Texts
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -14,7 +15,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def config_path(config: str | Path) -> Path:
     """Path of a configuration that is given by its path, or by the name of one in the package."""
     in_package = CONFIGS / f"{config}.yaml"
-    return in_package if in_package.is_file() else Path(config)
+    return in_package if in_package.is_file() else as_path(config)
 
 
 def train(

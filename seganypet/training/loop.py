@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from seganypet._files import as_path
 from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import load_model, save_model, weights_sha256
 from seganypet.model.sam3d import Sam3D
@@ -100,7 +101,7 @@ def train(
     """
     check_logger(logger)
     fabric = open_fabric(config.precision, devices, num_nodes, device)
-    first, output = FirstProcess(fabric, max_wait_hours), Path(output)
+    first, output = FirstProcess(fabric, max_wait_hours), as_path(output)
     with only_run(output, config.name) if fabric.is_global_zero else nullcontext():
         torch.manual_seed(config.seed)
         model = initial_model(config, say=fabric.print)
@@ -131,7 +132,7 @@ def prepare(config: TrainConfig, output: str | Path = "runs", *, processes: int 
     Raises:
         SegAnyPETError: Unusable data, named case by case.
     """
-    bank = open_bank(config, Path(output))
+    bank = open_bank(config, as_path(output))
     bank.fill(processes, progress)
     return len(bank)
 

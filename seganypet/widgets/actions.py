@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seganypet._files import make_folder, temporary_folder
+from seganypet._files import as_path, make_folder, temporary_folder
 from seganypet.errors import ClickError, SegAnyPETError
 from seganypet.pet.mask_files import load_masks
 from seganypet.pet.views import ijk_to_ras, ras_to_ijk
@@ -231,7 +231,7 @@ class Actions:
             ClickError: Nothing was clicked yet, or no folder is known.
             SegAnyPETError: The folder cannot be made or written.
         """
-        folder = self.output_dir if folder is None else Path(folder)
+        folder = self.output_dir if folder is None else as_path(folder)
         if folder is None:
             raise ClickError("no folder to save to: ClickWidget(session, output_dir=...), or save(folder).")
         if existing not in ("replace", "keep", "ask"):

@@ -19,7 +19,7 @@ import anywidget
 import numpy as np
 import traitlets
 
-from seganypet._files import temporary_folder
+from seganypet._files import as_path, temporary_folder
 from seganypet.errors import SegAnyPETError, renamed_keywords
 from seganypet.pet.plausibility import doubt
 from seganypet.pet.plots import usual_intensity_range
@@ -158,7 +158,7 @@ class ClickWidget(Actions, anywidget.AnyWidget):
         self._pieces = {layer: Pieces(one.codes) for layer, one in layers.items()}
         grids = {layer: grid_in(one, volume) for layer, one in (("pet", volume), ("ct", self._ct)) if one is not None}
         self.session, self.name = session, name
-        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.output_dir = None if output_dir is None else as_path(output_dir)
         self.stopwatch = stopwatch or Stopwatch()
         self._score = None if truth is None else Score(truth, goal)
         self._from_browser = False

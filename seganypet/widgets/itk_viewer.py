@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from seganypet._files import as_path
 from seganypet.errors import SegAnyPETError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def itk_frame(
     """
     from IPython.display import IFrame
 
-    path = Path(folder).resolve()
+    path = as_path(folder).resolve()
     if not (path / SCRIPT).is_file():
         raise SegAnyPETError(
             f"itk_viewer={os.fspath(folder)!r} holds no {SCRIPT}; expected the folder dist of the npm package "

@@ -7,7 +7,7 @@ from typing import Any
 
 from traitlets.config import Config
 
-from seganypet._files import make_folder, replace_atomically, temporary_folder
+from seganypet._files import as_path, make_folder, replace_atomically, temporary_folder
 from seganypet.errors import SegAnyPETError
 
 SERVER = {
@@ -67,7 +67,7 @@ def serve_notebook(
     Raises:
         SegAnyPETError: A limit is not positive, no such notebook, or the extra `notebooks` is not installed.
     """
-    if not Path(notebook).is_file():
+    if not as_path(notebook).is_file():
         raise SegAnyPETError(f"{notebook} does not exist; expected a notebook, such as notebooks/app.ipynb.")
     if max_pages < 1 or not memory_gb > 0:
         raise SegAnyPETError(f"max_pages={max_pages}, memory_gb={memory_gb}; expected at least 1, and more than 0.")
@@ -99,7 +99,7 @@ def write_annotation_notebook(path: str | os.PathLike, cohort: str | os.PathLike
     Raises:
         SegAnyPETError: The folder cannot be made or written.
     """
-    path = Path(path)
+    path = as_path(path)
     # The kernel starts in the notebook's folder, wherever the command was given.
     model = str(Path(model).resolve()) if Path(model).exists() else model
     said = {key: str(Path(one).resolve()) if isinstance(one, os.PathLike) else one for key, one in options.items()}
