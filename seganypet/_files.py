@@ -48,11 +48,11 @@ _ADVICE = {
 
 
 
-def as_path(path: str | os.PathLike) -> Path:
+def as_path(path: str | os.PathLike, kind: type[SegAnyPETError] = SegAnyPETError) -> Path:
     """A path that somebody gave.
 
     Raises:
-        SegAnyPETError: It is no path, or has a character that no name of a file can have.
+        kind: It is no path, or has a character that no name of a file can have.
 
     >>> as_path(7)
     Traceback (most recent call last):
@@ -60,13 +60,13 @@ def as_path(path: str | os.PathLike) -> Path:
     """
     named = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(named, str) or not named:
-        raise SegAnyPETError(f'{shown(path)} is no path; expected a text, such as "scan.nii.gz".')
+        raise kind(f'{shown(path)} is no path; expected a text, such as "scan.nii.gz".')
     try:
         invalid = b"\0" in os.fsencode(named)
     except UnicodeEncodeError:
         invalid = True
     if invalid:
-        raise SegAnyPETError(f"{named!r}: no file can have this name; was it read from a damaged text?")
+        raise kind(f"{named!r}: no file can have this name; was it read from a damaged text?")
     return Path(named)
 
 

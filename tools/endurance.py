@@ -230,7 +230,7 @@ def kills(count: int = 200) -> Iterator[tuple[str, float, float]]:
             process.start()
             process.join()
             seconds = time.monotonic() - began
-            killed, rounds = 0, 0
+            killed, rounds, found = 0, 0, results(whole)
             while killed < each and rounds < 5 * each:
                 rounds += 1
                 out = Path(folder) / "killed"
@@ -247,9 +247,13 @@ def kills(count: int = 200) -> Iterator[tuple[str, float, float]]:
                 process = fork.Process(target=_run, args=(work, out))
                 process.start()
                 process.join()
-                differ += results(out) != results(whole)
+                again = results(out)
+                if again != found:
+                    differ += 1
+                    others = sorted(one for one in again.keys() | found.keys() if again.get(one) != found.get(one))
+                    print(f"{name}: other results in {', '.join(others)}", file=sys.stderr, flush=True)
                 left += len(left_behind(out))
-            print(f"{name}: {killed} kills", file=sys.stderr, flush=True)
+            print(f"{name}: {killed} kills, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     yield "works with other results after kills", differ, 0
     yield "files left behind after the next start", left, 0
 

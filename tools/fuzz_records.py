@@ -1,5 +1,6 @@
-"""What `fuzz` spoils besides scans: masks, weights, checkpoints, journals, clicks, tables, configurations."""
+"""What `fuzz` spoils besides scans: masks, weights, checkpoints, journals, clicks, tables, configurations, messages."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -13,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from traitlets import TraitError
 
 from seganypet.cohort.cohort import Cohort
 from seganypet.cohort.nnunet import read_description
 from seganypet.cohort.progress import PROGRESS, CaseProgress
+from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import load_model, save_model, weights_sha256
 from seganypet.model.config import ModelConfig
 from seganypet.model.sam3d import Sam3D
@@ -27,6 +30,7 @@ from seganypet.prompting.thresholds import ThresholdSession
 from seganypet.study.store import ResultStore
 from seganypet.training.bookkeeping import load_checkpoint
 from seganypet.training.config import load_config
+from seganypet.widgets.click import ClickWidget
 
 TEXTS = (".json", ".jsonl", ".csv", ".yaml")
 COLUMNS = {"case": str, "model": str, "dsc": float, "clicks": int}
@@ -39,6 +43,18 @@ RELEASED = ModelConfig(
     decoder_mlp_dim=32, form="released", global_blocks=(0,), conv_stem=False, fine_features=False, click_map=False,
     intensity="zscore_positive",
 )  # fmt: skip
+# What a page says to its widget: calls, and values of its sliders and buttons.
+MESSAGES: list[dict[str, Any]] = [
+    {"call": "prompt", "prompt": {"ijk": [4, 3, 2], "foreground": True}},
+    {"call": "paint", "path_ijk": [[1, 1, 2], [4, 3, 2]], "axis": 2, "radius_mm": 8, "foreground": True},
+    {"call": "sphere", "ijk": [4, 3, 2], "diameter_mm": 20},
+    {"call": "probe", "ras": [1, 2, 3]}, {"call": "piece", "layer": "pet", "number": 0}, {"call": "fill_holes"},
+    {"call": "select", "name": "other"}, {"call": "lock", "name": "other", "locked": True}, {"call": "undo"},
+    {"call": "recolour", "name": "other", "colour": "#0072B2"}, {"call": "rename", "old": "other", "new": "liver"},
+    {"call": "hide", "name": "liver", "hidden": True}, {"call": "download", "what": "mask"}, {"call": "next_spot"},
+    {"call": "load_text", "text": "{}"}, {"cursor": [1, 2, 3]}, {"intensity_range": [0, 7]}, {"tool": "box"},
+    {"method": "session"}, {"objects": []}, {"ruler": [[0, 0, 0], [1, 1, 1]]}, {"brush_mm": 5, "uncertainty": {}},
+]  # fmt: skip
 VALUES: list[Any] = [
     None, True, 0, -1, 7, 10**6, 10**18, 10**400, 0.5, -1e308, float("nan"), float("inf"), "", "x", "\x1b[2J\x07",
     "\u202e", "\ud800", "a" * 100_000, "../../etc/passwd", "2001-99-99", [], {}, [[]], [0, 0, 0], {"a": 1},
@@ -89,6 +105,7 @@ def make_records(folder: Path, scan: Volume) -> None:
         store.finish([("one", "m"), ("two", "m")])
     for left in (folder / "table").glob(".*"):
         left.unlink()
+    (folder / "messages" / "a.jsonl").write_text("".join(f"{json.dumps(message)}\n" for message in MESSAGES))
     torch.manual_seed(0)
     save_model(folder / "weights" / "a.safetensors", Sam3D(NETWORK), "small", {"seed": 1})
     torch.save({"model_state_dict": Sam3D(RELEASED).state_dict()}, folder / "released" / "a.pth")
@@ -215,6 +232,23 @@ def _table(folder: Path, scan: Volume) -> None:
         store.finish([("one", "m"), ("two", "m")])
 
 
+def _messages(folder: Path, scan: Volume) -> None:
+    widget = ClickWidget(ThresholdSession(scan))
+    for line in (folder / "a.jsonl").read_bytes().splitlines():
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(message, dict):
+            widget._on_message(widget, message, [])
+            with contextlib.suppress(TraitError, OverflowError, SegAnyPETError):  # of a value that a slider cannot have
+                widget.set_state(message)
+    widget.select("whatever came before")
+    widget.method = "session"
+    widget.click(ijk=tuple(size // 2 for size in scan.shape))
+    widget.close()
+
+
 def _masks(path: Path, scan: Volume) -> str:
     return repr([(name, np.packbits(mask).tobytes().hex()) for name, mask in load_masks(path, scan).items()])
 
@@ -227,6 +261,7 @@ READERS: dict[str, Callable[[Path, Volume], Any]] = {
     "config": lambda folder, scan: load_config(folder / "a.yaml"),
     "nnunet": lambda folder, scan: read_description(folder),
     "table": _table,
+    "messages": _messages,
     "checkpoint": lambda folder, scan: repr(load_checkpoint(folder / "a.ckpt", SETTINGS)),
     "weights": lambda folder, scan: weights_sha256(load_model(folder / "a.safetensors")),
     "released": lambda folder, scan: weights_sha256(load_model(folder / "a.pth")),

@@ -94,7 +94,7 @@ def open_files(source: str | os.PathLike) -> Iterator[list[DicomFile]]:
     Warns:
         UserWarning: Hidden files of a folder are DICOM, and left out.
     """
-    archive, path = None, as_path(source)
+    archive, path = None, as_path(source, DicomError)
     try:
         if path.is_dir():
             paths = [one for one in sorted(_tree(path)) if one.is_file()]

@@ -7,12 +7,13 @@ the file `ijk`.
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 
-from seganypet.errors import ClickError
+from seganypet.errors import ClickError, shown
 from seganypet.pet.volume import Point, Volume
 
 # Distinguishable with any colour vision and against grey (Okabe and Ito).
@@ -65,7 +66,13 @@ def ijk_to_ras(ijk: Sequence[int], volume: Volume) -> tuple[int, int, int]:
 
 
 def ras_to_ijk(ras: Sequence[int], volume: Volume) -> tuple[int, int, int]:
-    """Indices into `to_ras(volume.data, volume)` to indices into `volume.data`; the inverse of `ijk_to_ras`."""
+    """Indices into `to_ras(volume.data, volume)` to indices into `volume.data`; the inverse of `ijk_to_ras`.
+
+    Raises:
+        ClickError: They are not three whole numbers.
+    """
+    if len(ras) != 3 or not all(isinstance(index, Integral) for index in ras):
+        raise ClickError(f"{shown(ras)} is no voxel; expected three whole numbers.")
     i, j, k = (
         int(ras[axis]) if sign > 0 else size - 1 - int(ras[axis])
         for size, (axis, sign) in zip(volume.shape, ras_axes(volume), strict=True)

@@ -313,7 +313,7 @@ class Actions:
 
     def _free_name(self, kind: str) -> str:
         taken = {*self.session.objects, self.session.active}
-        return next(name for n in range(1, 1000) if (name := f"{kind} {n}") not in taken)
+        return next(name for n in count(1) if (name := f"{kind} {n}") not in taken)
 
     def rename(self, old: str, new: str) -> None:
         """Give an object another name; it keeps its colour."""

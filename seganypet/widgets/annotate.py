@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from html import escape
+from itertools import count
 from typing import Any
 
 import ipywidgets
@@ -60,7 +61,7 @@ class AnnotationWidget(ipywidgets.VBox):
         """Draw this target next; each time "lesion" is asked for, another lesion begins."""
         session = self.annotation.session
         if target == "lesion":
-            target = next(name for n in range(1, 1000) if (name := f"lesion {n}") not in session.objects)
+            target = next(name for n in count(1) if (name := f"lesion {n}") not in session.objects)
         if self.click_widget is not None:
             self.click_widget.select(target)  # and look there
 

@@ -43,7 +43,7 @@ from seganypet.widgets.encoding import (
     value_at,
 )
 from seganypet.widgets.export import picture
-from seganypet.widgets.messages import QUERIES, read_command, showing_errors
+from seganypet.widgets.messages import QUERIES, PageSets, read_command, showing_errors
 from seganypet.widgets.methods import METHODS, SESSION
 from seganypet.widgets.score import Score
 from seganypet.widgets.sittings import Autosave, journal_text, key_of
@@ -65,7 +65,7 @@ NEEDED_KINDS = {
 SOFT_TISSUE_HU = [-160.0, 240.0]
 
 
-class ClickWidget(Actions, anywidget.AnyWidget):
+class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
     """Axial, coronal and sagittal slices of a session's volume; a click on them is a click of the session.
 
     Whatever is done is kept at every step: in the browser, and with `output_dir` in a file there. When the same scan
@@ -104,7 +104,7 @@ class ClickWidget(Actions, anywidget.AnyWidget):
     _css = (STATIC / "click.css").read_text(encoding="utf-8")
 
     scan = traitlets.Dict().tag(sync=True)
-    cursor = traitlets.List(traitlets.Int()).tag(sync=True, echo_update=False)  # in RAS order, see `look_at`
+    cursor = traitlets.List(traitlets.Int(), minlen=3, maxlen=3).tag(sync=True, echo_update=False)  # in RAS order
     intensity_range = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
     colour_map = traitlets.Enum(COLOUR_MAPS, "grey").tag(sync=True, echo_update=False)
     opacity = traitlets.Float(0.35, min=0, max=1).tag(sync=True, echo_update=False)
@@ -284,8 +284,9 @@ class ClickWidget(Actions, anywidget.AnyWidget):
         """An object that was renamed, here or in code, keeps its colour."""
         before = [drawn["name"] for drawn in self.objects]
         gone, come = ([name for name in one if name not in other] for one, other in ((before, names), (names, before)))
-        if len(gone) == len(come) == 1 and self._drawn[gone[0]][0] == self.session.prompts_of(come[0]):
-            self._looks[come[0]] = self._looks.pop(gone[0])
+        if len(gone) == len(come) == 1 and self._drawn[gone[0]][0] == (prompts := self.session.prompts_of(come[0])):
+            free = {} if prompts else {"hidden": False, "locked": False}  # one that is not drawn is another
+            self._looks[come[0]] = self._looks.pop(gone[0]) | free
 
     def close(self) -> None:
         """Stop looking at the session, and vanish from the page."""
@@ -321,7 +322,7 @@ class ClickWidget(Actions, anywidget.AnyWidget):
 
     def _on_message(self, _widget: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
         """Do what a message says. Whatever goes wrong is shown in the widget; what nobody foresaw is also raised."""
-        if content.get("call") in QUERIES:
+        if isinstance(call := content.get("call"), str) and call in QUERIES:
             with showing_errors(lambda _: None):  # of a query nothing hangs: what cannot be answered is not
                 self._answer(content)
             return

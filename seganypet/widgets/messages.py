@@ -1,5 +1,6 @@
 """What a browser may ask of a ClickWidget: these calls with these fields, and nothing else. No paths are among them.
 
+`PageSets` is what it may set without asking.
 `showing_errors` is how a page learns what went wrong with what it asked for.
 """
 
@@ -41,6 +42,15 @@ QUERIES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "piece": {"layer": str, "number": int},
     "probe": {"ras": list},
 }
+
+
+class PageSets:
+    """A widget whose page sets what is tagged `echo_update=False`, its sliders and buttons; all else it only shows."""
+
+    def set_state(self, sync_data: Mapping[str, Any]) -> None:
+        """Take over what a page has set; whatever else it sends, a limit or a table, stays as it is."""
+        settable = self.traits(echo_update=False)  # type: ignore[attr-defined]  # of a widget
+        super().set_state({name: value for name, value in sync_data.items() if name in settable})  # type: ignore[misc]
 
 
 def read_command(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

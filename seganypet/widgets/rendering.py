@@ -25,6 +25,7 @@ from seganypet.pet.quantification import Masks
 from seganypet.pet.views import COLOURS, ras_affine, ras_spacing, to_ras
 from seganypet.pet.volume import Volume
 from seganypet.widgets.itk_viewer import itk_frame
+from seganypet.widgets.messages import PageSets
 
 if TYPE_CHECKING:
     from ipyniivue import NiiVue
@@ -76,7 +77,7 @@ def view3d(
     return backends[backend](volume, mask)
 
 
-class RotatingMip(anywidget.AnyWidget):
+class RotatingMip(PageSets, anywidget.AnyWidget):
     """Maximum intensity projections from all around the patient, dark where uptake is high.
 
     At 0 degrees one sees the patient from the front, at 90 from the left, at 180 from behind. The turn is about the
@@ -97,7 +98,7 @@ class RotatingMip(anywidget.AnyWidget):
     _esm = (Path(__file__).with_name("static") / "rotate.js").read_text(encoding="utf-8")  # text, as in ClickWidget
 
     scene = traitlets.Dict().tag(sync=True)
-    angle = traitlets.Int(0, min=0, max=359).tag(sync=True)
+    angle = traitlets.Int(0, min=0, max=359).tag(sync=True, echo_update=False)
 
     def __init__(self, volume: Volume, mask: Masks | None = None):
         objects = outlines_of(mask, volume)

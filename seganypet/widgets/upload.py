@@ -14,7 +14,7 @@ from seganypet._files import temporary_folder, writing
 from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.pet.volume import UNITS, check_unit
 from seganypet.widgets.click import STATIC
-from seganypet.widgets.messages import showing_errors
+from seganypet.widgets.messages import PageSets, showing_errors
 
 PIECE_BYTES = 1_000_000  # Jupyter servers refuse messages of more than 10 MB
 
@@ -33,7 +33,7 @@ class _Upload:
     received: int = 0
 
 
-class UploadWidget(anywidget.AnyWidget):
+class UploadWidget(PageSets, anywidget.AnyWidget):
     """A file chooser whose file comes in pieces, each sent once the one before has arrived.
 
     The browser sends {"upload": "begin", "ticket", "name", "size", "unit"}, then {"upload": "piece", "ticket", "at"}
@@ -58,7 +58,7 @@ class UploadWidget(anywidget.AnyWidget):
     piece = traitlets.Int(PIECE_BYTES).tag(sync=True)
     units = traitlets.List(list(UNITS)).tag(sync=True)
     accepted = traitlets.List(["SUVbw", "HU"]).tag(sync=True)  # of these units; of the others the page says why not
-    error = traitlets.Unicode().tag(sync=True)
+    error = traitlets.Unicode().tag(sync=True, echo_update=False)
     status = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, receive: Callable[[Path, str, str], None], limit_mb: float = 200):

@@ -456,7 +456,8 @@ def test_a_full_disk_is_said_in_words(tmp_path):
     [
         ({"limit": 0}, "limit=0; expected the number of cases"),
         ({"start": float("nan")}, "start: not a number"),
-        ({"output": ""}, "is a folder"),
+        ({"output": ""}, "is no path"),
+        ({"output": "."}, "is a folder"),
         ({"output": "x" * 300}, "cannot write x+: File name too long"),
     ],
 )

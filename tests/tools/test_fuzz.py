@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 
 def test_unspoilt_scans_of_every_kind_are_accepted(tmp_path):
     scans = fuzz.make_scans(tmp_path / "scans")
-    assert len(scans) == 31
+    assert len(scans) == 32
     like = tmp_path / "like.nii"
     like.write_bytes(scans["image"]["a.nii"])
     for name, files in scans.items():

@@ -105,6 +105,12 @@ def test_a_file_announced_too_large_is_refused_before_it_comes(page, browser, tm
     assert not left_over(tmp_path)
 
 
+def test_a_page_cannot_raise_the_limit_that_it_is_shown(page, browser):
+    page.upload.set_state({"limit": 10**12, "error": "too slow"})
+    assert (page.upload.limit, page.upload.error) == (200_000, "too slow")
+    assert browser.begin(b"", size=10**9) == {"failed": True}
+
+
 @pytest.mark.parametrize("size", [0, -1, 1.5, "1", None])
 def test_a_size_that_is_none_is_refused(page, browser, size, tmp_path):
     assert browser.begin(b"", size=size) == {"failed": True}

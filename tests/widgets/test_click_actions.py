@@ -411,3 +411,30 @@ def test_after_a_reset_the_next_click_says_this(widget, session):
     widget.foreground = False
     widget.reset()
     assert widget.foreground and session.objects == ()
+
+
+# ---- what a page may not say
+
+def test_a_page_sets_its_sliders_and_nothing_that_it_is_only_shown(widget):
+    widget.click(ijk=BALL_IJK)
+    shown = {name: getattr(widget, name) for name in ("objects", "uncertainty", "effort", "_esm", "status")}
+    others = dict.fromkeys(shown, "other") | {"objects": ["other"], "uncertainty": {"shown": 7}}
+    widget.set_state({"opacity": 0.5, **others})
+    assert widget.opacity == 0.5 and {name: getattr(widget, name) for name in shown} == shown
+
+
+@pytest.mark.parametrize("message", [{"call": []}, {"call": {}}, {}, {"call": "probe", "ras": ["x", 0, 0]},
+                                     {"call": "probe", "ras": [0.5, 0, 0]}, {"call": "probe", "ras": [0]}])  # fmt: skip
+def test_a_message_that_is_no_call_changes_nothing_and_the_next_one_is_answered(widget, session, message):
+    widget._on_message(widget, message, [])
+    assert not session.objects
+    click(widget, BALL_IJK)
+    assert session.mask[BALL_IJK] and not widget.error
+
+
+def test_an_object_that_follows_a_locked_one_that_was_undone_is_not_locked(network_widget):
+    network_widget.sphere(BALL_IJK, 20.0)
+    network_widget.undo()
+    network_widget.select("another")
+    network_widget.click(ijk=BALL_IJK)
+    assert network_widget.session.objects == ("another",)
