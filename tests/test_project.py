@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
 import jedi
@@ -51,6 +51,36 @@ def test_every_declared_dependency_is_pinned_within_its_range():
         assert requirement.specifier, f"{name} has no range"
         assert name in pinned, f"{name} is not in constraints.txt"
         assert requirement.specifier.contains(pinned[name]), f"{requirement}, but constraints.txt has {pinned[name]}"
+
+
+def installed_with(requirement: Requirement) -> set[str]:
+    """Names of a requirement and of all that it needs, as far as that is installed here."""
+    names, left = set(), [requirement]
+    while left:
+        one = left.pop()
+        name = canonicalize_name(one.name)
+        try:
+            needed = map(Requirement, distribution(name).requires or [])
+        except PackageNotFoundError:
+            continue
+        if name not in names:
+            extras = one.extras or {""}
+            left += [other for other in needed if any(not other.marker or other.marker.evaluate({"extra": extra})
+                                                      for extra in extras)]  # fmt: skip
+        names.add(name)
+    return names
+
+
+def test_whatever_a_dependency_needs_is_pinned_too():
+    needed = set().union(*map(installed_with, DECLARED.values()))
+    assert "torch" in needed and len(needed) > 100
+    assert not needed - pins().keys()
+
+
+def test_the_readme_says_what_each_extra_is_for_and_adds():
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", readme().split("## Six lines")[0], re.MULTILINE))
+    assert rows.keys() == EXTRAS.keys()
+    assert all(re.search(r"\d+ MB$", row) for extra, row in rows.items() if extra != "totalsegmentator")
 
 
 def test_the_environment_file_installs_this_package_with_the_pins():

@@ -156,11 +156,13 @@ def _members(path: Path, archive: zipfile.ZipFile) -> list[DicomFile]:
             f"{path}: its {len(members)} files unpack to {unpacked / 2**30:.1f} GiB, more than "
             f"{MAX_UNPACKED_BYTES / 2**30:.0f} GiB. If you trust it, unpack it and give the folder."
         )
-    for info in members:
-        if info.file_size > MAX_EMPTY_BYTES + MAX_COMPRESSION * info.compress_size:
+    # All together are compared with the archive, in which members may share their bytes.
+    sizes = [(f"{info.filename} unpacks", info.compress_size, info.file_size) for info in members]
+    for what, packed, size in [("it unpacks", path.stat().st_size, unpacked), *sizes]:
+        if size > MAX_EMPTY_BYTES + MAX_COMPRESSION * packed:
             raise DicomError(
-                f"{path}: {info.filename} unpacks from {info.compress_size} to {info.file_size} bytes, which no scan "
-                "does. If you trust it, unpack it and give the folder."
+                f"{path}: {what} from {packed} to {size} bytes, which no scan does. If you trust it, unpack it and "
+                "give the folder."
             )
     if any(info.flag_bits & 1 for info in members):
         raise DicomError(f"{path}: an archive with a password. Unpack it and give the folder.")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seganypet._files import system_reason
+from seganypet._files import reading, system_reason
 from seganypet.errors import GeometryError, VolumeError
 from seganypet.pet.grids import LPS_TO_RAS
 from seganypet.pet.image_file import MAX_COMPRESSION, ImageFile, check_size, millimetres, scaled
@@ -285,6 +285,8 @@ def _data_file(named: str | None, source: str) -> str | None:
         return None
     if named.upper().startswith("LIST") or "%" in named:
         raise VolumeError(f"{source}: its voxels lie in several files; save it as one, such as scan.nii.gz.")
+    if Path(named).is_absolute() or ".." in Path(named).parts:  # or a header could pass any file off as voxels
+        raise VolumeError(f"{source}: its voxels lie in {named}; expected a file in its own folder. Copy both there.")
     return named
 
 
@@ -322,6 +324,17 @@ def _unpacked(path: Path, begins: int, size: int) -> np.ndarray:
     if filled != size:
         raise zlib.error(f"{filled} bytes unpacked, expected {size}")
     return content
+
+
+def check_attached(path: Path) -> None:
+    """Raise VolumeError if a NRRD file says that its voxels lie in another: that could be any file of this machine.
+
+    Nothing else is read before; where libraries see the end of a line or of the header differs, so all of it counts.
+    """
+    with reading(path, VolumeError), path.open("rb") as file:
+        header, end, _ = file.read(MAX_HEADER_BYTES).replace(b"\r", b"\n").partition(b"\n\n")
+    if not end or re.search(rb"data\s*file\s*:", header, re.IGNORECASE):
+        raise VolumeError(f"{path}: a header without voxels; expected both in one file. Save it as one.")
 
 
 def check_packed(path: Path, size: int) -> None:

@@ -21,7 +21,7 @@ from seganypet._files import utf8_path
 from seganypet.errors import VolumeError, warn_caller
 from seganypet.pet.grids import LPS_TO_RAS
 from seganypet.pet.image_file import MAX_COMPRESSION, check_labels, check_size
-from seganypet.pet.itk_files import check_packed
+from seganypet.pet.itk_files import check_attached, check_packed
 from seganypet.pet.mask_grid import Layer, unique_names
 from seganypet.pet.volume import Volume, open_image, save_mask
 from seganypet.regions import bounding_box
@@ -132,6 +132,7 @@ def read_seg_nrrd(path: Path) -> tuple[list[Layer], np.ndarray]:
 
     if not path.is_file():
         raise VolumeError(f"{path} does not exist; expected a NRRD file.")
+    check_attached(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("NrrdImageIO")
     reader.SetFileName(utf8_path(path))

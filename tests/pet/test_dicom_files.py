@@ -125,7 +125,22 @@ def test_a_member_that_is_packed_more_tightly_than_any_scan_is_refused(tmp_path,
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as target:
         target.writestr("image.dcm", bytes(1_000_000))
     monkeypatch.setattr(dicom_files, "MAX_EMPTY_BYTES", 100_000)
+    with pytest.raises(DicomError, match="it unpacks from .* to 1000000 bytes, which no scan does"):
+        load_dicom(tmp_path / "bomb.zip")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "a") as target:  # among much else
+        target.writestr("noise.dcm", np.random.default_rng(0).bytes(100_000))
     with pytest.raises(DicomError, match="image.dcm unpacks from .* to 1000000 bytes, which no scan does"):
+        load_dicom(tmp_path / "bomb.zip")
+
+
+def test_members_that_share_their_bytes_count_each(tmp_path, monkeypatch):
+    # A directory may name the same bytes again and again: 65 kB became 8 GB, which took minutes to check.
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("image.dcm", bytes(50_000))
+        for _ in range(99):
+            target.filelist.append(target.filelist[0])
+    monkeypatch.setattr(dicom_files, "MAX_EMPTY_BYTES", 100_000)
+    with pytest.raises(DicomError, match="it unpacks from .* to 5000000 bytes, which no scan does"):
         load_dicom(tmp_path / "bomb.zip")
 
 

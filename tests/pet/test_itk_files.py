@@ -313,6 +313,9 @@ REFUSED = {
     "gigabytes claimed and packed": (nrrd, {"sizes": "2000 2000 2000", "encoding": "gzip"}, VolumeError, "more than"),
     "a list of files": (meta, {"ElementDataFile": "LIST"}, VolumeError, "in several files"),
     "numbered files": (nrrd, {"data_file": "slice%03d.raw 1 5 1"}, VolumeError, "in several files"),
+    "a file above": (nrrd, {"data_file": "../a.raw"}, VolumeError, "expected a file in its own folder"),
+    "a file below and above": (meta, {"ElementDataFile": "a/../../b.raw"}, VolumeError, "in its own folder"),
+    "any file": (meta, {"ElementDataFile": "/etc/passwd"}, VolumeError, "expected a file in its own folder"),
     "a file that is missing": (nrrd, {"data_file": "gone.raw"}, VolumeError, "gone.raw, which is missing"),
 }  # fmt: skip
 

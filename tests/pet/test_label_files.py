@@ -15,7 +15,7 @@ from mask_scene import SHAPE, SPACING_MM, assert_same, both_hands, organs, ragge
 from seganypet.cohort.totalsegmentator import read_totalsegmentator
 from seganypet.errors import SegAnyPETError, VolumeError
 from seganypet.pet.mask_files import load_masks, save_masks
-from seganypet.pet.volume import Volume, load_volume, save_mask
+from seganypet.pet.volume import Volume, load_labels, load_volume, save_mask
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -28,6 +28,23 @@ def side_by_side() -> dict[str, np.ndarray]:
     masks = {"kidney_left": ragged(1), "liver": ragged(2)}
     masks["kidney_left"][15:], masks["liver"][:15] = False, False
     return masks
+
+
+@pytest.mark.parametrize("name", ["m.nrrd", "m.seg.nrrd"])
+@pytest.mark.parametrize("field", ["data file: {}", "datafile: {}", "DATA FILE:  {}", "content: a\rdata file: {}"])
+def test_a_header_cannot_pass_another_file_off_as_a_mask(tmp_path, name, field):
+    # A page hands over what its user chose, so that otherwise it could read whatever this machine holds.
+    (tmp_path / "secret").write_bytes(bytes(59) + b"\1")
+    lines = ["NRRD0005", "type: uint8", "dimension: 3", "space: right-anterior-superior", "sizes: 3 4 5",
+             "space directions: (4,0,0) (0,4,0) (0,0,4)", "space origin: (0,0,0)", "encoding: raw"]  # fmt: skip
+    (tmp_path / name).write_text("\n".join([*lines, field.format(tmp_path / "secret"), "", ""]), newline="")
+    like = Volume(np.zeros((3, 4, 5)), np.diag([4.0, 4.0, 4.0, 1.0]), "SUVbw")
+    with pytest.raises(VolumeError, match="a header without voxels"):
+        load_masks(tmp_path / name, like)
+    with pytest.raises(VolumeError):
+        load_labels(tmp_path / name, like)
+    (tmp_path / name).write_bytes("\n".join([*lines, "", ""]).encode() + bytes(59) + b"\1")
+    assert load_masks(tmp_path / name, like)["label 1"].sum() == 1
 
 
 # ---- NIfTI
