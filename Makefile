@@ -17,7 +17,7 @@
 # make ablation the supplement's Table 4 with the embedded network (hours: its arm flip floods)
 # make networks which of its parts the network needs (15 minutes)
 # make fuzz     12,000 spoilt files of every kind through all that reads them, for at most MINUTES (15)
-# make endurance  memory of large scans, many cases and many clicks; 200 killed writers (20 minutes)
+# make endurance  memory of large scans, many cases and many clicks; 200 killed writers, 20 resumed trainings (20 minutes)
 # make clean
 # All need only Python 3.11 with venv; a second run reuses .venv.
 

@@ -1,8 +1,9 @@
 """What a working day does to the package: many cases, many clicks, large scans, and processes that are killed.
 
 `python tools/endurance.py`, or `make endurance`: each part prints what it measured beside what is demanded, and the
-exit code is 1 if something misses. `--parts memory annotation clicks kills app` chooses, `--kills 200` says how many.
-Memory is the resident set of the part's process; a killed process is a fork of one that has imported everything.
+exit code is 1 if something misses. `--parts memory annotation clicks kills trainings app` chooses, `--kills 200` says
+how many. Memory is the resident set of the part's process; a killed process is a fork of one that has imported
+everything.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -217,45 +219,63 @@ def left_behind(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".unfinished-*")]
 
 
-def kills(count: int = 200) -> Iterator[tuple[str, float, float]]:
-    """Kill each work at random times until it has been killed often enough, let it finish, and compare."""
-    fork, dice = multiprocessing.get_context("fork"), random.Random(0)
-    each, differ, left = -(-count // len(WORKS)), 0, 0
-    for name, work in WORKS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            whole = Path(folder) / "whole"
-            whole.mkdir()
-            began = time.monotonic()
-            process = fork.Process(target=_run, args=(work, whole))
-            process.start()
-            process.join()
-            seconds = time.monotonic() - began
-            killed, rounds, found = 0, 0, results(whole)
-            while killed < each and rounds < 5 * each:
-                rounds += 1
-                out = Path(folder) / "killed"
-                shutil.rmtree(out, ignore_errors=True)
-                out.mkdir()
-                for _ in range(4):
-                    process = fork.Process(target=_run, args=(work, out))
-                    process.start()
-                    process.join(dice.random() * 1.1 * seconds)
-                    if process.exitcode is None:
-                        os.kill(process.pid, signal.SIGKILL)
-                        killed += 1
-                    process.join()
+def rounds_of(name: str, times: int, dice: random.Random) -> Iterator[tuple[int, bool, int]]:
+    """Kill a work `times` times, at random moments, and let it finish; again and again.
+
+    Yields:
+        Number of kills that met it alive, whether its results differ from those of a run that nobody kills, and number
+        of files that were left behind.
+    """
+    fork, work = multiprocessing.get_context("fork"), WORKS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        whole, out = Path(folder) / "whole", Path(folder) / "killed"
+        whole.mkdir()
+        began = time.monotonic()
+        process = fork.Process(target=_run, args=(work, whole))
+        process.start()
+        process.join()
+        seconds, expected = time.monotonic() - began, results(whole)
+        while True:
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            killed = 0
+            for patience in [*(dice.random() * 1.1 * seconds for _ in range(times)), None]:
                 process = fork.Process(target=_run, args=(work, out))
                 process.start()
+                process.join(patience)
+                if process.exitcode is None:
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed += 1
                 process.join()
-                again = results(out)
-                if again != found:
-                    differ += 1
-                    others = sorted(one for one in again.keys() | found.keys() if again.get(one) != found.get(one))
-                    print(f"{name}: other results in {', '.join(others)}", file=sys.stderr, flush=True)
-                left += len(left_behind(out))
-            print(f"{name}: {killed} kills, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            found = results(out)
+            if others := [one for one in found.keys() | expected.keys() if found.get(one) != expected.get(one)]:
+                print(f"{name}: other results in {', '.join(sorted(others))}", file=sys.stderr, flush=True)
+            yield killed, bool(others), len(left_behind(out))
+
+
+def kills(count: int = 200) -> Iterator[tuple[str, float, float]]:
+    """Each work, killed until that was often enough."""
+    dice, each, differ, left = random.Random(0), -(-count // len(WORKS)), 0, 0
+    for name in WORKS:
+        began, killed = time.monotonic(), 0
+        for number, differs, behind in islice(rounds_of(name, 4, dice), 5 * each):  # some end before they are killed
+            killed, differ, left = killed + number, differ + differs, left + behind
+            if killed >= each:
+                break
+        print(f"{name}: {killed} kills, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     yield "works with other results after kills", differ, 0
     yield "files left behind after the next start", left, 0
+
+
+def trainings(count: int = 20) -> Iterator[tuple[str, float, float]]:
+    """Trainings, each killed once and resumed."""
+    resumed = differ = 0
+    for number, differs, _ in islice(rounds_of("train", 1, random.Random(1)), 5 * count):
+        resumed, differ = resumed + number, differ + (differs and number)
+        if resumed == count:
+            break
+    yield "trainings that were not resumed", count - resumed, 0
+    yield f"of {resumed} resumed trainings, those with other weights or another log", differ, 0
 
 
 def app(people: int = 8) -> Iterator[tuple[str, float, float]]:
@@ -273,7 +293,9 @@ def app(people: int = 8) -> Iterator[tuple[str, float, float]]:
     yield "memory of one person's kernel, a whole body with its CT, MB", person_mb, 2500
 
 
-PARTS = {"memory": memory, "annotation": annotation, "clicks": clicks, "kills": kills, "app": app}
+PARTS = {
+    "memory": memory, "annotation": annotation, "clicks": clicks, "kills": kills, "trainings": trainings, "app": app,
+}  # fmt: skip
 
 
 def _measure(part: str, options: dict[str, int], connection) -> None:
@@ -286,10 +308,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--kills", type=int, default=200, help="number of kills, over all works")
+    parser.add_argument("--trainings", type=int, default=20, help="number of trainings that are killed once each")
     parser.add_argument("--cases", type=int, default=30, help="number of cases that are annotated")
     parser.add_argument("--clicks", type=int, default=500, help="number of clicks")
     given = parser.parse_args()
-    options = {"annotation": {"cases": given.cases}, "clicks": {"count": given.clicks}, "kills": {"count": given.kills}}
+    options = {
+        "annotation": {"cases": given.cases}, "clicks": {"count": given.clicks}, "kills": {"count": given.kills},
+        "trainings": {"count": given.trainings},
+    }  # fmt: skip
     missed = False
     for part in given.parts:  # each in a process of its own, so that one's memory is not another's
         receiver, sender = multiprocessing.Pipe(duplex=False)

@@ -106,12 +106,10 @@ class Cohort:
         """Read a table (`from_csv`), an nnU-Net folder or its imagesTr or imagesTs, or else an AutoPET tree."""
         path = as_path(path)
         with reading(path, CohortError):
-            if not path.exists():
-                raise CohortError(
-                    f"{path} does not exist; expected a cohort.csv, an AutoPET tree or an nnU-Net folder."
-                )
-            is_table = path.is_file()
+            exists, is_table = path.exists(), path.is_file()
             is_nnunet = (path / "imagesTr").is_dir() or (path / "imagesTs").is_dir()
+        if not exists:
+            raise CohortError(f"{path} does not exist; expected a cohort.csv, an AutoPET tree or an nnU-Net folder.")
         if is_table:
             return cls.from_csv(path)
         if path.name in ("imagesTr", "imagesTs"):
