@@ -138,7 +138,10 @@ def temporary_folder() -> Iterator[Path]:
         _sweep(root, f"{TEMPORARY}*")
         while True:
             name = tempfile.mkdtemp(prefix=TEMPORARY)
-            handle = -1 if fcntl is None else os.open(name, os.O_RDONLY)
+            try:
+                handle = -1 if fcntl is None else os.open(name, os.O_RDONLY)
+            except FileNotFoundError:  # a sweeper came first
+                continue
             if fcntl is None or _lock(handle, name):
                 break
     try:
@@ -154,9 +157,14 @@ def _lock(handle: int, name: str) -> bool:
     if fcntl is None:
         os.close(handle)
         return True
-    with suppress(OSError):  # some network file systems have no locks; nothing is swept there
+    is_ours = True
+    try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if not os.path.exists(name):
+    except BlockingIOError:  # a sweeper holds it, and removes it next
+        is_ours = False
+    except OSError:  # some network file systems have no locks; nothing is swept there
+        pass
+    if not is_ours or not os.path.exists(name):
         os.close(handle)
         return False
     return True

@@ -60,6 +60,42 @@ def test_the_next_writer_removes_what_dead_ones_left_and_nothing_of_the_living(t
     assert target.read_text() == "half" and not file.exists() and not folder.exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not name open files in /proc")
+@pytest.mark.parametrize("moment", ["before it is opened", "before it is locked", "while it is locked"])
+def test_a_sweeper_that_comes_before_a_new_file_is_locked_costs_nothing(tmp_path, temporary, monkeypatch, moment):
+    swept = []
+
+    def sweep(name: str) -> None:
+        if not swept:
+            swept.append(name)
+            os.rmdir(name) if os.path.isdir(name) else os.unlink(name)
+
+    def mkdtemp(make=tempfile.mkdtemp, **options: str) -> str:
+        name = make(**options)
+        sweep(name)
+        return name
+
+    def flock(handle: int, how: int, lock=_files.fcntl.flock) -> None:
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        if moment == "while it is locked" and not swept:
+            swept.append(name)  # it is removed later
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        sweep(name)
+        lock(handle, how)
+
+    monkeypatch.setattr(_files.fcntl, "flock", flock)
+    if moment == "before it is opened":
+        monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    with temporary_folder() as folder:
+        (folder / "upload").write_text("whole")
+        assert str(folder) not in swept
+    swept.clear()
+    with replace_atomically(tmp_path / "table.csv") as path:
+        path.write_text("whole")
+        assert str(path) not in swept
+    assert (tmp_path / "table.csv").read_text() == "whole"
+
+
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "mask.nii.gz"
     target.write_text("old")

@@ -63,7 +63,8 @@ def load_model(name_or_path: str | os.PathLike, device: str | torch.device = "au
             )
     if not path.exists():
         raise CheckpointError(f"{path} is missing here; install seganypet again, or train it (see its card).")
-    model = _open_folder(path) if path.is_dir() else _open_file(path)
+    with reading(path, CheckpointError):
+        model = _open_folder(path) if path.is_dir() else _open_file(path)
     model.name = name
     return model.eval().requires_grad_(False).to(device)
 
