@@ -32,6 +32,7 @@ MAX_TEXT_BYTES = 20_000_000  # of JSON, whose objects take twenty times as much 
 _ADVICE = {
     errno.ENOSPC: "Make room on the disk, or choose another folder.",
     errno.EDQUOT: "Your quota is used up: delete something, or choose another folder.",
+    errno.EFBIG: "The disk takes no file as large, or a limit of yours (ulimit -f) is reached: choose another disk.",
     errno.EROFS: "The disk is read-only; choose another folder.",
     errno.EACCES: "Change the permissions, or choose another folder.",
     errno.EPERM: "Change the permissions, or choose another folder.",

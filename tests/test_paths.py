@@ -1,8 +1,10 @@
 """Every reader and writer, given a path that is no file, says so in own words: it neither waits nor destroys."""
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +71,7 @@ WRITERS: Calls = {
     "write_autopet_clicks": (".json", lambda path: write_autopet_clicks(path, AutoPETClicks(((1, 1, 1),), ()))),
     "save_model": (".safetensors", lambda path: sap.save_model(path, sap.load_model("tiny", "cpu"), "copy")),
     "to_csv": (".csv", COHORT.to_csv),
-    "write_table": (".tex", lambda path: write_table(path, "table")),
+    "write_table": (".tex", lambda path: write_table(path, "table" * 99)),
     "write_report": (".html", lambda path: sap.write_report(path, _clicked())),
     "evaluate": (".csv", lambda path: sap.evaluate([CASE], None, 1, output=path, **STUDY)),
     "quantify_cohort": (".csv", lambda path: sap.quantify_cohort([CASE], output=path, progress=False)),
@@ -124,6 +126,34 @@ def test_a_writer_refuses_what_is_no_place_for_a_file_and_leaves_it_as_it_was(tm
         refuses(call, path)
     assert pipe.is_fifo() and loop.is_symlink() and link.is_symlink()
     assert not list(tmp_path.rglob(".unfinished-*"))
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """A disk that is full, for this process: no file grows beyond some bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_writer_whose_disk_is_full_says_so_and_leaves_nothing_half_written(tmp_path, name):
+    ending, call = WRITERS[name]
+    write_series(tmp_path / "dicom", np.ones((9, 9, 9)), np.diag([-4.0, 4.0, 4.0, 1.0]))
+    out = tmp_path / f"out{ending}"
+    for _ in range(2):  # what the first try leaves keeps no other from beginning
+        with files_end_at(16):
+            if name == "convert":  # the study fails, and its table cannot be written
+                refuses(call, out)
+            else:
+                with pytest.raises(sap.SegAnyPETError, match="File too large|disk"):
+                    call(out)
+        assert not out.is_file() or name in ("evaluate", "quantify_cohort")
+    call(out)
+    assert out.exists() and not list(tmp_path.rglob(".unfinished-*"))
 
 
 @pytest.mark.parametrize("name", [name for name, (ending, _) in WRITERS.items() if ending])

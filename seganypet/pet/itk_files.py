@@ -337,12 +337,14 @@ def check_attached(path: Path) -> None:
         raise VolumeError(f"{path}: a header without voxels; expected both in one file. Save it as one.")
 
 
-def check_packed(path: Path, size: int) -> None:
-    """Raise VolumeError unless the packed voxels of a NRRD file are `size` bytes, and their checksum is right."""
+def check_packed(path: Path, size: int) -> bool:
+    """Whether a NRRD file has packed voxels; VolumeError unless they are `size` bytes, and their checksum is right."""
     try:
         fields, begins = _text_header(path, is_nrrd=True)
-        if fields.get("encoding", "").lower() in ("gzip", "gz") and not {"data file", "datafile"} & fields.keys():
+        is_packed = fields.get("encoding", "").lower() in ("gzip", "gz")
+        if is_packed:
             _unpacked(path, begins, size)
+        return is_packed
     except (OSError, zlib.error, MemoryError) as error:
         raise _unreadable(str(path), error) from error
 

@@ -18,7 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from seganypet._files import utf8_path
-from seganypet.errors import VolumeError, warn_caller
+from seganypet.errors import VolumeError, WriteError, warn_caller
 from seganypet.pet.grids import LPS_TO_RAS
 from seganypet.pet.image_file import MAX_COMPRESSION, check_labels, check_size
 from seganypet.pet.itk_files import check_attached, check_packed
@@ -240,5 +240,8 @@ def write_seg_nrrd(path: Path, masks: Mapping[str, np.ndarray], like: Volume) ->
         image.SetMetaData(key, text)
     try:
         SimpleITK.WriteImage(image, utf8_path(path), useCompression=True)
-    except RuntimeError as error:
-        raise VolumeError(f"cannot write {path}: {str(error).strip().splitlines()[-1]}") from error
+        if not check_packed(path, data.nbytes):  # on a full disk SimpleITK writes half a file and says nothing
+            raise VolumeError("its header was cut")
+    except (RuntimeError, VolumeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise WriteError(f"cannot write {path} ({reason}). Is the disk full? Make room, or choose another.") from error
