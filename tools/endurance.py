@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -49,8 +50,7 @@ NETWORK = sap.ModelConfig(
 )  # fmt: skip
 TRAINING = TrainConfig(
     "short", epochs=2, steps_per_epoch=3, batch_size=2, prompts=2, max_clicks=3, targets_per_window=2, warm_up=1,
-    data=DataConfig(hq=1, windows_per_case=3, first_seed=30_000), model=NETWORK,
-    validation=ValidationConfig(phantoms=0),
+    model=NETWORK, validation=ValidationConfig(phantoms=0),
 )  # fmt: skip
 
 
@@ -182,7 +182,14 @@ def _annotate(out: Path) -> None:
 
 def _train(out: Path) -> None:
     loop.CHECKPOINT_SECONDS = 0
-    sap.train(TRAINING, out, processes=1)
+    table, case = out.parent / "cohort.csv", memory_case()
+    if not table.exists():
+        files = {name: out.parent / f"{name}.nii" for name in ("scan", "organs")}
+        sap.save_volume(files["scan"], case.pet)
+        sap.save_mask(files["organs"], case.organs, case.pet)
+        known = {"organs": files["organs"], "organ_convention": "seganypet", "quality": "HQ", "split": "train"}
+        sap.Cohort([sap.Case(case.name, case.patient, files["scan"], "SUVbw", **known)]).to_csv(table)
+    sap.train(replace(TRAINING, data=DataConfig(cohort=str(table), windows_per_case=3)), out, processes=1)
 
 
 WORKS: dict[str, Callable[[Path], None]] = {
@@ -198,6 +205,9 @@ def _run(work: Callable[[Path], None], out: Path) -> None:
         work(out)
 
 
+TIMES = ("minutes", "wait_fraction")  # of columns whose names do not say seconds
+
+
 def results(folder: Path) -> dict[str, object]:
     """What a work has made, without the times that it took."""
     found: dict[str, object] = {}
@@ -205,7 +215,7 @@ def results(folder: Path) -> dict[str, object]:
         name, content = str(path.relative_to(folder)), path.read_bytes()
         if path.suffix == ".csv":
             table = pd.read_csv(path)
-            kept = [column for column in table if "seconds" not in column and column != "minutes"]
+            kept = [column for column in table if "seconds" not in column and column not in TIMES]
             found[name] = table[kept].to_csv()
         elif path.name == "progress.json":
             found[name] = {key: value for key, value in json.loads(content).items() if key != "minutes"}

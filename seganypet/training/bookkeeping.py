@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seganypet._files import make_folder, only_writer, reading, replace_atomically, writing
+from seganypet._files import make_folder, only_writer, read_text, replace_atomically, writing
 from seganypet.errors import CheckpointError, SegAnyPETError, first_line
 from seganypet.model.layouts import check_archive
 
@@ -121,12 +121,21 @@ def append_row(log: Path, columns: Sequence[str], row: Mapping[str, float]) -> N
 
 
 def forget_rows_after(log: Path, step: int) -> None:
-    """Remove the rows of a log that a resumed run will write again; the file, if none is left."""
+    """Remove the rows of a log that a resumed run will write again; the file, if none is left.
+
+    Raises:
+        SegAnyPETError: It cannot be read, or is no such log.
+    """
     if not log.exists():
         return
-    with reading(log), log.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
+    text = read_text(log)
+    reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())  # a full disk may have cut the last row
+    try:
         rows = [row for row in reader if int(row["step"]) <= step]
+    except (LookupError, TypeError, ValueError) as error:
+        raise SegAnyPETError(
+            f"{log}: not a log as it was written ({error!r}). Restore a copy, or move it elsewhere and start again."
+        ) from error
     if not rows:
         log.unlink()
         return
