@@ -132,10 +132,11 @@ def read_seg_nrrd(path: Path) -> tuple[list[Layer], np.ndarray]:
 
     if not path.is_file():
         raise VolumeError(f"{path} does not exist; expected a NRRD file.")
+    name = utf8_path(path)
     check_attached(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("NrrdImageIO")
-    reader.SetFileName(utf8_path(path))
+    reader.SetFileName(name)
     try:
         reader.ReadImageInformation()
         sizes = reader.GetSize()
