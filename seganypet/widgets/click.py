@@ -53,7 +53,7 @@ from seganypet.widgets.transport import Pieces
 STATIC = Path(__file__).with_name("static")
 # One module for the browser, joined in this order.
 SCRIPTS = (
-    "dom.js", "layout.js", "strokes.js", "pixels.js", "projection.js", "transport.js", "sittings.js", "slices.js",
+    "dom.js", "icons.js", "layout.js", "strokes.js", "pixels.js", "projection.js", "transport.js", "sittings.js", "slices.js",
     "table.js", "score.js", "controls.js", "keys.js", "click.js",
 )  # fmt: skip
 TOOLS = ["point", "scribble", "box", "lasso", "brush", "eraser", "sphere", "ruler", "window", "look"]

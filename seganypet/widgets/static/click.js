@@ -1,7 +1,7 @@
 // The view of ClickWidget. Whatever changes a mask is sent to Python as a command; the answer comes back in synced
 // traits, which also survive a reload.
 
-const TALLEST_PX = 1000;
+const [LOWEST_PX, TALLEST_PX] = [380, 1000]; // a window that is lower is scrolled
 const OTHERS_PX = 250; // what JupyterLab and the bars take of a window's height
 const MAX_MASK_BYTES = 9_000_000; // Jupyter servers refuse messages of more than 10 MB
 
@@ -78,12 +78,14 @@ function render({ model, el }) {
 
   // ---- put together
   const panel = h("div", { class: "sap-panel", style: "grid-area: panel" },
-    slices.position, table.objects, controls.add, table.numbers);
+    slices.position, table.objects, controls.add, table.hint, table.numbers);
+  const below = h("div", { style: "grid-area: below" }, notices.below, ...controls.below);
   const progress = h("progress", { max: "1", "aria-label": "scan loaded" });
   const loading = h("div", { class: "sap-loading", role: "status" }, "loading the scan ", progress);
-  const views = h("div", { class: "sap-views" }, ...Object.values(slices.panes).map(({ element }) => element), panel);
-  body.append(notices.element, controls.above, score.score, loading, views, notices.below, ...controls.below,
-    h("details", { class: "sap-help" }, h("summary", {}, "mouse and keys"), HELP));
+  const views = h("div", { class: "sap-views" }, ...Object.values(slices.panes).map(({ element }) => element), panel, below);
+  body.append(notices.element, controls.above, score.score, loading, views, h("details", { class: "sap-help" },
+    h("summary", {}, "mouse and keys"), ...HELP.map((part) => h("dl", {}, ...Object.entries(part).map(([keys, what]) =>
+      h("div", {}, h("dt", {}, ...keys.split(" ").map((key) => h("kbd", {}, key.replace("_", " ")))), h("dd", {}, what)))))));
 
   let [laidOut, room] = ["", ""];
   function layOut() {
@@ -92,7 +94,7 @@ function render({ model, el }) {
     if (width < 50 || found === room) return; // hidden, or only its height changed
     room = found;
     const size = scan.body.map(([first, end], axis) => (end - first) * scan.spacing[axis]);
-    const height = clamp(window.innerHeight - OTHERS_PX, 300, TALLEST_PX);
+    const height = clamp(window.innerHeight - OTHERS_PX, LOWEST_PX, TALLEST_PX);
     const { areas, columns, panes } = arrange({ width, height, size, only: enlarged });
     if (laidOut !== areas + JSON.stringify(panes)) {
       laidOut = areas + JSON.stringify(panes);

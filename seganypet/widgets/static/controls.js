@@ -1,16 +1,16 @@
 // The controls of ClickWidget: tools, sliders, files, and words.
 
 const TOOLS = {
-  point: ["\u2022", "point: a click says it", "p"],
-  scribble: ["~", "scribble: a line that lies in the object, or not", "s"],
-  box: ["\u25a1", "box: in this slice nothing of the object lies outside; or nothing inside", "b"],
-  lasso: ["\u25cc", "lasso: a contour; in this slice nothing of the object lies outside; or nothing inside", "l"],
-  brush: ["\u270e", "brush: paint on the mask", "d"],
-  eraser: ["\u232b", "eraser: take away from the mask", "e"],
-  sphere: ["\u25cf", "sphere: SUVs around a voxel, as an object of its own", "i"],
-  ruler: ["\u21a6", "ruler: a distance in mm", "u"],
-  window: ["\u25d0", "window: drag up to see faint uptake", "w"],
-  look: ["\u271b", "look: move the crosshair only", "v"],
+  point: ["point: a click says it", "p"],
+  scribble: ["scribble: a line that lies in the object, or not", "s"],
+  box: ["box: in this slice nothing of the object lies outside; or nothing inside", "b"],
+  lasso: ["lasso: a contour; in this slice nothing of the object lies outside; or nothing inside", "l"],
+  brush: ["brush: paint on the mask", "d"],
+  eraser: ["eraser: take away from the mask", "e"],
+  sphere: ["sphere: SUVs around a voxel, as an object of its own", "i"],
+  ruler: ["ruler: a distance in mm", "u"],
+  window: ["window: drag up to see faint uptake", "w"],
+  look: ["look: move the crosshair only", "v"],
 };
 const PATIENCE_MS = 3000; // then say that the kernel does not answer
 const METHODS = { // what draws the mask of a prompt
@@ -31,20 +31,19 @@ function createControls(model, body, { set, command, loadMask }) {
   const scan = model.get("scan");
   const unit = scan.unit === "SUVbw" ? "SUV" : scan.unit;
   const isCT = scan.unit === "HU";
-  const button = (label, title, act) => h("button", { type: "button", title, onclick: act }, label);
+  const button = (label, title, act) => h("button", { type: "button", title, onclick: act }, ...[].concat(label));
   const group = Math.random(); // radio buttons of one name exclude each other, on the whole page
   const radio = (name, value, title, words, act) => {
     const input = h("input", { type: "radio", name: `${name}-${group}`, value, onchange: act });
-    return { value, input, label: h("label", { class: `sap-tool sap-${name}-${value}`, title }, input, words) };
+    return { value, input, label: h("label", { class: `sap-tool sap-${name}-${value}`, title }, input, ...words) };
   };
-  const tools = Object.entries(TOOLS).map(([tool, [glyph, title, key]]) =>
-    radio("tool", tool, `${title} (${key})`, h("span", {}, h("span", { "aria-hidden": "true" }, `${glyph} `), tool),
-      () => set("tool", tool)));
-  const signs = [[true, "+ this"], [false, "\u2212 not this"]].map(([value, words]) =>
+  const tools = Object.entries(TOOLS).map(([tool, [title, key]]) =>
+    radio("tool", tool, `${title} (${key})`, [icon(tool), tool], () => set("tool", tool)));
+  const signs = [[true, ["+ this"]], [false, ["\u2212 not this"]]].map(([value, words]) =>
     radio("sign", String(value), "what a prompt says (x); right or Shift click: the other", words, () => set("foreground", value)));
   const buttons = {
-    undo: button("Undo", "undo (z, Ctrl+Z)", () => command("undo")),
-    redo: button("Redo", "redo (y, Ctrl+Y)", () => command("redo")),
+    undo: button([icon("undo"), "Undo"], "undo (z, Ctrl+Z)", () => command("undo")),
+    redo: button([icon("redo"), "Redo"], "redo (y, Ctrl+Y)", () => command("redo")),
     reading: button("Reading", "another mask that the first prompt may mean (r)", () => command("next_reading")),
     spot: button("Next hot spot", "look at the hottest spot that is not outlined (f)", () => command("next_spot")),
     propose: button("Propose organs", "outline the organs without a click, to be corrected (o)", () => command("propose")),
@@ -179,7 +178,7 @@ function createControls(model, body, { set, command, loadMask }) {
     error.hidden = !model.get("error");
     const { clicks, total, seconds } = model.get("effort");
     const all = total === clicks ? "" : ` of ${total}`;
-    counter.textContent = `${clicks}${all} ${total === 1 ? "click" : "clicks"}, ${Math.round(seconds)} s`;
+    counter.textContent = `${clicks}${all} ${total === 1 ? "prompt" : "prompts"}, ${Math.round(seconds)} s`;
     uncertain.checked = Boolean(model.get("uncertainty").shown);
   };
   // `since`: when the oldest message that awaits an answer was sent; null if none does.
@@ -192,8 +191,8 @@ function createControls(model, body, { set, command, loadMask }) {
 
   const above = h("div", { class: "sap-above" },
     h("div", { class: "sap-bar" },
-      h("span", { role: "radiogroup", "aria-label": "tool", class: "sap-group" }, ...tools.map(({ label }) => label)),
-      h("span", { role: "radiogroup", "aria-label": "what a prompt says (x)", class: "sap-group" }, ...signs.map(({ label }) => label)),
+      h("span", { role: "radiogroup", "aria-label": "tool", class: "sap-choice" }, ...tools.map(({ label }) => label)),
+      h("span", { role: "radiogroup", "aria-label": "what a prompt says (x)", class: "sap-choice" }, ...signs.map(({ label }) => label)),
       method.element, brush.row, sphere.element, h("span", { class: "sap-group" }, buttons.undo, buttons.redo), counter, busy),
     h("div", { class: "sap-bar" }, buttons.reading, buttons.spot, buttons.propose, start, chooseMask, buttons.fill,
       buttons.largest, buttons.reset, uncertainty, h("label", { class: "sap-check", title: "hide masks, marks and crosshair (h)" }, bare, "bare")));

@@ -1,13 +1,21 @@
 // What keys mean. Those of the browser and of JupyterLab stay theirs, but for undo and redo.
 
-const HELP = "Left click: as tool and sign say. Right or Shift click: the other sign. Double click: enlarge a pane. "
-  + "Wheel, arrows, Page keys: slices. Shift and arrows: crosshair; Enter: click there, or the next corner of what is "
-  + "drawn. Middle button, or the window tool: drag up for faint uptake, of a CT to the right for a wider window. Control "
-  + "and wheel: zoom. z undo, y redo, x sign. Tools: p point, s scribble, b box, l lasso, d brush, e eraser, i sphere, u "
-  + "ruler, w window, v look. Shift+M next method, r reading, f next hot spot, o propose organs, g fill holes, k largest "
-  + "piece. n next object, Shift+N the one before, a new object, Shift+L lock or unlock, h hide all, m enlarge, t turn the "
-  + "projection. - and + upper end of the window, Shift+W next preset, c next colour map. Escape: drop what is drawn, and "
-  + "the ruler.";
+// In parts, for people: keys, or what the mouse does, and what it means.
+const HELP = [{
+  click: "as tool and sign say", "right_click Shift+click": "the other sign", double_click: "enlarge a pane",
+  "wheel \u2191 \u2193 PageUp PageDown": "slices", "Ctrl+wheel": "zoom",
+  middle_button: "drag up for faint uptake, of a CT to the right for a wider window",
+  "Shift+\u2191\u2193\u2190\u2192": "crosshair", Enter: "click at the crosshair, or the next corner of what is drawn",
+  Escape: "drop what is drawn, and the ruler",
+}, {
+  p: "point", s: "scribble", b: "box", l: "lasso", d: "brush", e: "eraser", i: "sphere", u: "ruler", w: "window", v: "look",
+}, {
+  z: "undo", y: "redo", x: "the other sign", "Shift+M": "next method", r: "another reading", f: "next hot spot",
+  o: "propose organs", g: "fill holes", k: "largest piece",
+}, {
+  n: "next object", "Shift+N": "the object before", a: "new object", "Shift+L": "lock or unlock", h: "hide all",
+  m: "enlarge", t: "turn the projection", "- +": "upper end of the window", "Shift+W": "next preset", c: "next colour map",
+}];
 
 // An action by name, or null: { key, shift, ctrl (or Command), alt }.
 function actionOf({ key, shift, ctrl, alt }) {

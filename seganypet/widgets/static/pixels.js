@@ -171,7 +171,9 @@ function createPainter(model) {
   makePalette();
   readMasks();
   return {
-    makePalette, readMasks, projection, mapName,
+    makePalette, readMasks, projection,
+    // Whether air is drawn dark.
+    isDark: (view) => mapName() !== "grey" || (view !== "mip" && Boolean(codes.ct) && model.get("blend") > 0),
     forget: () => turned.clear(), // other voxels have arrived
     base: (view, depth) => (view === "mip" ? projected(depth) : slice(VIEWS[view], depth)),
     over: (view, depth) => (view === "mip" ? shadows(depth) : overlay(VIEWS[view], depth)),

@@ -51,14 +51,14 @@ function createSlices(model, painter, act) {
       oninput: () => turnTo(Number(slider.value)),
     });
     const large = h("button", { type: "button", class: "sap-large", "aria-label": `enlarge ${name}`,
-      title: "enlarge, or all panes again (m; or double click)", onclick: () => act.maximise(name) });
+      title: "enlarge, or all panes again (m; or double click)", onclick: () => act.maximise(name) }, icon("enlarge"));
     const pane = { name, view, canvas, slider, element: h("div", { class: "sap-pane", style: `grid-area: ${name}` },
       h("div", { class: "sap-picture" }, canvas, large), slider) };
     if (!view) {
       const play = h("button", { type: "button", "aria-label": "turn the projection", onclick: () => {
         if (turning) stopTurning(); else turning = setInterval(() => turnTo(angle + TURN_DEG), 110);
-        play.textContent = turning ? "\u23f8" : "\u25b6";
-      } }, "\u25b6");
+        play.replaceChildren(icon(turning ? "pause" : "play"));
+      } }, icon("play"));
       pane.element.append(h("div", { class: "sap-turn" }, play, slider));
     }
     const place = (event) => { // shares of width and height
@@ -217,7 +217,8 @@ function createSlices(model, painter, act) {
     const mm = toMM(ijk).map((x) => x.toFixed(0)).join(", ");
     const measured = rulerMM();
     const ruler = measured === null ? "" : `; ruler: ${measured.toFixed(1)} mm`;
-    position.textContent = `${pointed ? "pointer" : "crosshair"}: ${unit} ${value}${ct} at voxel (${ijk.join(", ")}), ${mm} mm${ruler}`;
+    position.replaceChildren(`${pointed ? "pointer" : "crosshair"}: `, h("b", {}, `${unit} ${value}${ct}`),
+      ` at voxel (${ijk.join(", ")}), ${mm} mm${ruler}`);
   };
   const lengthMM = (one, other) => {
     const [a, b] = [one, other].map((ras) => toMM(toIJK(ras)));
@@ -307,8 +308,9 @@ function createSlices(model, painter, act) {
         drawRuler(context, ...ends.map(toPx), lengthMM(...ends), ratio);
       }
     }
-    drawLetters(context, view ? view.ends : turnedEnds(angle), width, height, ratio);
-    drawScaleBar(context, pane.widthMM, width, height, ratio);
+    const tones = painter.isDark(name) ? ["black", "white"] : ["white", "black"];
+    drawLetters(context, view ? view.ends : turnedEnds(angle), width, height, ratio, tones);
+    drawScaleBar(context, pane.widthMM, width, height, ratio, tones);
     const says = view ? `${name} slice ${depth}`
       : `maximum intensity projection at ${angle} degrees; click to look at what is hottest there, drag to turn`;
     canvas.setAttribute("aria-label", says);
@@ -391,7 +393,7 @@ function drawRuler(context, [x, y], [u, v], mm, ratio) {
     path.lineTo(a + across, b + down);
   }
   strokeTwice(context, path, ["white", "black"], 1.5 * ratio);
-  drawText(context, `${mm.toFixed(1)} mm`, (x + u) / 2 + 6 * ratio, (y + v) / 2 - 6 * ratio, ratio);
+  drawText(context, `${mm.toFixed(1)} mm`, (x + u) / 2 + 6 * ratio, (y + v) / 2 - 6 * ratio, ratio, ["white", "black"]);
 }
 function drawDraft(context, { tool, foreground }, points, colour, radius, ratio) {
   if (tool === "ruler") return; // is drawn with its length
@@ -412,22 +414,23 @@ function drawDraft(context, { tool, foreground }, points, colour, radius, ratio)
   strokeTwice(context, path, ["white", colour], 1.5 * ratio);
   context.setLineDash([]);
 }
-function drawText(context, text, x, y, ratio, align = "left") {
-  Object.assign(context, { font: `bold ${12 * ratio}px sans-serif`, lineWidth: 3 * ratio, strokeStyle: "white", textAlign: align });
+function drawText(context, text, x, y, ratio, [under, over], align = "left") {
+  const font = `600 ${12 * ratio}px system-ui, sans-serif`;
+  Object.assign(context, { font, lineWidth: 3 * ratio, lineJoin: "round", strokeStyle: under, textAlign: align });
   context.strokeText(text, x, y);
-  context.fillStyle = "black";
+  context.fillStyle = over;
   context.fillText(text, x, y);
 }
-function drawLetters(context, [left, right], width, height, ratio) {
-  drawText(context, left, 4 * ratio, height / 2, ratio);
-  drawText(context, right, width - 4 * ratio, height / 2, ratio, "right");
+function drawLetters(context, [left, right], width, height, ratio, tones) {
+  drawText(context, left, 5 * ratio, height / 2, ratio, tones);
+  drawText(context, right, width - 5 * ratio, height / 2, ratio, tones, "right");
 }
-function drawScaleBar(context, widthMM, width, height, ratio) {
+function drawScaleBar(context, widthMM, width, height, ratio, tones) {
   const mm = scaleBarMM(widthMM);
   const [x, y, length] = [8 * ratio, height - 8 * ratio, (mm / widthMM) * width];
   const path = new Path2D();
   path.moveTo(x, y);
   path.lineTo(x + length, y);
-  strokeTwice(context, path, ["white", "black"], 1.6 * ratio);
-  drawText(context, mm >= 10 ? `${mm / 10} cm` : `${mm} mm`, x, y - 5 * ratio, ratio);
+  strokeTwice(context, path, tones, 1.6 * ratio);
+  drawText(context, mm >= 10 ? `${mm / 10} cm` : `${mm} mm`, x, y - 5 * ratio, ratio, tones);
 }

@@ -11,14 +11,19 @@ function createTable(model, body, { command }) {
     h("thead", {}, h("tr", {}, ...head.map((title) => h(title ? "th" : "td", title ? { scope: "col" } : {}, title)))),
     list, sum));
   const numbers = h("dl", { class: "sap-numbers", "aria-label": "numbers of the active object" });
+  const hint = h("p", { class: "sap-hint" }, "Nothing is outlined yet. Click what you mean in a slice",
+    hasSUV ? "; or go to the next hot spot, or let the organs be proposed." : ".");
   const shown = (value) => (value === null || value === undefined ? "" : digits(value));
 
-  const icon = (glyph, title, act) => h("button", { type: "button", class: "sap-icon", title, "aria-label": title,
-    onclick: act }, glyph);
+  const button = (name, title, act) => h("button", { type: "button", class: "sap-quiet", title, "aria-label": title,
+    onclick: act }, icon(name));
   const isTyping = () => list.contains(document.activeElement) && document.activeElement.type === "text";
   let isOld = false;
   list.addEventListener("focusout", () => setTimeout(() => { if (isOld) show(); }));
-  const row = ({ name, colour, hidden, locked, ml }, measured) => h("tr", { class: name === model.get("active") ? "sap-active" : "" },
+  const row = ({ name, colour, hidden, locked, ml }, measured) => h("tr", {
+    class: name === model.get("active") ? "sap-active" : "",
+    onclick: ({ target }) => { if (target.tagName === "TD" && name !== model.get("active")) command("select", { name }); },
+  },
     h("td", {}, h("input", { type: "radio", name: `active-${group}`, checked: name === model.get("active"),
       "aria-label": `click on ${name}`, onchange: () => command("select", { name }) })),
     h("td", {}, h("input", { type: "color", value: colour, "aria-label": `colour of ${name}`,
@@ -27,11 +32,11 @@ function createTable(model, body, { command }) {
       onchange: (event) => command("rename", { old: name, new: event.target.value }) })),
     h("td", {}, shown(ml)),
     ...(hasSUV ? [h("td", {}, shown(measured?.SUVmax))] : []),
-    h("td", {}, icon(hidden ? "\u25cb" : "\u25c9", `${hidden ? "show" : "hide"} ${name}`,
+    h("td", {}, button(hidden ? "hidden" : "look", `${hidden ? "show" : "hide"} ${name}`,
       () => command("hide", { name, hidden: !hidden }))),
-    h("td", {}, icon(h("span", { class: `sap-lock ${locked ? "sap-locked" : ""}` }), `${locked ? "unlock" : "lock"} ${name}`,
+    h("td", {}, button(locked ? "locked" : "unlocked", `${locked ? "unlock" : "lock"} ${name}`,
       () => command("lock", { name, locked: !locked }))),
-    h("td", {}, icon("\u00d7", `remove ${name}`, () => command("remove", { name }))));
+    h("td", {}, button("remove", `remove ${name}`, () => command("remove", { name }))));
 
   const show = () => {
     isOld = isTyping();
@@ -44,6 +49,7 @@ function createTable(model, body, { command }) {
     sum.replaceChildren(...(several ? [h("tr", { title: `all objects together${overlap}` }, h("td", {}), h("td", {}),
       h("th", { scope: "row" }, all.overlap_ml ? "all (overlap)" : "all"), h("td", {}, shown(all.MTV)),
       ...(hasSUV ? [h("td", {}, shown(all.SUVmax))] : []), h("td", {}), h("td", {}), h("td", {}))] : []));
+    hint.hidden = model.get("objects").some(({ bits }) => bits);
     const one = measured[model.get("active")];
     const parts = hasSUV && one?.MTV
       ? [["SUVmax", ""], ["SUVmean", ""], ["SUVpeak", ""], ["MTV", "mL"], ["TLG", "g"]].filter(([key]) => one[key] !== null) : [];
@@ -52,7 +58,7 @@ function createTable(model, body, { command }) {
     const active = list.querySelector(".sap-active");
     if (active) objects.scrollTop = active.offsetTop - objects.clientHeight / 2; // always in sight
   };
-  return { objects, numbers, show };
+  return { objects, hint, numbers, show };
 }
 
 // Keys must go on working when the button that was pressed is gone or grey.
