@@ -21,12 +21,16 @@
 #    MTV, TLG) and a report with the buttons below the pictures. Your browser keeps the journal, too, and offers it when
 #    you open the same scan again.
 #
-# **Privacy:** an upload stays on the machine that runs this app. Its file is deleted once it is read, but for the
-# slices of a DICOM PET, which SEG and RTSTRUCT refer to: nobody else on that machine can read them, and they go when
-# another scan is opened. What was read goes when the page's kernel ends, which closing the page does. What your browser
-# keeps are the places of your prompts and the names of objects, no voxels; *Forget it* removes them.
-#
 # *For research and teaching. Not a medical device, not for clinical use.*
+#
+# <details><summary>Privacy: an upload stays on the machine that runs this app.</summary>
+#
+# Its file is deleted once it is read, but for the slices of a DICOM PET, which SEG and RTSTRUCT refer to: nobody else
+# on that machine can read them, and they go when another scan is opened. What was read goes when the page's kernel
+# ends, which closing the page does. What your browser keeps are the places of your prompts and the names of objects,
+# no voxels; *Forget it* removes them.
+#
+# </details>
 
 # %% tags=["parameters"]
 cohort: str = "../data_samples/cohort.csv"  # the samples to pick from

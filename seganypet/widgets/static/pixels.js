@@ -44,7 +44,7 @@ function readMask({ box, bits: view }) {
 // Paints slices of one widget's scan, and its projection.
 function createPainter(model) {
   const scan = model.get("scan");
-  const { shape } = scan;
+  const { shape, body } = scan;
   const stride = [1, shape[0], shape[0] * shape[1]];
   const { codes } = scanOf(model); // its CT is there once it is to be seen
   const petValues = decoded(scan.pet);
@@ -52,13 +52,14 @@ function createPainter(model) {
   const projection = projectionOf(shape, scan.spacing, scan.body);
   let [palette, fused, ctGrey] = [[], [], []]; // colours of the codes: PET alone, and over CT
 
-  // ---- pictures: one pixel a voxel, head or front up, the highest index across at the left
+  // ---- pictures of what is shown of the body: one pixel a voxel, head or front up, the highest index across at the left
   const mapName = () => (scan.unit === "HU" ? "bright" : model.get("colour_map"));
   const makePalette = () => {
     const range = model.get("intensity_range");
     const shares = Array.from(petValues, (value) => fraction(value, range));
     palette = Uint32Array.from(shares, (t) => rgba(COLOUR_MAPS[mapName()](t), 255));
-    fused = shares.map((t) => fusedColour(t, model.get("blend")));
+    const over = shares.map((t) => fusedColour(t, model.get("blend")));
+    fused = Float32Array.from(over.flatMap(({ colour, weight }) => [...colour.map((c) => c * weight), 1 - weight]));
     ctGrey = ctValues && Float32Array.from(ctValues, (value) => 255 * fraction(value, model.get("ct_range")));
   };
   const image = (width, height, paint) => {
@@ -69,34 +70,40 @@ function createPainter(model) {
     context.putImageData(data, 0, 0);
     return canvas;
   };
-  const slice = (view, depth) => (codes.ct && model.get("blend") > 0 ? fusedSlice(view, depth) : petSlice(view, depth));
-  const petSlice = (view, depth) => image(shape[view.across], shape[view.up], (out, width, height) => {
-    let at = 0;
-    for (let row = height - 1; row >= 0; row--) {
-      let voxel = depth * stride[view.through] + row * stride[view.up] + (width - 1) * stride[view.across];
-      for (let column = 0; column < width; column++, voxel -= stride[view.across], at++) out[at] = palette[codes.pet[voxel]];
+  const slice = (view, depth, wanted) => (codes.ct && model.get("blend") > 0 ? fusedSlice(view, depth, wanted) : petSlice(view, depth));
+  const sliceImage = (view, [na, nu], paint) => {
+    const [[a0, a1], [u0, u1]] = [body[view.across], body[view.up]];
+    return image((a1 - a0) * na, (u1 - u0) * nu, (out, width, height) => paint(out, width, height, a1, u1));
+  };
+  const petSlice = (view, depth) => sliceImage(view, [1, 1], (out, width, height, left, top) => {
+    for (let y = 0, at = 0; y < height; y++) {
+      let voxel = depth * stride[view.through] + (top - 1 - y) * stride[view.up] + (left - 1) * stride[view.across];
+      for (let x = 0; x < width; x++, voxel -= stride[view.across], at++) out[at] = palette[codes.pet[voxel]];
     }
   });
-  // As many pixels a voxel of the PET as the CT has voxels there.
+  // As many pixels a voxel of the PET as the CT has voxels there, but no more than are `wanted` on the screen.
   const fineness = scan.ct && [0, 1, 2].map((axis) => clamp(Math.round(Math.hypot(...scan.ct.matrix.map((row) => row[axis]))), 1, 8));
-  const fusedSlice = (view, depth) => {
-    const [na, nu] = [fineness[view.across], fineness[view.up]];
+  const fusedSlice = (view, depth, wanted) => {
+    const [na, nu] = [view.across, view.up].map((axis, at) => clamp(Math.ceil(wanted[at]), 1, fineness[axis]));
     const [ni, nj, nk] = scan.ct.shape;
     const step = scan.ct.matrix.map((row) => -row[view.across] / na); // of the CT's indices, a pixel to the right
-    return image(shape[view.across] * na, shape[view.up] * nu, (out, width, height) => {
+    return sliceImage(view, [na, nu], (out, width, height, left, top) => {
       const start = [0, 0, 0];
       start[view.through] = depth;
-      start[view.across] = shape[view.across] - 0.5 - 0.5 / na;
+      start[view.across] = left - 0.5 - 0.5 / na;
       for (let y = 0, at = 0; y < height; y++) {
-        start[view.up] = shape[view.up] - 0.5 - (y + 0.5) / nu;
+        start[view.up] = top - 0.5 - (y + 0.5) / nu;
         let [i, j, k] = placed(start, scan.ct.matrix);
-        let voxel = depth * stride[view.through] + Math.round(start[view.up]) * stride[view.up] + shape[view.across] * stride[view.across];
+        let voxel = depth * stride[view.through] + Math.round(start[view.up]) * stride[view.up] + left * stride[view.across];
         let [red, green, blue, rest] = [0, 0, 0, 1];
         for (let x = 0; x < width; x++, at++, i += step[0], j += step[1], k += step[2]) {
           if (x % na === 0) {
             voxel -= stride[view.across];
-            const { colour, weight } = fused[codes.pet[voxel]];
-            [red, green, blue, rest] = [colour[0] * weight, colour[1] * weight, colour[2] * weight, 1 - weight];
+            const from = 4 * codes.pet[voxel];
+            red = fused[from];
+            green = fused[from + 1];
+            blue = fused[from + 2];
+            rest = fused[from + 3];
           }
           const inside = i >= -0.5 && j >= -0.5 && k >= -0.5 && i < ni - 0.5 && j < nj - 0.5 && k < nk - 0.5;
           const near = ((i + 0.5) | 0) + ni * (((j + 0.5) | 0) + nj * ((k + 0.5) | 0));
@@ -106,7 +113,9 @@ function createPainter(model) {
       }
     });
   };
-  const overlay = (view, depth) => image(shape[view.across], shape[view.up], (out, width, height) => {
+  const overlay = (view, depth) => sliceImage(view, [1, 1], (out, width, height, left, top) => {
+    const pixel = (a, u) => (top - 1 - u) * width + (left - 1 - a);
+    const [[a0, a1], [u0, u1]] = [body[view.across], body[view.up]];
     if (model.get("bare")) return;
     const voxel = [0, 0, 0];
     voxel[view.through] = depth;
@@ -116,11 +125,11 @@ function createPainter(model) {
       const fill = rgba(rgb(colour), 255 * opacity);
       const edge = rgba(rgb(colour), opacity ? 255 : 0);
       const inside = (a, u) => { voxel[view.across] = a; voxel[view.up] = u; return has(...voxel); };
-      for (let u = low[view.up]; u < low[view.up] + size[view.up]; u++) {
-        for (let a = low[view.across]; a < low[view.across] + size[view.across]; a++) {
+      for (let u = Math.max(low[view.up], u0); u < Math.min(low[view.up] + size[view.up], u1); u++) {
+        for (let a = Math.max(low[view.across], a0); a < Math.min(low[view.across] + size[view.across], a1); a++) {
           if (!inside(a, u)) continue;
           const deep = inside(a - 1, u) && inside(a + 1, u) && inside(a, u - 1) && inside(a, u + 1);
-          out[(height - 1 - u) * width + (width - 1 - a)] = deep ? fill : edge;
+          out[pixel(a, u)] = deep ? fill : edge;
         }
       }
     }
@@ -133,8 +142,9 @@ function createPainter(model) {
     for (let u = 0; u < size[view.up]; u++) {
       for (let a = 0; a < size[view.across]; a++) {
         const e = entropy[into * jump[view.through] + u * jump[view.up] + a * jump[view.across]];
-        const at = (height - 1 - u - low[view.up]) * width + (width - 1 - a - low[view.across]);
-        if (e > 25) out[at] = rgba(UNCERTAIN_COLOUR, 0.8 * e);
+        const [across, up] = [a + low[view.across], u + low[view.up]];
+        const isShown = across >= a0 && across < a1 && up >= u0 && up < u1;
+        if (e > 25 && isShown) out[pixel(across, up)] = rgba(UNCERTAIN_COLOUR, 0.8 * e);
       }
     }
   });
@@ -175,7 +185,8 @@ function createPainter(model) {
     // Whether air is drawn dark.
     isDark: (view) => mapName() !== "grey" || (view !== "mip" && Boolean(codes.ct) && model.get("blend") > 0),
     forget: () => turned.clear(), // other voxels have arrived
-    base: (view, depth) => (view === "mip" ? projected(depth) : slice(VIEWS[view], depth)),
+    // `wanted`: pixels a voxel that the screen shows, across and up.
+    base: (view, depth, wanted) => (view === "mip" ? projected(depth) : slice(VIEWS[view], depth, wanted)),
     over: (view, depth) => (view === "mip" ? shadows(depth) : overlay(VIEWS[view], depth)),
     hottest: (place, degrees, reach) => projection.hottest(codes.pet, place, degrees, reach),
     // As the codes tell it, until the kernel says more: text, with what they cannot tell.

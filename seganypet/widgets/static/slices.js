@@ -262,10 +262,13 @@ function createSlices(model, painter, act) {
     const depth = view ? cursor[view.through] : angle;
     const moved = pane.depth !== depth;
     pane.depth = depth;
-    if (now.base || moved) pane.base = painter.base(name, depth);
-    if (now.over || moved) pane.over = painter.over(name, depth);
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [cssWidth, cssHeight].map((x) => Math.max(1, Math.round(x * ratio)));
+    const wanted = view ? [width / visible(view.across)[1], height / visible(view.up)[1]] : [];
+    const finer = String(wanted.map(Math.ceil));
+    if (now.base || moved || pane.finer !== finer) pane.base = painter.base(name, depth, wanted);
+    if (now.over || moved) pane.over = painter.over(name, depth);
+    pane.finer = finer;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
     let source = null; // what of a layer is shown, in voxels; of the projection all
@@ -273,7 +276,7 @@ function createSlices(model, painter, act) {
     if (view) {
       const [[a0, na], [u0, nu]] = [visible(view.across), visible(view.up)];
       canvas.dataset.shown = JSON.stringify([a0, na, u0, nu]); // what tests and benchmarks aim by
-      source = [shape[view.across] - a0 - na, shape[view.up] - u0 - nu, na, nu];
+      source = [body[view.across][1] - a0 - na, body[view.up][1] - u0 - nu, na, nu];
       toPx = (voxel) => [((a0 + na - voxel[view.across] - 0.5) / na) * width, ((u0 + nu - voxel[view.up] - 0.5) / nu) * height];
       pane.widthMM = na * scan.spacing[view.across];
     } else {
@@ -285,7 +288,8 @@ function createSlices(model, painter, act) {
     }
     context.imageSmoothingEnabled = !view;
     for (const layer of [pane.base, pane.over]) {
-      const pixels = source && [layer.width / shape[view.across], layer.height / shape[view.up]]; // a voxel
+      const pixels = source && [[layer.width, view.across], [layer.height, view.up]]
+        .map(([size, axis]) => size / (body[axis][1] - body[axis][0])); // a voxel
       const part = source ? source.map((x, at) => x * pixels[at % 2]) : [0, 0, layer.width, layer.height];
       context.drawImage(layer, ...part, 0, 0, width, height);
     }
