@@ -39,9 +39,7 @@ def serve(what: str, folder: Path, notebook: str) -> Iterator[str]:
         port = probe.getsockname()[1]
     token = secrets.token_hex(8)
     settings = folder / ".jupyter"  # not those of whoever runs this
-    (settings / "labconfig").mkdir(parents=True, exist_ok=True)
-    no_news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-    (settings / "labconfig" / "page_config.json").write_text(json.dumps(no_news))
+    settings.mkdir(exist_ok=True)
     if what == "lab":
         command = ["jupyter", "lab", "--no-browser", f"--port={port}", f"--IdentityProvider.token={token}"]
         command += [f"--ServerApp.root_dir={folder}", *["--allow-root"] * (os.geteuid() == 0)]
@@ -53,7 +51,7 @@ def serve(what: str, folder: Path, notebook: str) -> Iterator[str]:
     path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests", REPOSITORY / "tests" / "widgets")))
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(settings), "JUPYTER_DATA_DIR": str(settings / "data"),
                    "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"), "PYTHONPATH": path,
-                   "JUPYTER_TOKEN": token}
+                   "JUPYTER_CONFIG_PATH": str(REPOSITORY / "tools" / "lab"), "JUPYTER_TOKEN": token}
     with (folder / f"{what}.log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", *command], cwd=folder, env=environment, stdout=log, stderr=log

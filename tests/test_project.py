@@ -239,3 +239,11 @@ def test_import_takes_under_fifty_milliseconds_and_leaves_the_heavy_libraries_fo
         assert not heavy, f"import seganypet imports {heavy}"
         seconds.append(float(elapsed))
     assert min(seconds) <= 0.050
+
+
+def test_make_lab_leaves_those_extensions_off_that_ask_the_internet(monkeypatch):
+    config = pytest.importorskip("jupyterlab_server.config")
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(REPOSITORY / "tools" / "lab"))
+    off = config.get_page_config([])["disabledExtensions"]
+    assert {"imjoy-jupyterlab-extension", "@jupyterlab/apputils-extension:announcements"} <= set(off)
+    assert "JUPYTER_CONFIG_PATH=tools/lab" in (REPOSITORY / "Makefile").read_text()
