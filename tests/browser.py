@@ -13,15 +13,26 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nbformat
+import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, sync_playwright
 
 REPOSITORY = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Without these a browser telephones its makers, and "no request leaves this machine" would be about Chromium.
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
-STARTED_S = 60
+STARTED_S = 120
+PICTURES = REPOSITORY / "out" / "browser"  # of what tests saw
+BROWSER_TEST = [
+    pytest.mark.skipif(
+        CHROMIUM is None and "SEGANYPET_NEEDS_BROWSER" not in os.environ,
+        reason="browser tests need Chromium: apt-get install chromium",
+    ),
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.slow,
+]
 
 
 def write_notebook(path: Path, *sources: str) -> None:
@@ -92,12 +103,20 @@ class Chromium:
         root = ["--no-sandbox"] * (os.geteuid() == 0)  # Chromium's sandbox refuses to run as root
         self._browser = self._playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *root])
 
-    def context(self, pixel_ratio: float = 1, width: int = 1280, height: int = 1000) -> BrowserContext:
-        """Somebody's browser. Zooming a page to 125 % is a pixel ratio of 1.25 and as many fewer CSS pixels."""
+    def context(
+        self, pixel_ratio: float = 1, width: int = 1280, height: int = 1000, storage_state: Any = None
+    ) -> BrowserContext:
+        """Somebody's browser. Zooming a page to 125 % is a pixel ratio of 1.25 and as many fewer CSS pixels.
+
+        Args:
+            storage_state: What another context's `storage_state` kept: the same person, later.
+        """
         viewport = {"width": round(width / pixel_ratio), "height": round(height / pixel_ratio)}
         if pixel_ratio == int(pixel_ratio):  # a denser screen, not a zoomed page
             viewport = {"width": width, "height": height}
-        context = self._browser.new_context(viewport=viewport, device_scale_factor=pixel_ratio, accept_downloads=True)
+        context = self._browser.new_context(
+            viewport=viewport, device_scale_factor=pixel_ratio, accept_downloads=True, storage_state=storage_state
+        )
         context.set_default_timeout(60_000)
         context.on("requestfinished", lambda request: self._remember(request.url))
         # What the page's own policy forbids is given up before anything is sent.

@@ -1,10 +1,15 @@
 """What tests share: real data where present, and grids as awkward as scanners make them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from browser import Chromium
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -20,6 +25,17 @@ def real_data() -> Path:
     if not beside.is_dir():
         pytest.skip(f"no real scans at {beside}; set SEGANYPET_REAL_DATA to a folder that holds them")
     return beside
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["Chromium"]:
+    """A browser for a module of browser tests; `browser.PICTURES` is there for what it shows."""
+    from browser import PICTURES, Chromium
+
+    browser = Chromium()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from seganypet.prompting.prompts import Prompt, click_at
 from seganypet.prompting.proposal import Proposal, propose
 from seganypet.prompting.session import Session
 from seganypet.prompting.suggest import suggest_click
-from seganypet.widgets.edits import SPHERES_MM, ball, largest_piece, painted, without_holes
+from seganypet.widgets.edits import SPHERE, SPHERES_MM, ball, largest_piece, painted, without_holes
 from seganypet.widgets.export import file_name, has_overlaps, write
 from seganypet.widgets.methods import SESSION, Liver, drawn
 from seganypet.widgets.sittings import Autosave
@@ -170,7 +170,7 @@ class Actions:
         name = self._free_name("sphere")
         self.session.check_accepts(InitialMask.kind)
         self.session.select(name)
-        self.session.add(InitialMask.pack(mask, f"sphere of {diameter_mm:g} mm around voxel {tuple(ijk)}"))
+        self.session.add(InitialMask.pack(mask, f"{SPHERE} {diameter_mm:g} mm around voxel {tuple(ijk)}"))
         self.lock(name)
         self.status = f"{name}: {diameter_mm:g} mm around voxel {tuple(ijk)}; locked, so that no prompt changes it"
         return mask

@@ -30,7 +30,7 @@ from seganypet.prompting.prompts import InitialMask, Prompt, read_prompt, since_
 from seganypet.prompting.stopwatch import Stopwatch
 from seganypet.widgets.actions import Actions
 from seganypet.widgets.colours import OBJECT_COLOURS
-from seganypet.widgets.edits import SPHERES_MM
+from seganypet.widgets.edits import SPHERE, SPHERES_MM
 from seganypet.widgets.encoding import (
     body_box,
     boxes_meet,
@@ -53,8 +53,8 @@ from seganypet.widgets.transport import Pieces
 STATIC = Path(__file__).with_name("static")
 # One module for the browser, joined in this order.
 SCRIPTS = (
-    "dom.js", "icons.js", "layout.js", "strokes.js", "pixels.js", "projection.js", "transport.js", "sittings.js", "slices.js",
-    "table.js", "score.js", "controls.js", "keys.js", "click.js",
+    "dom.js", "icons.js", "layout.js", "strokes.js", "pixels.js", "projection.js", "transport.js", "sittings.js",
+    "slices.js", "table.js", "score.js", "controls.js", "keys.js", "click.js",
 )  # fmt: skip
 TOOLS = ["point", "scribble", "box", "lasso", "brush", "eraser", "sphere", "ruler", "window", "look"]
 COLOUR_MAPS = ["grey", "hot", "viridis"]
@@ -281,12 +281,15 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
         self.status = f"{sign} {name} at voxel {prompt.centre_ijk}{empty}{notice}"
 
     def _keep_looks(self, names: list[str]) -> None:
-        """An object that was renamed, here or in code, keeps its colour."""
+        """An object that was renamed, here or in code, keeps its colour; one in which nothing was drawn leaves it."""
         before = [drawn["name"] for drawn in self.objects]
         gone, come = ([name for name in one if name not in other] for one, other in ((before, names), (names, before)))
         if len(gone) == len(come) == 1 and self._drawn[gone[0]][0] == (prompts := self.session.prompts_of(come[0])):
             free = {} if prompts else {"hidden": False, "locked": False}  # one that is not drawn is another
             self._looks[come[0]] = self._looks.pop(gone[0]) | free
+        for name in gone:
+            if not self._drawn[name][0]:
+                self._looks.pop(name, None)
 
     def close(self) -> None:
         """Stop looking at the session, and vanish from the page."""
@@ -305,7 +308,10 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
     def _look(self, name: str) -> dict[str, Any]:
         if name not in self._looks:
             used = [look["colour"] for look in self._looks.values()]
-            self._looks[name] = {"colour": min(OBJECT_COLOURS, key=used.count), "hidden": False, "locked": False}
+            # A sphere that a journal brings back is as locked as when it was made.
+            prompts = self.session.prompts_of(name)
+            is_sphere = bool(prompts) and isinstance(prompts[0], InitialMask) and prompts[0].drawn_by.startswith(SPHERE)
+            self._looks[name] = {"colour": min(OBJECT_COLOURS, key=used.count), "hidden": False, "locked": is_sphere}
         return self._looks[name]
 
     def _mask(self, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from seganypet.prompting.shapes import joined
 from seganypet.regions import CONNECTED_26, bounding_box
 
 MAX_RADIUS_MM = 100.0
+SPHERE = "sphere of"  # how what drew one is named in journals
 SPHERES_MM = (12.4, 30.0)  # diameters to choose from: 1 cm3, as of an SUVpeak, and that of PERCIST's liver
 
 

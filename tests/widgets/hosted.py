@@ -10,7 +10,8 @@ from typing import Any
 from playwright.sync_api import BrowserContext, Page
 
 PAGE = """
-<!doctype html><meta charset="utf-8"><style>body { margin: 8px; %(theme)s } %(css)s</style><body %(light)s><div id="here"></div>
+<!doctype html><meta charset="utf-8"><style>body { margin: 8px; %(theme)s } %(css)s</style>
+<body data-jp-theme-light="%(light)s"><div id="here"></div>
 <script type="module">
 const revived = (value) => {
   if (Array.isArray(value)) return value.map(revived);
@@ -85,8 +86,9 @@ class Hosted:
         self.page: Page = context.new_page()
         self.page.expose_function("askPython", self._answer)
         theme = "--jp-layout-color1: #111; --jp-layout-color2: #222; --jp-ui-font-color1: #eee; background: #111" * dark
-        self.page.route("http://127.0.0.1/hosted", lambda route: route.fulfill(
-            body=PAGE % {"theme": theme, "css": widget._css, "light": 'data-jp-theme-light="false"' * dark}, content_type="text/html"))  # fmt: skip
+        content = PAGE % {"theme": theme, "css": widget._css, "light": str(not dark).lower()}
+        hosted = "http://127.0.0.1/hosted"
+        self.page.route(hosted, lambda route: route.fulfill(body=content, content_type="text/html"))
         self.open()
 
     def open(self) -> None:

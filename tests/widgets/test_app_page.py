@@ -1,6 +1,5 @@
 """The app in Chromium, served as `seganypet app` serves it: a scan is uploaded, clicked on, and its mask taken home."""
 
-import os
 import shutil
 
 import nibabel as nib
@@ -10,30 +9,14 @@ from conftest import REPOSITORY, oblique
 from make_dicom import write_series
 
 pytest.importorskip("playwright", reason="browser tests need playwright: pip install 'seganypet[test]'")
-from browser import CHROMIUM, Chromium, serve
+from browser import BROWSER_TEST, PICTURES, serve
 
 from seganypet.pet.dicom import load_dicom
 from seganypet.pet.mask_files import load_masks
 from seganypet.pet.volume import load_volume
 
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "SEGANYPET_NEEDS_BROWSER" not in os.environ,
-        reason="browser tests need Chromium: apt-get install chromium",
-    ),
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.slow,
-]
-PICTURES = REPOSITORY / "out" / "browser"
+pytestmark = BROWSER_TEST
 SHAPE, AFFINE = (40, 30, 24), oblique((5.0, 5.0, 6.0))
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    browser = Chromium()
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

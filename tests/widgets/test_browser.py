@@ -5,7 +5,6 @@ Pictures of what the browser showed land in out/browser/.
 
 import io
 import json
-import os
 import re
 import shutil
 import time
@@ -19,21 +18,13 @@ import SimpleITK as sitk
 from conftest import REPOSITORY, oblique
 
 pytest.importorskip("playwright", reason="browser tests need playwright: pip install 'seganypet[test]'")
-from browser import CHROMIUM, Chromium, point_on_page, run_all, serve, write_notebook
+from browser import BROWSER_TEST, PICTURES, point_on_page, run_all, serve, write_notebook
 from PIL import Image
 
 from seganypet.pet.views import VIEWS, ijk_to_ras
 from seganypet.pet.volume import Volume, load_labels, load_volume
 
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "SEGANYPET_NEEDS_BROWSER" not in os.environ,
-        reason="browser tests need Chromium: apt-get install chromium",
-    ),
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.slow,
-]
-PICTURES = REPOSITORY / "out" / "browser"
+pytestmark = BROWSER_TEST
 # Two scans as awkward as scanners make them. The second one's axes run foot, back, left.
 AFFINES = {
     "oblique": oblique((4.07, 3.1, 6.0), left_handed=True),
@@ -85,14 +76,6 @@ def mm_of(name: str, ras: tuple[int, int, int]) -> np.ndarray:
     """Where a voxel of the closest canonical array lies, by nibabel."""
     canonical = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(SHAPES[name], np.uint8), AFFINES[name]))
     return nib.affines.apply_affine(canonical.affine, ras)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    browser = Chromium()
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    yield browser
-    browser.close()
 
 
 class Site:

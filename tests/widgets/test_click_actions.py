@@ -367,6 +367,18 @@ def test_after_a_restart_the_last_sitting_is_offered_and_can_be_continued(widget
     assert last.earlier == {}
 
 
+def test_what_is_continued_has_its_colours_and_its_sphere_is_locked(widget, session, volume, tmp_path):  # noqa: F811
+    for name, ijk in (("liver", BALL_IJK), ("node", OTHER_IJK)):
+        widget.select(name)
+        widget.click(ijk=ijk)
+    widget.sphere(BALL_IJK)
+    looks = [(one["name"], one["colour"], one["locked"]) for one in widget.objects]
+    assert [locked for _, _, locked in looks] == [False, False, True]
+    again = ClickWidget(ThresholdSession(volume, "SUV>=2.5"), output_dir=tmp_path / "out")
+    tell(again, "load_text", text=again.earlier["text"])
+    assert [(one["name"], one["colour"], one["locked"]) for one in again.objects] == looks
+
+
 def test_what_nobody_continued_is_kept_aside_and_the_same_prompts_are_not_offered(widget, volume, tmp_path):  # noqa: F811
     widget.click(ijk=BALL_IJK)
     same = ThresholdSession(volume, "SUV>=2.5")

@@ -1,14 +1,13 @@
 """ClickWidget's page in Chromium, its Python in this process: every tool by mouse and by keys, and nothing lost."""
 
 import json
-import os
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, oblique
+from conftest import oblique
 
 pytest.importorskip("playwright", reason="browser tests need playwright: pip install 'seganypet[test]'")
-from browser import CHROMIUM, Chromium, point_on_page
+from browser import BROWSER_TEST, PICTURES, point_on_page
 from hosted import Hosted
 
 from seganypet.pet.views import VIEWS, ijk_to_ras, ras_axes
@@ -17,15 +16,7 @@ from seganypet.prompting.thresholds import ThresholdSession
 from seganypet.widgets import transport
 from seganypet.widgets.click import ClickWidget
 
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "SEGANYPET_NEEDS_BROWSER" not in os.environ,
-        reason="browser tests need Chromium: apt-get install chromium",
-    ),
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.slow,
-]
-PICTURES = REPOSITORY / "out" / "browser"
+pytestmark = BROWSER_TEST
 SHAPE, BALLS_IJK = (60, 48, 40), ((20, 22, 18), (42, 30, 28))
 # One wide body around them, air beyond: what is shown is cropped.
 AFFINE = oblique((4.0, 4.5, 5.0), left_handed=True)
@@ -39,14 +30,6 @@ def scan() -> Volume:
         data[np.linalg.norm(mm, axis=-1) < 16] = 8
     data[BALLS_IJK[0]] = 51.1
     return Volume(data, AFFINE, "SUVbw", source="balls")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    browser = Chromium()
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, oblique
+from conftest import oblique
 
 pytest.importorskip("playwright", reason="browser tests need playwright: pip install 'seganypet[test]'")
-from browser import CHROMIUM, Chromium
+from browser import BROWSER_TEST, PICTURES, Chromium
 from PIL import Image
 
 from seganypet.pet.volume import Volume
@@ -20,12 +20,9 @@ from seganypet.widgets.rendering import view3d
 
 VIEWER = os.environ.get("SEGANYPET_ITK_VIEWER")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium: apt-get install chromium"),
+    *BROWSER_TEST,
     pytest.mark.skipif(VIEWER is None, reason="SEGANYPET_ITK_VIEWER names no folder of the npm package itk-vtk-viewer"),
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.slow,
 ]
-PICTURES = REPOSITORY / "out" / "browser"
 
 
 def test_itk_draws_scan_and_mask_and_asks_no_other_host():

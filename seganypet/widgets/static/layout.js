@@ -32,7 +32,7 @@ function arrange({ width, height, size: [wide, deep, tall], only = null }) {
   const found = [];
   const add = (areas, names, panes) => found.push({ areas, columns: columns(panes, ...names), panes });
   if (broad) {
-    const beside = Math.min(width - PANEL_PX, (width * three) / (three + 0.8 * wide)) - 3 * GAP_PX; // axial not dwarfed
+    const beside = Math.min(width - PANEL_PX, (width * three) / (three + 1.2 * wide)) - 3 * GAP_PX; // axial is the largest
     const scale = Math.min(beside / three, (height - BELOW_PX) / tall, MAX_PX_PER_MM);
     const left = width - scale * three - 3 * GAP_PX;
     add('"axial coronal sagittal mip" "panel coronal sagittal mip" "panel below below below"',
