@@ -60,7 +60,8 @@ def reference_series(like: Volume, folder: str | os.PathLike | None) -> Referenc
     """The DICOM series of a volume.
 
     Args:
-        like: Volume whose series is sought. One read by `load_dicom` knows its folder and series.
+        like: Volume whose series is sought. One read by `load_dicom` knows its series; its folder is that of the source,
+            or `metadata["series_folder"]` if the source was named otherwise.
         folder: Folder of the series (and perhaps of others); that of `like` unless given.
 
     Raises:
@@ -69,7 +70,7 @@ def reference_series(like: Volume, folder: str | os.PathLike | None) -> Referenc
     """
     series_uid = like.metadata.get("series_uid")
     if folder is None:
-        source = Path(like.source)
+        source = Path(like.metadata.get("series_folder", like.source))
         folder = source.parent if source.name.upper() == "DICOMDIR" else source
         if not series_uid or not os.path.isdir(folder):
             raise DicomError(

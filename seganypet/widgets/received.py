@@ -54,7 +54,10 @@ def load_study(archive: Path, folder: Path, name: str) -> tuple[Volume, Volume |
         for file in choice.pet.files:
             os.replace(file, unpacked / file.name)
         pet = load_dicom(unpacked, choice.pet.uid)
-        return pet, load_dicom(files, choice.ct.uid) if choice.ct is not None else None
+        # Tables and journals name the upload, not a folder of the machine that runs the app.
+        pet = replace(pet, source=name, metadata={**pet.metadata, "series_folder": str(unpacked)})
+        ct = None if choice.ct is None else replace(load_dicom(files, choice.ct.uid), source=name)
+        return pet, ct
     except SegAnyPETError as error:
         raise type(error)(str(error).replace(str(archive), name).replace(str(folder), name)) from error
     finally:

@@ -258,11 +258,16 @@ def test_a_zip_of_dicom_is_opened_with_its_ct_and_only_the_pets_files_stay_until
     monkeypatch.setattr(view, "send", lambda content, buffers: sent.update({content["download"]: buffers[0]}))
     view.download("seg")
     view.download("report")
+    view.download("table")
     (tmp_path / "seg.dcm").write_bytes(sent["Case_7_mask.dcm"])
     mask = load_masks(tmp_path / "seg.dcm", like=view.session.volume)["object 1"]
     np.testing.assert_array_equal(mask, view.session.mask)
     report = sent["Case_7_report.html"].decode()
-    assert "<title>Case_7" in report and "SUVmean" in report and str(tmp_path) not in report
+    assert "<title>Case_7" in report and "SUVmean" in report and "Case 7.zip" in report
+    table = sent["Case_7_table.csv"].decode()
+    assert table.count("Case 7.zip") == table.count("\n") - 1
+    for text in (report, table, view.journal):
+        assert str(folder) not in text and str(tmp_path) not in text
     page.open_case(CASE)
     assert not left_over(tmp_path)
 
