@@ -95,10 +95,10 @@ function render({ model, el }) {
     room = found;
     const size = scan.body.map(([first, end], axis) => (end - first) * scan.spacing[axis]);
     const height = clamp(window.innerHeight - OTHERS_PX, LOWEST_PX, TALLEST_PX);
-    const { areas, columns, panes } = arrange({ width, height, size, only: enlarged });
+    const { areas, rows, columns, panes } = arrange({ width, height, size, only: enlarged });
     if (laidOut !== areas + JSON.stringify(panes)) {
       laidOut = areas + JSON.stringify(panes);
-      Object.assign(views.style, { gridTemplateAreas: areas, gridTemplateColumns: columns });
+      Object.assign(views.style, { gridTemplateAreas: areas, gridTemplateRows: rows, gridTemplateColumns: columns });
       slices.setSizes(panes);
     } else slices.redraw();
   }

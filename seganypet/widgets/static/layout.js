@@ -7,7 +7,7 @@ const REST = "minmax(0, 1fr)"; // a column that takes what is left
 const MAX_PX_PER_MM = 4; // of tiny scans: larger pixels show no more
 
 // `size`: what is shown of the patient, in mm: [across, front to back, feet to head]. `only`: name of a pane that
-// fills everything, or null. Returns the CSS grid's areas and columns, where "panel" is the list of objects and "below"
+// fills everything, or null. Returns the CSS grid's areas, rows and columns, where "panel" is the list of objects and "below"
 // what stands under the pictures, and each pane's size in CSS pixels.
 function arrange({ width, height, size: [wide, deep, tall], only = null }) {
   const round = Math.max(wide, deep); // the projection, from whichever side
@@ -25,18 +25,20 @@ function arrange({ width, height, size: [wide, deep, tall], only = null }) {
     const [w, t] = mm[only];
     const scale = Math.min(room / w, (height - BELOW_PX) / t, 2 * MAX_PX_PER_MM);
     const panes = { [only]: [Math.floor(w * scale), Math.floor(t * scale)] };
-    return broad ? { areas: `"${only} panel" "below panel"`, columns: columns(panes, only, "rest"), panes }
-      : { areas: `"${only}" "panel" "below"`, columns: REST, panes };
+    return broad ? { areas: `"${only} panel" "below panel"`, rows: "auto 1fr", columns: columns(panes, only, "rest"), panes }
+      : { areas: `"${only}" "panel" "below"`, rows: "auto", columns: REST, panes };
   }
   const three = wide + deep + round;
   const found = [];
-  const add = (areas, names, panes) => found.push({ areas, columns: columns(panes, ...names), panes });
+  // A list that is longer than the pictures stands beside what is below them, not between.
+  const add = (areas, names, panes, rows = "auto auto 1fr") => found.push({ areas, rows, columns: columns(panes, ...names), panes });
   if (broad) {
     const beside = Math.min(width - PANEL_PX, (width * three) / (three + 1.2 * wide)) - 3 * GAP_PX; // axial is the largest
     const scale = Math.min(beside / three, (height - BELOW_PX) / tall, MAX_PX_PER_MM);
     const left = width - scale * three - 3 * GAP_PX;
+    const panes = at(scale, Math.min(left / wide, (0.62 * height) / deep));
     add('"axial coronal sagittal mip" "panel coronal sagittal mip" "panel below below below"',
-      ["rest", "coronal", "sagittal", "mip"], at(scale, Math.min(left / wide, (0.62 * height) / deep)));
+      ["rest", "coronal", "sagittal", "mip"], panes, `${panes.axial[1] + BELOW_PX}px auto 1fr`);
     const room = width - PANEL_PX - 2 * GAP_PX;
     const half = height / 2 - BELOW_PX - GAP_PX;
     const even = Math.min(room / (round + round), half / tall);
@@ -46,13 +48,13 @@ function arrange({ width, height, size: [wide, deep, tall], only = null }) {
   if (width < 3.4 * PANEL_PX) { // else the list would be far from what is clicked
     const half = height / 2 - BELOW_PX - GAP_PX;
     const even = Math.min((width - GAP_PX) / (2 * round), half / tall);
-    add('"axial coronal" "sagittal mip" "panel panel" "below below"', ["axial sagittal", "rest"], at(even, even));
+    add('"axial coronal" "sagittal mip" "panel panel" "below below"', ["axial sagittal", "rest"], at(even, even), "auto");
   }
   if (!broad) {
     const stack = Math.max(height, 0.95 * width); // two rows in a low window are scrolled
     const scale = Math.min((width - 2 * GAP_PX) / three, (0.62 * stack - BELOW_PX) / tall);
     add('"axial axial panel" "coronal sagittal mip" "below below below"', ["coronal", "sagittal", "rest"],
-      at(scale, Math.min((scale * (wide + deep)) / wide, (0.38 * stack - BELOW_PX) / deep)));
+      at(scale, Math.min((scale * (wide + deep)) / wide, (0.38 * stack - BELOW_PX) / deep)), "auto");
   }
   const area = ({ panes }) => Object.values(panes).reduce((sum, [w, t]) => sum + w * t, 0);
   return found.reduce((best, one) => (area(one) > 1.05 * area(best) ? one : best));
