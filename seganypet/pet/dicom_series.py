@@ -60,8 +60,8 @@ def reference_series(like: Volume, folder: str | os.PathLike | None) -> Referenc
     """The DICOM series of a volume.
 
     Args:
-        like: Volume whose series is sought. One read by `load_dicom` knows its series; its folder is that of the source,
-            or `metadata["series_folder"]` if the source was named otherwise.
+        like: Volume whose series is sought. One read by `load_dicom` knows its series, whose folder is its source, or
+            `metadata["series_folder"]` if the source was named otherwise.
         folder: Folder of the series (and perhaps of others); that of `like` unless given.
 
     Raises:

@@ -30,7 +30,7 @@ from seganypet.prompting.prompts import InitialMask, Prompt, read_prompt, since_
 from seganypet.prompting.stopwatch import Stopwatch
 from seganypet.widgets.actions import Actions
 from seganypet.widgets.colours import OBJECT_COLOURS
-from seganypet.widgets.edits import SPHERE, SPHERES_MM
+from seganypet.widgets.edits import SPHERES_MM, is_sphere
 from seganypet.widgets.encoding import (
     body_box,
     boxes_meet,
@@ -287,9 +287,7 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
         if len(gone) == len(come) == 1 and self._drawn[gone[0]][0] == (prompts := self.session.prompts_of(come[0])):
             free = {} if prompts else {"hidden": False, "locked": False}  # one that is not drawn is another
             self._looks[come[0]] = self._looks.pop(gone[0]) | free
-        for name in gone:
-            if not self._drawn[name][0]:
-                self._looks.pop(name, None)
+        self._looks = {name: look for name, look in self._looks.items() if name not in gone or self._drawn[name][0]}
 
     def close(self) -> None:
         """Stop looking at the session, and vanish from the page."""
@@ -307,11 +305,8 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
 
     def _look(self, name: str) -> dict[str, Any]:
         if name not in self._looks:
-            used = [look["colour"] for look in self._looks.values()]
-            # A sphere that a journal brings back is as locked as when it was made.
-            prompts = self.session.prompts_of(name)
-            is_sphere = bool(prompts) and isinstance(prompts[0], InitialMask) and prompts[0].drawn_by.startswith(SPHERE)
-            self._looks[name] = {"colour": min(OBJECT_COLOURS, key=used.count), "hidden": False, "locked": is_sphere}
+            used, begun = [look["colour"] for look in self._looks.values()], self.session.prompts_of(name)
+            self._looks[name] = dict(colour=min(OBJECT_COLOURS, key=used.count), hidden=False, locked=is_sphere(begun))
         return self._looks[name]
 
     def _mask(self, name: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from scipy import ndimage
 
 from seganypet.errors import ClickError
 from seganypet.pet.volume import Volume
-from seganypet.prompting.prompt import Voxel, voxels_on
+from seganypet.prompting.initial_mask import InitialMask
+from seganypet.prompting.prompt import Prompt, Voxel, voxels_on
 from seganypet.prompting.random_walker import box_around, distance_mm, within
 from seganypet.prompting.shapes import joined
 from seganypet.regions import CONNECTED_26, bounding_box
@@ -73,6 +74,11 @@ def without_holes(mask: np.ndarray) -> np.ndarray:
     if box is not None:
         filled[box] = ndimage.binary_fill_holes(mask[box])
     return filled
+
+
+def is_sphere(prompts: Sequence[Prompt]) -> bool:
+    """Whether an object of these prompts began as a sphere that measures."""
+    return bool(prompts) and isinstance(prompts[0], InitialMask) and prompts[0].drawn_by.startswith(SPHERE)
 
 
 def largest_piece(mask: np.ndarray) -> np.ndarray:
