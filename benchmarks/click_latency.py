@@ -123,11 +123,12 @@ def main() -> None:
         for where, notebook in (("lab", "lesson.ipynb"), ("app", "app.ipynb")):
             with serve(where, folder, notebook) as address:
                 page = browser.context().new_page()
+                page.set_default_timeout(600_000)  # the kernel times its own clicks first
                 if where == "lab":
                     run_all(page, address)
                 else:
                     page.goto(address)
-                page.wait_for_selector(".sap-click", timeout=600_000)  # once the kernel's own clicks are timed
+                page.wait_for_selector(".sap-click")
                 page.wait_for_timeout(3000)  # the page has settled
                 alone = json.loads((folder / "alone.json").read_text())
                 rows += measure(page, liver, beside, alone, {"lab": "JupyterLab", "app": "Voila"}[where])
