@@ -220,7 +220,7 @@ def _depth_mm(right: np.ndarray, box: Box, voxels: Sequence[Voxel], volume: Volu
     if not right.any():
         return np.full(len(voxels), np.inf)
     depth = ndimage.distance_transform_edt(~right, sampling=volume.spacing)
-    return depth[tuple(within(voxels, box).T)]
+    return depth[tuple(within(np.array(voxels), box).T)]
 
 
 def _pieces_at(mask: np.ndarray, voxels: Sequence[np.ndarray]) -> np.ndarray:
