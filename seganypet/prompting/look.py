@@ -47,8 +47,9 @@ MAX_CANDIDATES = 6  # answers to a first prompt that are kept in mind
 LEAST_SPOT_ML = 1.0  # of a hot spot that comes first whatever surrounds it; smaller ones are noise as often as not
 SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
 GROWS = 1.2  # times larger than before is a mask by such a click, or it was the last
-# A hot part of an organ has a clearer edge than the organ: ten times the volume weighs as much as 1.26 times the edge.
-LARGER = 0.1
+# What a mask is worth: its edge, times these powers of its volume in mL, as a hot part of an organ has a clearer edge
+# than the organ, and of its predicted IoU, where a network was trained to predict it.
+LARGER, SURE = 0.05, 0.5
 MAX_COVER = 64  # windows over a mask to start from; one that needs more gets coarser ones
 LATTICE = 16  # windows that follow lie on a lattice of this fraction of their side, so that many are known already
 
@@ -85,7 +86,7 @@ class Candidate(NamedTuple):
     Attributes:
         part: Its window and logits.
         quality: Predicted IoU; None of a network that was not trained to predict it.
-        worth: What its order follows: the predicted IoU, or else how clearly it stands out for its size.
+        worth: What its order follows: how clearly it stands out for its size, and how sure the network is of it.
     """
 
     part: WindowLogits
@@ -153,10 +154,9 @@ def outlined(
 
 def answer(decoder: WindowDecoder, part: WindowLogits, iou: float) -> Candidate:
     """A mask and what it is worth."""
-    own = replace(part, seeds_mm=())
-    if decoder.has_readings:
-        return Candidate(own, iou, iou if part.mask.any() else 0.0)
-    return Candidate(own, None, edge_of(decoder, part) * part.volume_ml**LARGER)
+    quality = iou if decoder.has_readings else None
+    sure = 1.0 if quality is None else max(quality, 0.0) ** SURE
+    return Candidate(replace(part, seeds_mm=()), quality, edge_of(decoder, part) * part.volume_ml**LARGER * sure)
 
 
 def with_own_click(part: WindowLogits, points: list[PointMM]) -> WindowLogits:

@@ -3,7 +3,8 @@
 One click in a kidney may mean its hot pelvis, the kidney, or both kidneys' neighbourhood. A session answers with what
 it holds for likeliest and keeps the others as readings; a correction leaves one.
 
-Source: SAM's several masks for one prompt, ordered by the IoU that the network predicts.
+Source: SAM's several masks for one prompt, with the IoU that the network predicts. Their order is ours, see look.py:
+IoU in a window says little about what reaches beyond it.
 """
 
 from collections.abc import Callable, Iterable, Mapping

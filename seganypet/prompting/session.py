@@ -79,9 +79,9 @@ class Session(NetworkSession):
     """One volume, one 3D network, and the prompts so far.
 
     The first prompt on an object is answered from more than one scale, and the window then follows what was found:
-    centred on it, finer for what is small. What else that prompt may mean is in `readings`: in the order of the IoU
-    that the network predicts, if its metadata say that it was trained for that ("readings"), else of how clearly it
-    stands out. Released networks, whose training used one mask and no predicted IoU, have one reading.
+    centred on it, finer for what is small. What else that prompt may mean is in `readings`: in the order of how clearly
+    it stands out for its size and, if the network's metadata say that it was trained for that ("readings"), of the IoU
+    that it predicts. Released networks, whose training used one mask and no predicted IoU, have one reading.
 
     When the mask meets a face of its window, further windows that overlap by half are opened there, so that an organ
     larger than the window is not cut. A click binds: its voxel, and what looks like it around it, end on the side that

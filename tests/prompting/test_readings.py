@@ -26,7 +26,7 @@ from seganypet.prompting.thresholds import ThresholdSession
 AFFINE = oblique((4.07, 4.07, 3.0), left_handed=True)
 SHAPE, MIDDLE = (64, 60, 84), (32, 30, 42)
 ELSEWHERE = (10, 10, 10)
-RADII_MM, SUVS = (80.0, 55.0, 32.0), (3.5, 7.0, 14.0)
+RADII_MM, SUVS = (80.0, 55.0, 32.0), (2.0, 5.0, 11.0)  # each edge twice as hot inside, counted from -1
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def scene():
 class Nested(ThresholdNetwork):
     """Reads a first click as whole, part or spot; given a mask, it means the one that is most like it."""
 
-    THRESHOLDS, IOU = (2.0, 5.0, 10.0), (0.6, 0.9, 0.7)
+    THRESHOLDS, IOU = (1.2, 3.5, 7.0), (0.5, 0.9, 0.7)
 
     def __init__(self):
         super().__init__()
@@ -74,16 +74,25 @@ def test_before_any_prompt_there_is_no_reading(session):
     assert session.readings == () and session.chosen == 0
 
 
-def test_readings_come_by_predicted_quality_and_the_first_is_the_answer(session, scene):
+def test_of_masks_that_stand_out_alike_the_surest_comes_first_and_is_the_answer(session, scene):
     volume, (whole, part, spot) = scene
     mask = session.click(ijk=MIDDLE)
     readings = session.readings
-    assert [reading.quality for reading in readings] == pytest.approx([0.9, 0.7, 0.6])
+    assert [reading.quality for reading in readings] == pytest.approx([0.9, 0.7, 0.5])
     np.testing.assert_array_equal(readings[0].mask, mask)
     for reading, truth in zip(readings, (part, spot, whole), strict=True):
         assert reading.mask.shape == volume.shape and reading.mask.dtype == bool and reading.mask[MIDDLE]
         assert dice(reading.mask, truth) > 0.85
         assert reading.volume_ml == pytest.approx(reading.mask.sum() * volume.voxel_volume_ml)
+
+
+def test_what_stands_out_clearly_comes_before_what_is_predicted_a_little_better(scene):
+    volume, (whole, part, _) = scene
+    data = np.where(part, 3.0, volume.data)  # a part that hardly differs from the whole
+    session = Session(Nested(), Volume(data, AFFINE, "SUVbw", source="a faint part"))
+    session.model.THRESHOLDS, session.model.IOU = (1.2, 2.5, 8.0), (0.8, 0.9, 0.1)
+    assert dice(session.click(ijk=MIDDLE), whole) > 0.85
+    assert session.readings[0].quality == pytest.approx(0.8)
 
 
 def test_another_reading_is_a_step_that_undo_and_redo_know(session):
@@ -214,7 +223,7 @@ def test_noise_in_an_organ_is_no_reading_of_a_click_on_it(scene):
     volume, network = scene[0], Nested()
     noisy = volume.data.copy()
     noisy[32:34, 30:32, 42:44] = 60.0  # 0.4 mL
-    network.THRESHOLDS, network.IOU = (2.0, 5.0, 17.0), (0.6, 0.9, 0.8)
+    network.THRESHOLDS, network.IOU = (1.2, 3.5, 17.0), (0.6, 0.9, 0.8)
     session = Session(network, Volume(noisy, AFFINE, "SUVbw", source="eight hot voxels"))
     session.click(ijk=MIDDLE)
     assert [reading.quality for reading in session.readings] == pytest.approx([0.9, 0.6])
@@ -244,7 +253,7 @@ def test_a_mask_to_start_from_means_itself(session, scene):
 
 
 def test_a_network_that_fails_while_readings_are_worked_out_leaves_the_session_as_it_was(session):
-    session.model.THRESHOLDS = (0.2, 5.0, 10.0)  # the whole body, which needs more windows
+    session.model.THRESHOLDS, session.model.IOU = (0.2, 3.5, 7.0), (0.1, 0.9, 0.7)  # the whole body needs more windows
     mask = session.click(ijk=MIDDLE)
     session.model.fails = True
     with pytest.raises(RuntimeError, match="out of memory"):
