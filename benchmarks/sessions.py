@@ -220,6 +220,33 @@ def tables(rows: pd.DataFrame) -> str:
     return markdown(dsc.reset_index())
 
 
+def overview(rows: pd.DataFrame) -> str:
+    """The README's table: DSC after 1 / 3 / 5 clicks, by kind of target, first click and network."""
+    source, target = rows["source"], rows["target"]
+    unseen = [organ for organ in ORGANS if organ not in SEEN_ORGANS]
+    kinds = {
+        "liver, kidneys, heart, spleen; {cases} phantoms": (source == "internal") & target.isin(SEEN_ORGANS),
+        "the same, another scanner; {cases} phantoms": (source == "external") & target.isin(SEEN_ORGANS),
+        "liver alone; {cases} phantoms": (source == "internal") & (target == "liver"),
+        "aorta, prostate, lung lobes; {cases} phantoms": (source == "internal") & target.isin(unseen),
+        "of these the aorta alone": (source == "internal") & (target == "aorta"),
+        "{targets} single lesions of 1 mL and more": (source == "internal") & target.str.startswith("lesion"),
+        "{cases} real soft-tissue sarcomas": target == "sarcoma",
+        "a real liver, as another network drew it on the CT": source == "acrin042",
+    }
+    lines = []
+    for title, chosen in kinds.items():
+        part = rows[chosen]
+        counts = {"cases": part["case"].nunique(), "targets": part.groupby("case")["target"].nunique().sum()}
+        for first, name in (("deepest", "deepest"), ("random", "anywhere")):
+            row = {"Targets": title.format(**counts) if first == "deepest" else "", "first click": name}
+            for network in NETWORKS:
+                one = part[(part["first"] == first) & (part["network"] == network)].groupby("click")["dsc"].mean()
+                row[f"`{network}`"] = " / ".join(f"{one[click]:.2f}" for click in (1, 3, 5)) if len(one) else ""
+            lines.append(row)
+    return markdown(pd.DataFrame(lines))
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table in Markdown."""
     lines = [list(map(str, table.columns)), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
@@ -251,7 +278,7 @@ def main() -> None:
         rows = [row for one in measured for row in one]
         table = pd.DataFrame(rows)
         table.round(4).to_csv(options.output / "sessions.csv", index=False)
-        parts.append("## Clicks\n\n" + tables(table))
+        parts += ["## In short\n\n" + overview(table), "## Clicks\n\n" + tables(table)]
     if wanted("agreement"):
         rows = []
         for name in NETWORKS:
@@ -285,6 +312,7 @@ def main() -> None:
     earlier = page.read_text(encoding="utf-8").split("\n## ")[1:] if page.exists() else []
     sections = {part.split("\n", 1)[0]: f"## {part.strip()}" for part in earlier}
     sections |= {part.split("\n", 1)[0].removeprefix("## "): part for part in parts}
+    sections = dict(sorted(sections.items(), key=lambda section: section[0] != "In short"))
     page.write_text("\n\n".join([head.strip(), *sections.values()]) + "\n", encoding="utf-8")
 
 
