@@ -12,7 +12,7 @@ import numpy as np
 from seganypet.errors import ClickError, JournalError
 from seganypet.pet.mask_files import save_masks
 from seganypet.pet.volume import Volume
-from seganypet.prompting.journal import Journal, check_fits, describe_volume, warn_of_changes
+from seganypet.prompting.journal import Journal, check_fits, count_voxels, describe_volume, warn_of_changes
 from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompt_calls import PromptCalls
 from seganypet.prompting.prompts import Choice, Click, Prompt, since_start, without_choices
@@ -294,10 +294,7 @@ class PromptSession(PromptCalls):
 
     def save_journal(self, path: str | os.PathLike) -> None:
         """Write the journal as JSON, with the size of each mask, so that who repeats it learns of a difference."""
-        replace(self.journal(), voxels=self._voxels()).save(path)
-
-    def _voxels(self) -> dict[str, int]:
-        return {name: int(np.count_nonzero(self.mask_of(name))) for name in self.objects}
+        replace(self.journal(), voxels=count_voxels(self)).save(path)
 
     def load_journal(self, path: str | os.PathLike) -> None:
         """Replace all prompts so far by those of a journal; undo goes back through both.
@@ -323,7 +320,7 @@ class PromptSession(PromptCalls):
             raise
         self._changed()
         if journal.voxels:
-            warn_of_changes(journal, str(path), self._voxels())
+            warn_of_changes(journal, str(path), count_voxels(self))
 
     @cached_property
     def _described(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

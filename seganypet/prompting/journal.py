@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from seganypet.model.hub import edition
 from seganypet.pet.threshold_rules import current_rule_name
 from seganypet.pet.volume import Volume, check_affine
 from seganypet.prompting.prompts import Click, Prompt, read_prompt, write_prompt
+
+if TYPE_CHECKING:
+    from seganypet.prompting.base import PromptSession
 
 # Clicks alone are written as ever, so that any version reads them; with other kinds among them, in the second format.
 FORMAT, FORMAT_2 = "seganypet-journal-1", "seganypet-journal-2"
@@ -163,6 +166,11 @@ def check_fits(journal: Journal, path: str, here: Journal, settings: Mapping[str
             f"{path}: made with settings {dict(settings)}, this session has {dict(here.settings)}; the masks would "
             "differ. Open a session with those settings."
         )
+
+
+def count_voxels(session: "PromptSession") -> dict[str, int]:
+    """The size of each object's mask, one after the other: all of a whole body's at once are large."""
+    return {name: int(np.count_nonzero(session.mask_of(name))) for name in session.objects}
 
 
 def warn_of_changes(journal: Journal, path: str, voxels: Mapping[str, int]) -> None:

@@ -277,8 +277,7 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
             self.look_at(prompt.centre_ijk)
         name, sign = self.session.active, "+" if prompt.foreground else "\u2212"
         empty = "" if any(drawn["name"] == name and drawn["ml"] for drawn in self.objects) else ": an empty mask"
-        notice = f". {self.session.notice}" * bool(self.session.notice)
-        self.status = f"{sign} {name} at voxel {prompt.centre_ijk}{empty}{notice}"
+        self.status = f"{sign} {name} at voxel {prompt.centre_ijk}{empty}" + f". {self.session.notice}".rstrip(". ")
 
     def _keep_looks(self, names: list[str]) -> None:
         """An object that was renamed, here or in code, keeps its colour; one in which nothing was drawn leaves it."""

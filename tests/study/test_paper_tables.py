@@ -109,7 +109,10 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path):
     results().assign(case="NA").to_csv(tmp_path / "t.csv", index=False)
     again = read_results(tmp_path / "t.csv")
     assert set(again["case"]) == {"NA"} and again["error"].isna().all()
+    (tmp_path / "cut.csv").write_text('case,dsc\n"a')
     with pytest.raises(SegAnyPETError, match="cannot be read as the table of a study"):
+        read_results(tmp_path / "cut.csv")
+    with pytest.raises(SegAnyPETError, match=r"none\.csv: No such file"):
         read_results(tmp_path / "none.csv")
 
 

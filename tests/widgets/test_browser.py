@@ -394,7 +394,7 @@ def test_a_reloaded_page_shows_what_was_there(lab):
     page.wait_for_selector(".sap-click >> nth=1")
     one = widget(page, "oblique")
     one.locator("canvas.sap-axial[aria-label='axial slice 3']").wait_for()
-    assert one.locator(".sap-counter").inner_text().startswith("1 click")
+    assert one.locator(".sap-counter").inner_text().startswith("1 prompt")
     click_middle(page, one)  # and it still listens
     site.wait_for_clicks("oblique", 2)
     assert len(site.clicks("turned")) == 1  # the other widget heard nothing of it
@@ -446,7 +446,7 @@ def test_after_a_kernel_restart_the_page_says_so_and_offers_what_was_done(lab):
     one.get_by_text("Earlier work on this scan: 1 prompt on object 1").wait_for()
     one.get_by_role("button", name="Continue it").click()
     assert site.wait_for_clicks("oblique", 1)[0]["ijk"] == made["ijk"]
-    one.locator(".sap-counter").filter(has_text=re.compile("^1 click")).wait_for()
+    one.locator(".sap-counter").filter(has_text=re.compile("^1 prompt")).wait_for()
 
 
 def test_the_quickstart_is_clicked_as_a_new_user_would(chromium, tmp_path):
@@ -463,7 +463,7 @@ def test_the_quickstart_is_clicked_as_a_new_user_would(chromium, tmp_path):
         run_all(page, address)
         one = page.locator(".sap-click")
         one.wait_for()
-        one.locator(".sap-counter").filter(has_text="0 clicks").wait_for()
+        one.locator(".sap-counter").filter(has_text="0 prompts").wait_for()
         one.get_by_role("status", name="score").filter(has_text="liver: reach DSC 0.90").wait_for()
         scan = load_volume(REPOSITORY / "data_samples/phantom_internal_9000/SUV.nii.gz", unit="SUVbw")
         liver_ijk = (78, 25, 171)
@@ -516,8 +516,8 @@ def test_two_browsers_do_not_see_each_others_work(voila, chromium):
     other.goto(site.address)
     other.wait_for_selector(".sap-click >> nth=1")
     click_middle(page, widget(page, "oblique"))
-    widget(page, "oblique").locator(".sap-counter").filter(has_text="1 click,").wait_for()
-    assert widget(other, "oblique").locator(".sap-counter").inner_text().startswith("0 clicks")
+    widget(page, "oblique").locator(".sap-counter").filter(has_text="1 prompt,").wait_for()
+    assert widget(other, "oblique").locator(".sap-counter").inner_text().startswith("0 prompts")
     other.context.close()
 
 
