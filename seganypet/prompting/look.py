@@ -46,10 +46,10 @@ EXTENT = 0.2  # of a window's side; what spans less is decoded in a finer window
 MAX_CANDIDATES = 6  # answers to a first prompt that are kept in mind
 LEAST_SPOT_ML = 1.0  # of a hot spot that comes first whatever surrounds it; smaller ones are noise as often as not
 SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
-GROWS = 1.1  # times larger than before is a mask by such a click, or it was the last
+GROWS = 1.15  # times larger than before is a mask by such a click, or it was the last
 # What a mask is worth: its edge, times these powers of its volume in mL, as a hot part of an organ has a clearer edge
 # than the organ, and of its predicted IoU, where a network was trained to predict it.
-LARGER, SURE = 0.05, 0.5
+LARGER, SURE = 0.1, 0.5
 MAX_COVER = 64  # windows over a mask to start from; one that needs more gets coarser ones
 LATTICE = 16  # windows that follow lie on a lattice of this fraction of their side, so that many are known already
 

@@ -85,7 +85,7 @@ def test_fine_tuning_on_five_organs_pays_at_the_first_click_and_forgets_no_other
                     first[network.name, name in SEEN_ORGANS, place].append(dsc)
     means = {key: np.mean(scores) for key, scores in first.items()}
     assert means["tiny", True, "deepest"] > max(0.8, means["tiny-base", True, "deepest"]), means
-    assert means["tiny", True, "random"] > means["tiny-base", True, "random"] + 0.1, means
+    assert means["tiny", True, "random"] > max(0.65, means["tiny-base", True, "random"] + 0.05), means
     for place in ("deepest", "random"):
         assert means["tiny", False, place] > means["tiny-base", False, place] - 0.1, means
 
@@ -99,5 +99,5 @@ def test_bfloat16_draws_the_same_masks_as_float32_on_ten_phantoms(model):
         click = first_click(inside, spacing=phantom.pet.spacing)
         masks = [sap.Session(model, phantom.pet, precision=p).click(ijk=click.ijk) for p in ("float32", "bfloat16")]
         agreement.append(sap.dice(*masks))
-    # Where two answers are worth nearly the same, a digit decides which comes first.
-    assert np.median(agreement) >= 0.99 and np.mean(agreement) >= 0.97, agreement
+    # Where two answers are worth nearly the same, or one has grown by just as much as counts, a digit decides.
+    assert sorted(agreement)[1] >= 0.99 and min(agreement) >= 0.8, agreement
