@@ -475,7 +475,7 @@ def test_the_quickstart_is_clicked_as_a_new_user_would(chromium, tmp_path):
                 page.mouse.click(*point_on_page(one.locator("canvas.sap-axial"), i, j))
             else:
                 one.get_by_role("button", name="Undo").click()
-            one.locator(".sap-counter").filter(has_text=re.compile(rf"^{clicks} click")).wait_for()
+            one.locator(".sap-counter").filter(has_text=re.compile(rf"^{clicks} prompt")).wait_for()
         frames.append(one.screenshot())
         assert one.get_by_role("radio", name="click on liver").is_checked()
         one.get_by_role("status", name="score").filter(has_text=re.compile("^liver: DSC 0[.]")).wait_for()
