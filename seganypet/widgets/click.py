@@ -277,15 +277,15 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
             self.look_at(prompt.centre_ijk)
         name, sign = self.session.active, "+" if prompt.foreground else "\u2212"
         empty = "" if any(drawn["name"] == name and drawn["ml"] for drawn in self.objects) else ": an empty mask"
-        self.status = f"{sign} {name} at voxel {prompt.centre_ijk}{empty}" + f". {self.session.notice}".rstrip(". ")
+        told = [f"{sign} {name} at voxel {prompt.centre_ijk}{empty}", self.session.notice]
+        self.status = ". ".join(filter(None, told))
 
     def _keep_looks(self, names: list[str]) -> None:
-        """An object that was renamed, here or in code, keeps its colour; one in which nothing was drawn leaves it."""
+        """An object that was renamed, here or in code, keeps its colour; but if nothing was drawn, it is another."""
         before = [drawn["name"] for drawn in self.objects]
-        gone, come = ([name for name in one if name not in other] for one, other in ((before, names), (names, before)))
+        gone, come = [one for one in before if one not in names], [one for one in names if one not in before]
         if len(gone) == len(come) == 1 and self._drawn[gone[0]][0] == (prompts := self.session.prompts_of(come[0])):
-            free = {} if prompts else {"hidden": False, "locked": False}  # one that is not drawn is another
-            self._looks[come[0]] = self._looks.pop(gone[0]) | free
+            self._looks[come[0]] = self._looks.pop(gone[0]) | ({} if prompts else {"hidden": False, "locked": False})
         self._looks = {name: look for name, look in self._looks.items() if name not in gone or self._drawn[name][0]}
 
     def close(self) -> None:
