@@ -107,11 +107,12 @@ _ = sap.show_mip(volume, by_hand.masks)
 tiny = sap.TrainConfig.from_yaml("../seganypet/configs/tiny.yaml")
 tiny = replace(
     tiny, lq_weight=None, learning_rate=0.0005, seed=seed, validation=replace(tiny.validation, phantoms=0),
-    rehearsed_per_batch=0, readings=False, start_masks=0.0, data=replace(tiny.data, rehearsed=0),
+    rehearsed_per_batch=0, readings=False, start_masks=0.0, deep=0.4, precision="32-true",
+    data=replace(tiny.data, rehearsed=0),
 )  # fmt: skip
 short = replace(
     tiny, epochs=1, steps_per_epoch=steps, batch_size=3, lq_per_batch=2, targets_per_window=2,
-    prompts=prompts, warm_up=steps // 4, ema=0.9, precision="32-true",
+    prompts=prompts, warm_up=steps // 4, ema=0.9,
     data=replace(tiny.data, hq=hq, lq=lq, lq_dsc=lq_dsc, windows_per_case=3),
 )  # fmt: skip
 as_ablation = replace(

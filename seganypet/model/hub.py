@@ -56,6 +56,7 @@ EDITIONS = {
     "a1dd1a3ae08af92c": "tiny-base, second edition",
     "ebd94cc21ad842eb": "tiny, first edition",
     "2e02d52ff425ff3f": "tiny, second edition",
+    "cf2904324be4cf41": "tiny, third edition",
     "8dd53de311188998": "tiny-organs, first edition",
     "3314e99c57c8fc92": "tiny-2d, first edition",
     "4deca32b15c89ba9": "tiny-2d-organs, first edition",

@@ -39,9 +39,7 @@ def initial_model(config: TrainConfig, say: Callable[[str], None] = print) -> Sa
         raise CheckpointError(f"{config.init}: none of its {len(theirs)} tensors fits the network of {config.name}.")
     model.load_state_dict(fitting, strict=False)
     if config.readings and not given.metadata.get("readings"):
-        single, *others = model.mask_decoder.output_hypernetworks_mlps
-        for reading in READINGS:
-            others[reading - 1].load_state_dict(single.state_dict())
+        begin_readings(model)
     new, left = sorted(set(ours) - set(fitting)), sorted(set(theirs) - set(fitting))
     say(f"{config.name} starts from {config.init}: {len(fitting)} of {len(ours)} tensors.")
     if new:
@@ -49,6 +47,13 @@ def initial_model(config: TrainConfig, say: Callable[[str], None] = print) -> Sa
     if left:
         say(f"  Left out, as nothing here takes them: {', '.join(left)}.")
     return model
+
+
+def begin_readings(model: Sam3D) -> None:
+    """Let readings that a network was never trained for begin as its single mask, in place."""
+    single, *others = model.mask_decoder.output_hypernetworks_mlps
+    for reading in READINGS:
+        others[reading - 1].load_state_dict(single.state_dict())
 
 
 def widened(value: Tensor, like: Tensor) -> Tensor | None:
