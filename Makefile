@@ -1,7 +1,8 @@
 # make demo     set up, run the quickstart headless, leave its results in out/
 # make test     set up, run everything that CI runs: style, direction of imports, types, tests
 # make coverage the tests once more, and which lines of the package they leave out (a quarter slower)
-# make lab      set up, open the student edition of the lessons in JupyterLab; make lab ITK=1: with itkwidgets
+# make lab      set up, open the student edition of the lessons in JupyterLab; make lab ITK=1: and let itkwidgets ask the
+#               internet for its viewer
 # make app      set up, serve the click page to this machine's browsers (PORT=8866)
 # make docs     API pages from the docstrings, without internet, into out/docs
 # make lessons  run every lesson, and write pages to read without Python into out/lessons (5 to 10 minutes)
@@ -24,6 +25,7 @@
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 BIN := .venv/bin
 READY := .venv/.ready
+LAB := .venv/.lab
 PROCESSES ?= 2
 MINUTES ?= 15
 PORT ?= 8866
@@ -55,10 +57,15 @@ test: $(READY)
 coverage: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m 'not slow' --cov --cov-report=term
 
-# tools/lab says which extensions stay off, because they ask the internet: news, and itkwidgets' own. ITK=1 asks for it.
-lab: $(READY)
-	$(if $(ITK),$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[itk]')
-	$(if $(ITK),,JUPYTER_CONFIG_PATH=tools/lab) $(BIN)/jupyter lab --notebook-dir . notebooks/student/00_quickstart.ipynb
+$(LAB): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[itk]'
+	touch $@
+
+# tools/lab says which extensions stay off, because they ask the internet: news, and itkwidgets' own, unless ITK=1.
+# Of two folders the first one counts.
+lab: $(LAB)
+	JUPYTER_CONFIG_PATH=$(if $(ITK),$(CURDIR)/tools/lab/itk:)$(CURDIR)/tools/lab \
+		$(BIN)/jupyter lab --notebook-dir . notebooks/student/00_quickstart.ipynb
 
 app: $(READY)
 	$(BIN)/seganypet app notebooks/app.ipynb --port $(PORT)

@@ -3,7 +3,9 @@
 import ast
 import importlib
 import inspect
+import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -90,8 +92,8 @@ def test_the_environment_file_installs_this_package_with_the_pins():
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.removeprefix("python="))
     constraints, editable = from_pip["pip"]
     assert constraints == "-c constraints.txt"
-    extra = re.fullmatch(r"-e \.\[(\w+)\]", editable)[1]
-    assert extra in EXTRAS
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", editable)[1].split(",")
+    assert set(extras) == {"notebooks", "itk"} <= EXTRAS.keys()
 
 
 def test_the_package_imports_nothing_that_it_does_not_declare():
@@ -241,9 +243,25 @@ def test_import_takes_under_fifty_milliseconds_and_leaves_the_heavy_libraries_fo
     assert min(seconds) <= 0.050
 
 
-def test_make_lab_leaves_those_extensions_off_that_ask_the_internet(monkeypatch):
+@pytest.mark.parametrize("asked", [False, True], ids=["make lab", "make lab ITK=1"])
+def test_make_lab_leaves_those_extensions_off_that_ask_the_internet_unless_itk_is_asked_for(asked, monkeypatch):
     config = pytest.importorskip("jupyterlab_server.config")
-    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(REPOSITORY / "tools" / "lab"))
+    make = ["make", "--dry-run", "lab", "ITK=1" if asked else "ITK="]
+    command = subprocess.check_output(make, cwd=REPOSITORY, text=True)
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", re.search(r"JUPYTER_CONFIG_PATH=(\S+)", command)[1])
     off = config.get_page_config([])["disabledExtensions"]
-    assert {"imjoy-jupyterlab-extension", "@jupyterlab/apputils-extension:announcements"} <= set(off)
-    assert "JUPYTER_CONFIG_PATH=tools/lab" in (REPOSITORY / "Makefile").read_text()
+    assert "@jupyterlab/apputils-extension:announcements" in off
+    assert ("imjoy-jupyterlab-extension" in off) != asked
+
+
+def test_whoever_installs_this_gets_the_extension_off_that_asks_the_internet(tmp_path, monkeypatch):
+    config = pytest.importorskip("jupyterlab_server.config")
+    for folder, paths in CONFIGURATION["tool"]["setuptools"]["data-files"].items():
+        (tmp_path / folder).mkdir(parents=True)
+        for path in paths:
+            shutil.copy(REPOSITORY / path, tmp_path / folder)
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path / "etc" / "jupyter"))
+    assert "imjoy-jupyterlab-extension" in config.get_page_config([])["disabledExtensions"]
+    enabled = {"disabledExtensions": {"imjoy-jupyterlab-extension": False}}  # what `labextension enable` writes
+    (tmp_path / "etc" / "jupyter" / "labconfig" / "page_config.json").write_text(json.dumps(enabled))
+    assert "imjoy-jupyterlab-extension" not in config.get_page_config([])["disabledExtensions"]

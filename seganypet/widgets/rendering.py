@@ -38,6 +38,7 @@ PIXELS_ALONG = 256  # the longest side: about 4 mm a pixel for a body from head 
 FAINT = 10  # of 255, less than SUV 0.3: need not stay in the picture while it turns
 DIRECTIONS = ("R", "AR", "A", "AL", "L", "PL", "P", "PR")  # at the viewer's left, every 45 degrees
 PICTURE_ANGLES = (0, 45, 90, 135)
+ITK_EXTENSION = "imjoy-jupyterlab-extension"
 
 
 def view3d(
@@ -55,10 +56,11 @@ def view3d(
             - "niivue", slices and a rendering that share a crosshair. Needs `seganypet[notebooks]` and a browser
               with WebGL2. Works offline, in a live page only. Of overlapping masks the last one is seen.
             - "itk", itkwidgets' renderer. Needs `seganypet[itk]`, a live JupyterLab or Notebook 7, and the internet,
-              from which its viewer and the scripts of its JupyterLab extension are loaded; or `itk_viewer`. It is
-              refused elsewhere: importing itkwidgets takes over how the kernel runs cells, which stops a run that no
-              browser attends. Here it is imported on this request only, and the kernel gets its own way of running
-              cells back before the call returns.
+              from which its viewer and the scripts of its JupyterLab extension are loaded; that extension is off
+              until `make lab ITK=1` or `jupyter labextension enable imjoy-jupyterlab-extension`. Or `itk_viewer`.
+              It is refused elsewhere: importing itkwidgets takes over how the kernel runs cells, which stops a run
+              that no browser attends. Here it is imported on this request only, and the kernel gets its own way of
+              running cells back before the call returns.
 
         itk_viewer: Folder `dist` of the npm package itk-vtk-viewer, for "itk": the viewer that itkwidgets shows, in a
             frame of any page, without itkwidgets and without the internet; the browser must run on this machine.
@@ -300,6 +302,7 @@ def _itk(volume: Volume, mask: Masks | None, viewer: str | os.PathLike | None) -
     _check_live_page()
     if find_spec("itkwidgets") is None:
         raise SegAnyPETError("backend='itk' needs the package itkwidgets: pip install 'seganypet[itk]'.")
+    _check_extension()
     objects = outlines_of(mask, volume)
     data = to_ras(volume.data, volume)
     low, high = usual_intensity_range(data.max(axis=1), volume.unit)
@@ -325,6 +328,20 @@ def _check_live_page() -> None:
             "backend='itk' needs a live JupyterLab or Notebook 7 page; this code runs in a script, in papermill, "
             "nbclient or Voila, or in another editor, where itkwidgets would hold up every later cell. "
             "Use backend='mip', which works everywhere."
+        )
+
+
+def _check_extension() -> None:
+    """Raise if JupyterLab is configured to leave itkwidgets' extension off, as this package configures it."""
+    from jupyter_server.services.config.manager import ConfigManager  # itkwidgets needs it, too
+
+    off = ConfigManager(config_dir_name="labconfig").get("page_config").get("disabledExtensions", {})
+    if off.get(ITK_EXTENSION):
+        raise SegAnyPETError(
+            "backend='itk' draws through itkwidgets' JupyterLab extension, which is off, because it asks the internet "
+            "whenever JupyterLab opens. If it may: start by make lab ITK=1, or run jupyter labextension enable "
+            f"{ITK_EXTENSION} and load the page again. Without the internet: npm install itk-vtk-viewer, then "
+            "view3d(..., backend='itk', itk_viewer='node_modules/itk-vtk-viewer/dist')."
         )
 
 

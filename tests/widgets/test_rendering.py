@@ -1,6 +1,7 @@
 """The rotating MIP shows the right side of the patient at every angle; other backends get the same scan, or say no."""
 
 import json
+import os
 import sys
 from io import BytesIO
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import matplotlib.image
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import oblique
+from conftest import REPOSITORY, oblique
 
 from seganypet.errors import GeometryError, SegAnyPETError
 from seganypet.pet.volume import Volume
@@ -260,6 +261,19 @@ def test_on_a_live_page_without_itk_the_error_says_what_to_install(monkeypatch):
         view3d(volume_with_spot(GRIDS["oblique"], (0, 0, 0)), backend="itk")
 
 
+def configure_lab(monkeypatch, *folders) -> None:
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", os.pathsep.join(str(REPOSITORY / folder) for folder in folders))
+
+
+def test_where_the_extension_of_itk_is_off_the_error_says_how_to_get_it_and_how_to_do_without(monkeypatch):
+    kernel = SimpleNamespace(shell_handlers={"execute_request": "the kernel's"}, released=[])
+    run_by(monkeypatch, {"cellId": "38fa936a"})
+    install_fake_itk(monkeypatch, kernel, lambda **layers: layers)
+    configure_lab(monkeypatch, "tools/lab")
+    with pytest.raises(SegAnyPETError, match=r"make lab ITK=1, or run jupyter labextension enable .* itk_viewer="):
+        view3d(volume_with_spot(GRIDS["oblique"], (0, 0, 0)), backend="itk")
+
+
 def install_fake_itk(monkeypatch, kernel, view) -> None:
     """Stand-ins for itkwidgets and ngff_zarr that take over the kernel as the originals do."""
     watcher = SimpleNamespace(
@@ -276,6 +290,7 @@ def install_fake_itk(monkeypatch, kernel, view) -> None:
         return view(**layers)
 
     monkeypatch.setattr(module, "find_spec", lambda name: name)
+    configure_lab(monkeypatch, "tools/lab/itk", "tools/lab")  # as `make lab ITK=1` does
     monkeypatch.setitem(sys.modules, "itkwidgets", SimpleNamespace(view=taking_over))
     monkeypatch.setitem(sys.modules, "itkwidgets.cell_watcher", SimpleNamespace(CellWatcher=lambda: watcher))
     image = SimpleNamespace(to_ngff_image=lambda data, dims, scale: SimpleNamespace(data=data, dims=dims, scale=scale))
