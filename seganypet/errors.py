@@ -81,6 +81,12 @@ class DoubtfulValuesWarning(UserWarning):
     """Numbers that were computed as the file says, and that are probably not what they are called."""
 
 
+def readable_name(name: object) -> str:
+    """A name of an object without spaces around it; "" if it is no text that people can read and files can hold."""
+    trimmed = name.strip() if isinstance(name, str) else ""
+    return trimmed if trimmed.isprintable() else ""
+
+
 def printable(text: str) -> str:
     r"""A text with escapes instead of control characters, unpaired surrogates and invisible marks, cut if it is long.
 

@@ -23,7 +23,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import RTStructureSetStorage
 
 from seganypet._files import as_path, check_writable, reading, replace_atomically, unsafe_name
-from seganypet.errors import DicomError, GeometryError, SegAnyPETError, VolumeError, warn_caller
+from seganypet.errors import DicomError, GeometryError, SegAnyPETError, VolumeError, readable_name, warn_caller
 from seganypet.pet.dicom_files import UNREADABLE, read_dataset
 from seganypet.pet.dicom_series import (
     ReferenceSeries,
@@ -211,8 +211,7 @@ def _checked(masks: Mapping[str, np.ndarray], like: Volume, path: Path, may_be_e
     checked: dict[str, np.ndarray] = {}
     empty = []
     for given, mask in masks.items():
-        name = given.strip() if isinstance(given, str) else ""
-        if not name or not name.isprintable():
+        if not (name := readable_name(given)):
             raise VolumeError(f"{path}: object name {given!r}; expected printable text.")
         if name in checked or name in empty:
             raise VolumeError(f"{path}: two objects are named {name!r}; give each its own name.")

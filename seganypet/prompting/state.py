@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from seganypet.errors import ClickError
+from seganypet.errors import ClickError, readable_name
 from seganypet.prompting.prompts import Prompt
 
 MAX_UNDO_BYTES = 500_000_000  # of predictions that undo could bring back; the oldest steps are given up first
@@ -69,11 +69,7 @@ def held_bytes(value: Any) -> int:
 
 
 def checked_name(name: str) -> str:
-    """The name of an object; ClickError if it is blank or no file can hold it."""
-    if not isinstance(name, str) or not name.strip():
-        raise ClickError(f"object name {name!r}; expected some text.")
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise ClickError(f"object name {name!r} contains an unpaired surrogate, which no file can hold.") from error
-    return name
+    """The name of an object, trimmed; ClickError if it is one that the files of masks do not take."""
+    if not (trimmed_name := readable_name(name)):
+        raise ClickError(f"object name {name!r}; expected printable text.")
+    return trimmed_name

@@ -4,8 +4,10 @@
 `showing_errors` is how a page learns what went wrong with what it asked for.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from seganypet.errors import SegAnyPETError, printable, shown
@@ -65,6 +67,19 @@ def read_command(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
     return type(value) in (kind if isinstance(kind, tuple) else (kind,))  # so that True is no number
+
+
+@contextmanager
+def naming(path: Path, name: str) -> Iterator[None]:
+    """Call a file of a temporary folder by a name that people know, in errors and warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        except SegAnyPETError as error:
+            raise type(error)(str(error).replace(str(path), name)) from error
+    for warning in caught:
+        warnings.warn(str(warning.message).replace(str(path), name), warning.category, stacklevel=3)
 
 
 @contextmanager
