@@ -6,19 +6,24 @@ resampled to 256 x 256 x 326 voxels, with tiny-base on two threads. Prints a tab
 
 Also: how long the browser draws when somebody scrolls, and when a page of JupyterLab that is opened over a slow line
 shows the scan, coarsely and whole, from the moment that the widget's frame is there.
+
+Each row is written as soon as it is measured, in the place of the same row of an earlier run. `--parts lines` measures
+anew what belongs to one part only; on a busy machine give it more patience: `--patience 3600`.
 """
 
+import argparse
 import json
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import pandas as pd
-from playwright.sync_api import Page
+from playwright.sync_api import BrowserContext, Page
 
 import seganypet as sap
 from benchmarks.run import COLUMNS, at_most, machine, markdown
@@ -83,11 +88,12 @@ async () => {
   return times;
 }
 """
+PARTS = ("lab", "scroll", "lines", "app")
 LINES = ((8, 3, "coarse"), (2, 15, "coarse"), (8, 60, "whole"))  # Mbit/s, seconds asked for, what is shown
 # Resolves with milliseconds from the event's own time until the canvas shows another mask. It looks when something was
 # drawn, and at four rows below the mark: looking at every frame would take the core that the network needs.
 WATCH = """
-(canvas, k) => {
+(canvas, [k, patience]) => {
   const [, , first, length] = JSON.parse(canvas.dataset.shown);
   const y = (first + length - k - 0.5) / length;
   const context = canvas.getContext("2d");
@@ -96,7 +102,8 @@ WATCH = """
   const before = picture();
   let down = null;
   canvas.addEventListener("pointerdown", (event) => { down = event.timeStamp; }, { once: true, capture: true });
-  window.changed = new Promise((resolve) => {
+  window.changed = new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error(`no other mask within ${patience} s`)), 1000 * patience);
     const look = () => {
       if (down === null || picture().every((pixel, at) => pixel === before[at])) return;
       delete context.drawImage;
@@ -111,8 +118,14 @@ WATCH = """
 """
 
 
-def main() -> None:
-    rows = []
+def main(arguments: list[str] | None = None) -> int:
+    """Measure; the exit status says whether all rows are there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    parser.add_argument("--patience", type=float, default=1800, help="seconds to wait for anything (%(default)s)")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the table (default: beside the script)")
+    options = parser.parse_args(arguments)
+    table = Table(options.output / "click_latency")
     with tempfile.TemporaryDirectory() as name, closing(Chromium()) as browser:
         folder = Path(name)
         liver = write_scan(folder / "SUV.nii")
@@ -120,37 +133,85 @@ def main() -> None:
         source = NOTEBOOK.format(liver=liver, beside=beside, first=FIRST, further=FURTHER)
         write_notebook(folder / "lesson.ipynb", source, "widget")
         write_notebook(folder / "app.ipynb", source + "display(widget)")
-        for where, notebook in (("lab", "lesson.ipynb"), ("app", "app.ipynb")):
-            with serve(where, folder, notebook) as address:
-                page = browser.context().new_page()
-                page.set_default_timeout(600_000)  # the kernel times its own clicks first
-                if where == "lab":
-                    run_all(page, address)
-                else:
-                    page.goto(address)
-                page.wait_for_selector(".sap-click")
-                page.wait_for_timeout(3000)  # the page has settled
-                alone = json.loads((folder / "alone.json").read_text())
-                rows += measure(page, liver, beside, alone, {"lab": "JupyterLab", "app": "Voila"}[where])
-                if where == "lab":
-                    drawn = median(page.evaluate(SCROLL))
-                    remark = "median of 40; drawing alone"
-                    rows.append(at_most("JupyterLab, a step through slices, all panes", drawn, 16, "ms", remark))
-                    blend = page.get_by_label("PET to CT")
-                    blend.fill("0.5")
-                    page.wait_for_function("document.querySelector('.sap-loading').hidden", timeout=300_000)
-                    drawn = median(page.evaluate(SCROLL))
-                    rows.append(at_most("the same over a CT of 512 x 512 x 326", drawn, 16, "ms", remark))
-                    blend.fill("0")  # so that the lines below carry the PET alone
-                    page.keyboard.press("Control+s")  # so that other pages find the widget
-                    page.wait_for_timeout(2000)
-                    rows += [over_a_line(page, *line) for line in LINES]
-                page.context.close()
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    text = f"{machine()}\n\n{markdown(table)}\n"
-    print(text)
-    (HERE / "click_latency.md").write_text(f"# From mouse to mask\n\n`make bench-clicks` wrote this file.\n\n{text}")
-    table.to_csv(HERE / "click_latency.csv", index=False)
+        for where, its_parts in (("lab", PARTS[:3]), ("app", PARTS[3:])):
+            parts = [part for part in its_parts if part in options.parts]
+            if parts:
+                with table.going_on(where), opened(where, folder, browser.context(), options.patience) as page:
+                    for part in parts:
+                        with table.going_on(part):
+                            measure(part, page, table, (liver, beside), folder, options.patience)
+    return int(table.is_incomplete)
+
+
+class Table:
+    """Rows that are written as they come, each in the place of an earlier one of the same quantity.
+
+    Attributes:
+        is_incomplete: Whether something could not be measured.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.is_incomplete = path, False
+        earlier = path.with_suffix(".csv")
+        table = pd.read_csv(earlier, dtype=str) if earlier.is_file() else pd.DataFrame(columns=COLUMNS)
+        self.rows = {row[0]: tuple(row) for row in table.to_numpy().tolist()}
+
+    def add(self, row: tuple) -> None:
+        print(" | ".join(row), flush=True)
+        self.rows[row[0]] = row
+        table = pd.DataFrame(self.rows.values(), columns=COLUMNS)
+        table.to_csv(self.path.with_suffix(".csv"), index=False)
+        text = f"# From mouse to mask\n\n`make bench-clicks` wrote this file.\n\n{machine()}\n\n{markdown(table)}\n"
+        self.path.with_suffix(".md").write_text(text)
+
+    @contextmanager
+    def going_on(self, part: str) -> Iterator[None]:
+        """Say what failed, and go on with the next part."""
+        try:
+            yield
+        except Exception as error:  # of a browser, a server or a kernel that is too slow or gone
+            self.is_incomplete = True
+            print(f"{part}: not measured: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def opened(where: str, folder: Path, context: BrowserContext, patience: float) -> Iterator[Page]:
+    """A page with the widget, once its kernel has timed its own clicks."""
+    notebook = {"lab": "lesson.ipynb", "app": "app.ipynb"}[where]
+    with serve(where, folder, notebook, patience) as address, closing(context):
+        page = context.new_page()
+        page.set_default_timeout(1000 * patience)
+        if where == "lab":
+            run_all(page, address)
+        else:
+            page.goto(address)
+        page.wait_for_selector(".sap-views[data-picture=whole]")
+        yield page
+
+
+def measure(part: str, page: Page, table: Table, voxels: tuple[tuple, tuple], folder: Path, patience: float) -> None:
+    """Measure a part, each row of which is added to the table at once."""
+    if part in ("lab", "app"):
+        alone = json.loads((folder / "alone.json").read_text())
+        for row in clicks(page, *voxels, alone, {"lab": "JupyterLab", "app": "Voila"}[part], patience):
+            table.add(row)
+    elif part == "scroll":
+        remark = "median of 40; drawing alone"
+        drawn = median(page.evaluate(SCROLL))
+        table.add(at_most("JupyterLab, a step through slices, all panes", drawn, 16, "ms", remark))
+        blend = page.get_by_label("PET to CT")
+        blend.fill("0.5")
+        page.wait_for_function("document.querySelector('.sap-loading').hidden")
+        drawn = median(page.evaluate(SCROLL))
+        table.add(at_most("the same over a CT of 512 x 512 x 326", drawn, 16, "ms", remark))
+        blend.fill("0")  # so that the lines carry the PET alone
+        wait(page)
+    else:
+        page.locator(".sap-click").last.click(position={"x": 3, "y": 3})
+        page.keyboard.press("Control+s")  # so that other pages find the widget
+        page.locator(".jp-mod-dirty").wait_for(state="detached")
+        for line in LINES:
+            table.add(over_a_line(page, *line))
 
 
 def write_scan(path: Path) -> tuple[int, int, int]:
@@ -166,25 +227,26 @@ def write_scan(path: Path) -> tuple[int, int, int]:
     return tuple(int(index) for index in np.rint(grid.to_ijk(case.pet.to_mm(deepest))))
 
 
-def measure(page: Page, liver: tuple, beside: tuple, alone: dict[str, list[float]], where: str) -> list[tuple]:
+def clicks(
+    page: Page, liver: tuple, beside: tuple, alone: dict[str, list[float]], where: str, patience: float
+) -> Iterator[tuple]:
     """Rows of the table for one server; every series begins with one click that is not counted."""
     reset, undo = (page.get_by_role("button", name=name) for name in ("Reset", "Undo"))
-    times = {"first": [], "further": []}
-    for _ in range(FIRST + 1):
-        times["first"].append(timed_click(page, liver))
-        press(page, reset)
-    timed_click(page, liver)
-    timed_click(page, beside)  # now the crosshair stands there
-    for _ in range(FURTHER + 1):
-        press(page, undo)
-        times["further"].append(timed_click(page, beside))
-    rows = []
-    for which, limit in (("first", 1000), ("further", 200)):
-        total, session = (median(series[which][1:]) for series in (times, alone))
-        remark = f"median of {len(times[which]) - 1}; session.click in the same kernel without widget {session:.0f} ms"
-        rows.append(at_most(f"{where}, {which} click, mouse to mask", total, limit, "ms", remark))
-    rows.append(at_most(f"{where}, the widget's own share", total - session, 40, "ms", "the difference, further click"))
-    return rows
+    for which, limit, repeats in (("first", 1000, FIRST), ("further", 200, FURTHER)):
+        times = []
+        if which == "further":
+            timed_click(page, liver, patience)
+            timed_click(page, beside, patience)  # now the crosshair stands there
+        for _ in range(repeats + 1):
+            if which == "further":
+                press(page, undo)
+            times.append(timed_click(page, liver if which == "first" else beside, patience))
+            if which == "first":
+                press(page, reset)
+        total, session = median(times[1:]), median(alone[which][1:])
+        remark = f"median of {repeats}; session.click in the same kernel without widget {session:.0f} ms"
+        yield at_most(f"{where}, {which} click, mouse to mask", total, limit, "ms", remark)
+    yield at_most(f"{where}, the widget's own share", total - session, 40, "ms", "the difference, further click")
 
 
 def over_a_line(page: Page, mbit: float, seconds: float, what: str) -> tuple:
@@ -194,21 +256,23 @@ def over_a_line(page: Page, mbit: float, seconds: float, what: str) -> tuple:
     rate = mbit * 1e6 / 8
     network.send("Network.emulateNetworkConditions",
                  {"offline": False, "latency": 20, "downloadThroughput": rate, "uploadThroughput": rate})  # fmt: skip
-    page.reload()
-    page.wait_for_selector(".sap-views", timeout=300_000)
-    start = time.monotonic()
-    shown = ".sap-views[data-picture=whole]" + ", .sap-views[data-picture=coarse]" * (what == "coarse")
-    page.wait_for_selector(shown, timeout=300_000)
-    taken = time.monotonic() - start
-    network.detach()
+    try:
+        page.reload()
+        page.wait_for_selector(".sap-views")
+        start = time.monotonic()
+        shown = ".sap-views[data-picture=whole]" + ", .sap-views[data-picture=coarse]" * (what == "coarse")
+        page.wait_for_selector(shown)
+        taken = time.monotonic() - start
+    finally:
+        network.detach()
     return at_most(f"JupyterLab, {what} picture at {mbit:g} Mbit/s", taken, seconds, "s", "from the widget's frame on")
 
 
-def timed_click(page: Page, ijk: tuple[int, int, int]) -> float:
+def timed_click(page: Page, ijk: tuple[int, int, int], patience: float) -> float:
     """Milliseconds from the mouse to the mask."""
     canvas = page.locator("canvas.sap-axial")
     x, y = point_on_page(canvas, ijk[0], ijk[1])
-    canvas.evaluate(WATCH, ijk[1])
+    canvas.evaluate(WATCH, [ijk[1], patience])
     page.mouse.click(x, y)
     milliseconds = page.evaluate("window.changed")
     wait(page)
@@ -221,10 +285,11 @@ def press(page: Page, button) -> None:
 
 
 def wait(page: Page) -> None:
-    """Until the widget has nothing to do, the table included."""
+    """Until the widget has nothing to do, the table included, and what it drew is on the screen."""
     page.wait_for_selector(".sap-click[aria-busy=false]")
     page.wait_for_timeout(150)
+    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

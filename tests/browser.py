@@ -43,7 +43,7 @@ def write_notebook(path: Path, *sources: str) -> None:
 
 
 @contextmanager
-def serve(what: str, folder: Path, notebook: str) -> Iterator[str]:
+def serve(what: str, folder: Path, notebook: str, patience_s: float = STARTED_S) -> Iterator[str]:
     """Serve a notebook of a folder by JupyterLab ("lab"), or by Voila as the app is ("app"); yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -68,7 +68,7 @@ def serve(what: str, folder: Path, notebook: str) -> Iterator[str]:
             [sys.executable, "-m", *command], cwd=folder, env=environment, stdout=log, stderr=log
         )
         try:
-            deadline = time.monotonic() + STARTED_S
+            deadline = time.monotonic() + patience_s
             while not _answers(alive):
                 assert server.poll() is None and time.monotonic() < deadline, (folder / f"{what}.log").read_text()
                 time.sleep(0.2)
