@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from browser import Chromium
+    from browser import BrowserContext, Chromium
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -36,6 +36,16 @@ def chromium() -> Iterator["Chromium"]:
     PICTURES.mkdir(parents=True, exist_ok=True)
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def context(chromium: "Chromium") -> Iterator["BrowserContext"]:
+    """Somebody's browser, whose pages threw nothing."""
+    context = chromium.context(height=900)
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+    assert chromium.errors == []
 
 
 @pytest.fixture

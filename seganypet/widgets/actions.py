@@ -21,8 +21,9 @@ from seganypet.prompting.prompts import Prompt, click_at
 from seganypet.prompting.proposal import Proposal, propose
 from seganypet.prompting.session import Session
 from seganypet.prompting.suggest import suggest_click
-from seganypet.widgets.edits import SPHERE, SPHERES_MM, ball, largest_piece, painted, without_holes
+from seganypet.widgets.edits import SPHERE, SPHERES_MM, ball, is_sphere, largest_piece, painted, without_holes
 from seganypet.widgets.export import file_name, has_overlaps, write
+from seganypet.widgets.messages import naming
 from seganypet.widgets.methods import SESSION, Liver, drawn
 from seganypet.widgets.sittings import Autosave
 
@@ -261,7 +262,8 @@ class Actions:
             what = "layers"
         with temporary_folder() as folder:
             path = folder / file_name(what, self.name)
-            write(self.session, what, path, self.name)
+            with naming(path, path.name):
+                write(self.session, what, path, self.name)
             content = path.read_bytes()
         self.send({"download": path.name}, buffers=[content])
         reason = "; objects overlap, which a label map cannot hold" * (what == "layers")
@@ -284,7 +286,12 @@ class Actions:
 
     def undo(self) -> None:
         """Take back the last prompt, removal or reset."""
-        self.session.undo()
+        session = self.session
+        spheres = {name for name in session.objects if is_sphere(session.prompts_of(name))}
+        session.undo()
+        if session.active in spheres and not session.prompts:  # what is clicked next is not meant to be one
+            others = [name for name in session.objects if name not in spheres]
+            session.select(others[-1] if others else self._free_name("object"))
         self.status = f"undone; prompts on {self.session.active}: {len(self.session.prompts)}"
 
     def redo(self) -> None:

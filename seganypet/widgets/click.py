@@ -6,9 +6,7 @@ browser. A click that code makes on the session shows in the widget, too.
 """
 
 import os
-import sys
 import warnings
-import weakref
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -43,7 +41,8 @@ from seganypet.widgets.encoding import (
     value_at,
 )
 from seganypet.widgets.export import picture
-from seganypet.widgets.messages import QUERIES, PageSets, read_command, showing_errors
+from seganypet.widgets.former import replace_former
+from seganypet.widgets.messages import QUERIES, PageSets, naming, read_command, showing_errors
 from seganypet.widgets.methods import METHODS, SESSION
 from seganypet.widgets.score import Score
 from seganypet.widgets.sittings import Autosave, journal_text, key_of
@@ -54,7 +53,7 @@ STATIC = Path(__file__).with_name("static")
 # One module for the browser, joined in this order.
 SCRIPTS = (
     "dom.js", "icons.js", "layout.js", "strokes.js", "pixels.js", "projection.js", "transport.js", "sittings.js",
-    "slices.js", "table.js", "score.js", "controls.js", "keys.js", "click.js",
+    "marks.js", "slices.js", "table.js", "score.js", "controls.js", "keys.js", "click.js",
 )  # fmt: skip
 TOOLS = ["point", "scribble", "box", "lasso", "brush", "eraser", "sphere", "ruler", "window", "look"]
 COLOUR_MAPS = ["grey", "hot", "viridis"]
@@ -200,7 +199,7 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
         self.refresh()
         if message := doubt(volume):
             self.error = f"Note: {message}"
-        _replace_former(self)
+        replace_former(self)
 
     @traitlets.validate("intensity_range", "ct_range")
     def _check_intensity_range(self, proposal: Any) -> list[float]:
@@ -352,13 +351,13 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
 
     def _call(self, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
         call, fields = read_command(content)
-        before, self._last_step = self._last_step, None
-        if call == "prompt":
-            self.prompt(read_prompt(fields["prompt"]))
-            self._last_step = self.session.active, self.session.prompts
-        elif call == "withdraw":  # of the prompt just given, if it was: a double click begins with a click
-            if before == (self.session.active, self.session.prompts) and self.session.can_undo:
+        last, self._last_step = self._last_step, None
+        before = self.session.active, self.session.prompts
+        if call == "withdraw":  # what was done just now: a double click begins with a click
+            if last == before and self.session.can_undo:
                 self.undo()
+        elif call == "prompt":
+            self.prompt(read_prompt(fields["prompt"]))
         elif call == "load_text":
             self._load_file("clicks.json", fields["text"].encode(errors="backslashreplace"), self.load_journal)
         elif call == "load_mask":
@@ -367,33 +366,13 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
             self._load_file(fields["name"], bytes(buffers[0]), self.start_from)
         else:
             getattr(self, call)(**fields)
+        if call in ("prompt", "paint", "sphere") and before != (now := (self.session.active, self.session.prompts)):
+            self._last_step = now
 
     def _load_file(self, name: str, content: bytes, load: Any) -> None:
         """Read a file that the browser chose; its name is for people and for its ending only."""
         with temporary_folder() as folder:
             path = folder / f"chosen{''.join(Path(name).suffixes[-2:])[-12:]}"
             path.write_bytes(content)
-            try:
+            with naming(path, "the chosen file"):
                 load(path)
-            except SegAnyPETError as error:
-                raise type(error)(str(error).replace(str(path), "the chosen file")) from error
-
-
-# Widgets by the cell that made them, and which run of it.
-_FORMER: dict[str, tuple[str, "weakref.WeakSet[ClickWidget]"]] = {}
-
-
-def _replace_former(widget: ClickWidget) -> None:
-    """Close the widgets of an earlier run of the cell that runs now: they are no longer on the page."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    request = getattr(shell, "parent_header", None) or {}
-    cell, run = request.get("metadata", {}).get("cellId"), request.get("header", {}).get("msg_id")
-    if not cell or not run:
-        return
-    former_run, former = _FORMER.get(cell, ("", weakref.WeakSet()))
-    if former_run != run:
-        for one in list(former):
-            one.close()
-        former = weakref.WeakSet()
-    former.add(widget)
-    _FORMER[cell] = run, former

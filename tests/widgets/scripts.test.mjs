@@ -30,6 +30,19 @@ for (const [what, size] of Object.entries(bodies)) {
     });
   }
 }
+test("the list of objects has the room that it needs at any width, unless the page itself is narrower", () => {
+  for (const size of Object.values(bodies)) {
+    for (let width = 320; width < 2000; width += 20) {
+      for (const height of [380, 700, 1000]) {
+        const { areas, columns } = arrange({ width, height, size });
+        const [[row]] = [areas.slice(1, -1).split('" "').map((one) => one.split(" ")).filter((one) => one.includes("panel"))];
+        const fixed = columns.match(/minmax\([^)]*\)|\S+/g).filter((_, at) => row.length > 1 && row[at] !== "panel").map(parseFloat);
+        const panel = width - fixed.reduce((sum, px) => sum + (px || 0) + 8, 0);
+        assert.ok(panel >= Math.min(250, width), `${panel} px of ${width} x ${height} for ${size}: ${areas}`);
+      }
+    }
+  }
+});
 test("one pane fills what there is", () => {
   const { areas, panes } = arrange({ width: 1200, height: 700, size: [450, 300, 900], only: "coronal" });
   assert.deepEqual(Object.keys(panes), ["coronal"]);

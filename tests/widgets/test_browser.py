@@ -314,7 +314,7 @@ def test_an_error_stands_in_the_widget(lab):
     assert "first click on an object must be foreground" in alert.inner_text()
     page.mouse.click(*place)
     alert.wait_for(state="hidden")
-    page.wait_for_timeout(400)  # no double click
+    page.wait_for_timeout(600)  # no double click
     page.mouse.click(*place)  # nothing that is said moves the picture under the mouse
     first, second = site.wait_for_clicks("oblique", 2)
     assert first["ijk"] == second["ijk"]

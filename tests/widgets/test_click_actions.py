@@ -1,6 +1,7 @@
 """What can be done in a ClickWidget beside clicking: tools, files, earlier sittings; each step undone and replayed."""
 
 import gzip
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -190,6 +191,42 @@ def test_a_sphere_measures_what_lies_in_it_and_no_prompt_changes_it(network_widg
     assert session.objects == ("sphere 1", "sphere 2")
 
 
+@pytest.mark.parametrize("name", ["a\tb", "nul\0", "turned \u202e", "\ud800", " ", ""])
+def test_a_name_that_no_file_of_masks_takes_is_refused_when_it_is_given(widget, session, name):
+    click(widget, BALL_IJK)
+    tell(widget, "rename", old="object 1", new=name)
+    assert "expected printable text" in widget.error and session.objects == ("object 1",)
+    tell(widget, "rename", old="object 1", new="  left kidney ")
+    assert not widget.error and session.objects == ("left kidney",)
+
+
+def test_what_a_page_is_told_of_a_download_names_no_folder_of_this_machine(widget, monkeypatch):
+    def write(session, what, path, case):
+        warnings.warn(f"{path} is large", UserWarning, stacklevel=1)
+        if what == "seg":
+            raise SegAnyPETError(f"{path}: no room for it")
+        path.write_bytes(b"all")
+
+    monkeypatch.setattr("seganypet.widgets.actions.write", write)
+    click(widget, BALL_IJK)
+    for what, told in (("seg", "case_1_mask.dcm: no room for it"), ("table", "Note: case_1_table.csv is large")):
+        tell(widget, "download", what=what)
+        assert widget.error == told
+
+
+def test_after_a_sphere_was_undone_a_click_is_on_what_was_clicked_before(network_widget):
+    session = network_widget.session
+    for first in ("object 1", "liver"):
+        for call in ("sphere", "undo", "redo", "undo"):
+            tell(network_widget, call, **({"ijk": list(BALL_IJK), "diameter_mm": 30} if call == "sphere" else {}))
+            assert network_widget.objects[-1]["locked"] == (call in ("sphere", "redo"))
+        click(network_widget, OTHER_IJK)
+        assert session.objects == (first,) and not network_widget.error
+        session.reset()
+        session.select("liver")
+        click(network_widget, OTHER_IJK)
+
+
 @pytest.mark.parametrize("ijk, diameter_mm", [((0, 0, 99), 10), (BALL_IJK, 0), (BALL_IJK, 900)])
 def test_a_sphere_that_is_none_is_refused(network_widget, ijk, diameter_mm):
     tell(network_widget, "sphere", ijk=list(ijk), diameter_mm=diameter_mm)
@@ -262,6 +299,8 @@ def test_the_first_click_of_a_double_click_is_withdrawn_but_never_an_earlier_ste
     click(widget, OTHER_IJK)
     tell(widget, "withdraw")
     assert [one.ijk for one in session.clicks] == [BALL_IJK]
+    tell(widget, "withdraw")
+    tell(widget, "paint", path_ijk=[list(BALL_IJK)], axis=2, radius_mm=1, foreground=True)  # changes nothing
     tell(widget, "withdraw")
     click(widget, (0, 0, 99))  # refused
     tell(widget, "withdraw")

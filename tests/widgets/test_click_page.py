@@ -4,41 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from conftest import oblique
 
 pytest.importorskip("playwright", reason="browser tests need playwright: pip install 'seganypet[test]'")
-from browser import BROWSER_TEST, PICTURES, point_on_page
+from browser import BROWSER_TEST, PICTURES
 from hosted import Hosted
+from page_scene import AFFINE, BALLS_IJK, SHAPE, beside, drag, idle, on_page, place, scan
 
-from seganypet.pet.views import VIEWS, ijk_to_ras, ras_axes
+from seganypet.pet.views import ijk_to_ras, ras_axes
 from seganypet.pet.volume import Volume
 from seganypet.prompting.thresholds import ThresholdSession
 from seganypet.widgets import transport
 from seganypet.widgets.click import ClickWidget
 
 pytestmark = BROWSER_TEST
-SHAPE, BALLS_IJK = (60, 48, 40), ((20, 22, 18), (42, 30, 28))
-# One wide body around them, air beyond: what is shown is cropped.
-AFFINE = oblique((4.0, 4.5, 5.0), left_handed=True)
-
-
-def scan() -> Volume:
-    data = np.zeros(SHAPE, np.float32)
-    data[8:52, 8:42] = 0.6
-    for ijk in BALLS_IJK:
-        mm = (np.moveaxis(np.indices(SHAPE), 0, -1) - ijk) @ AFFINE[:3, :3].T
-        data[np.linalg.norm(mm, axis=-1) < 16] = 8
-    data[BALLS_IJK[0]] = 51.1
-    return Volume(data, AFFINE, "SUVbw", source="balls")
-
-
-@pytest.fixture
-def context(chromium):
-    context = chromium.context(height=900)
-    context.set_default_timeout(20_000)
-    yield context
-    context.close()
-    assert chromium.errors == []
 
 
 @pytest.fixture
@@ -47,40 +25,8 @@ def volume() -> Volume:
 
 
 @pytest.fixture
-def hosted(volume, context) -> Hosted:
-    return Hosted(ClickWidget(ThresholdSession(volume, "SUV>=2.5")), context)
-
-
-def place(hosted: Hosted, ijk, view: str = "axial") -> tuple[float, float]:
-    """Where on the page a voxel is, once its slice is shown."""
-    ras = ijk_to_ras(ijk, hosted.widget.session.volume)
-    across, up, through, *_ = VIEWS[view]
-    slider = hosted.page.get_by_label(f"{view} slice").and_(hosted.page.locator("input"))
-    slider.evaluate("(input, to) => { input.value = to; input.dispatchEvent(new Event('input')); }", ras[through])
-    canvas = hosted.page.locator(f"canvas.sap-{view}[aria-label='{view} slice {ras[through]}']")
-    canvas.wait_for()
-    return point_on_page(canvas, ras[across], ras[up])
-
-
-def drag(hosted: Hosted, *corners_ijk, button: str = "left") -> None:
-    places = [place(hosted, ijk) for ijk in corners_ijk]
-    hosted.page.mouse.move(*places[0])
-    hosted.page.mouse.down(button=button)
-    for to in places[1:]:
-        hosted.page.mouse.move(*to, steps=8)
-    hosted.page.mouse.up(button=button)
-    idle(hosted)
-
-
-def idle(hosted: Hosted) -> None:
-    hosted.page.wait_for_timeout(50)
-    hosted.page.wait_for_selector(".sap-click[aria-busy=false]")
-
-
-def beside(ijk, i=0, j=0):
-    return (ijk[0] + i, ijk[1] + j, ijk[2])
-
-
+def hosted(context) -> Hosted:
+    return on_page(context)
 def test_every_tool_gives_its_prompt_by_mouse(hosted):
     page, session, ball = hosted.page, hosted.widget.session, BALLS_IJK[0]
     for tool in ("scribble", "box", "lasso"):
@@ -268,7 +214,7 @@ def test_a_double_click_enlarges_a_pane_and_leaves_no_click(hosted):
     x, y = place(hosted, BALLS_IJK[0])
     page.mouse.click(x, y)
     idle(hosted)
-    page.wait_for_timeout(400)
+    page.wait_for_timeout(600)
     width = page.locator("canvas.sap-axial").bounding_box()["width"]
     page.mouse.dblclick(*place(hosted, beside(BALLS_IJK[0], 3)))
     idle(hosted)
@@ -277,7 +223,7 @@ def test_a_double_click_enlarges_a_pane_and_leaves_no_click(hosted):
     assert not page.locator("canvas.sap-mip").is_visible()
     page.screenshot(path=PICTURES / "enlarged.png")
     x, y = place(hosted, BALLS_IJK[1])
-    page.wait_for_timeout(400)
+    page.wait_for_timeout(600)
     page.mouse.click(x, y)
     idle(hosted)
     assert hosted.widget.session.clicks[-1].ijk == BALLS_IJK[1]  # enlarged, a click still means its voxel
@@ -354,7 +300,7 @@ def test_a_dead_kernel_is_said_and_the_journal_can_still_be_had(hosted):
     page = hosted.page
     page.mouse.click(*place(hosted, BALLS_IJK[0]))
     idle(hosted)
-    page.wait_for_timeout(400)
+    page.wait_for_timeout(600)
     page.evaluate("window.kill()")
     page.mouse.click(*place(hosted, beside(BALLS_IJK[0], 2)))
     page.get_by_role("alert").get_by_text("The kernel is gone").wait_for()

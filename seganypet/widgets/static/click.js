@@ -19,36 +19,39 @@ function render({ model, el }) {
   const save = () => { try { model.save_changes(); } catch { lost(); } };
   let waitingSince = null;
   let due = 0; // how many messages Python must have acknowledged before nothing is awaited
-  const command = (call, fields = {}, buffers = []) => {
-    slices.forgetPress();
-    waitingSince = performance.now();
+  const send = (call, fields = {}, buffers = []) => {
+    waitingSince ??= performance.now();
     due = Math.max(due, model.get("acknowledged")) + 1;
     showBusy();
     try { model.send({ call, ...fields }, undefined, buffers); } catch { lost(); }
+  };
+  const command = (...what) => {
+    slices.forgetPress(); // a press of the mouse before it and one after it are no double click
+    send(...what);
   };
   const showBusy = () => {
     const late = controls.showBusy(waitingSince);
     if (waitingSince !== null && !late) setTimeout(showBusy, PATIENCE_MS + 50);
     notices.late(late);
   };
-  const lost = () => notices.lost();
+  const lost = () => {
+    waitingSince = null; // for what will not come
+    showBusy();
+    notices.lost();
+  };
   const moveTo = (cursor) => set("cursor", cursor.map((x, axis) => clamp(Math.round(x), 0, shape[axis] - 1)));
   const step = (name, by) => {
     const cursor = [...model.get("cursor")];
     cursor[VIEWS[name].through] += by;
     moveTo(cursor);
   };
-  const click = (cursor, foreground) => {
-    waitingSince ??= performance.now();
-    due = Math.max(due, model.get("acknowledged")) + 1;
-    showBusy();
-    try { model.send({ call: "prompt", prompt: { ijk: slices.toIJK(cursor), foreground } }); } catch { lost(); }
-  };
-  const sphere = (cursor) => command("sphere", { ijk: slices.toIJK(cursor), diameter_mm: model.get("sphere_mm") });
+  const click = (cursor, foreground) => send("prompt", { prompt: { ijk: slices.toIJK(cursor), foreground } });
+  const sphere = (cursor) => send("sphere", { ijk: slices.toIJK(cursor), diameter_mm: model.get("sphere_mm") });
   const draw = (tool, path, view, foreground) => {
     const { toIJK, ijkAxis } = slices;
     const asked = strokeCommand(tool, path, view, { toIJK, ijkAxis, foreground, radiusMM: model.get("brush_mm") });
-    if (asked) command(...asked);
+    if (asked) send(...asked);
+    return asked !== null;
   };
   let probing = -Infinity; // one question at a time, while the kernel may be busy
   const probe = (ras) => {
@@ -161,7 +164,7 @@ function render({ model, el }) {
     }])),
   };
   body.addEventListener("keydown", (event) => {
-    slices.forgetPress(); // a click before and one after a key are no double click
+    slices.forgetPress();
     const { type, tagName } = event.target;
     const ctrl = event.ctrlKey || event.metaKey;
     const action = actionOf({ key: event.key, shift: event.shiftKey, ctrl, alt: event.altKey });
@@ -218,10 +221,10 @@ function render({ model, el }) {
   });
   on("change:cursor", () => { slices.recentre(false); slices.redraw(); });
   on("change:zoom", () => { slices.recentre(true); controls.showRanges(); slices.redraw(); });
-  on("change:brush_mm", controls.showRanges);
+  on("change:brush_mm", () => { controls.showRanges(); slices.redraw(); });
   on("change:marks change:ruler", () => slices.redraw());
   on("change:method change:sphere_mm", controls.showTool);
-  on("change:tool change:foreground", () => { if (slices.hasDraft()) slices.cancelDraft(); controls.showTool(); });
+  on("change:tool change:foreground", () => { if (slices.hasDraft()) slices.cancelDraft(); controls.showTool(); slices.redraw(); });
   on("change:enabled", controls.showEnabled);
   on("change:status change:error change:effort", controls.showWords);
   on("change:journal", () => notices.kept(sittings.keep(model.get("journal"))));
@@ -290,7 +293,7 @@ function createNotices(model, sittings, { command, describe }) {
       ? [button("Download journal", () => offer("clicks.json", model.get("journal")))] : []);
     if (isLost) {
       notes.push(notice("dead", "The kernel is gone: nothing more is sent to it. Every prompt so far is kept in this "
-        + "browser; run the cell again to go on.", ...journal()));
+        + "browser; run the cell again to go on, or load the app's page again.", ...journal()));
     }
     if (!isKept) {
       notes.push(notice("dead", "This browser keeps nothing (its storage is full or forbidden): save or download before "

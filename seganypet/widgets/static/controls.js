@@ -21,7 +21,7 @@ const METHODS = { // what draws the mask of a prompt
   PERCIST: "PERCIST: 1.5 liver + 2 SD",
   "liver mean + 2 SD": "liver + 2 SD",
 };
-const SPHERES = { 12.4: "1 cm\u00b3 (12.4 mm)", 30: "3 cm" };
+const SPHERES = { 12.4: "1 cm\u00b3 (12.4 mm wide)", 30: "3 cm wide" };
 const COLOUR_MAP_NAMES = { grey: "inverted grey", hot: "hot", viridis: "viridis" };
 const CT_WINDOWS = { "soft tissue": [-160, 240], lung: [-1000, 200], bone: [-200, 1000] };
 const PRESETS = { SUVbw: [[0, 5], [0, 7], [0, 10], [0, 15], [0, 25]], HU: [[-160, 240], [-1000, 200], [-200, 1000]] };
@@ -176,6 +176,7 @@ function createControls(model, body, { set, command, loadMask }) {
     status.textContent = model.get("status");
     error.textContent = model.get("error");
     error.hidden = !model.get("error");
+    error.classList.toggle("sap-note", model.get("error").startsWith("Note: "));
     const { clicks, total, seconds } = model.get("effort");
     const all = total === clicks ? "" : ` of ${total}`;
     counter.textContent = `${clicks}${all} ${total === 1 ? "prompt" : "prompts"}, ${Math.round(seconds)} s`;
@@ -193,18 +194,20 @@ function createControls(model, body, { set, command, loadMask }) {
     h("div", { class: "sap-bar" },
       h("span", { role: "radiogroup", "aria-label": "tool", class: "sap-choice" }, ...tools.map(({ label }) => label)),
       h("span", { role: "radiogroup", "aria-label": "what a prompt says (x)", class: "sap-choice" }, ...signs.map(({ label }) => label)),
-      method.element, brush.row, sphere.element, h("span", { class: "sap-group" }, buttons.undo, buttons.redo), counter, busy),
+      method.element, h("span", { class: "sap-group" }, buttons.undo, buttons.redo), busy),
     h("div", { class: "sap-bar" }, buttons.reading, buttons.spot, buttons.propose, start, chooseMask, buttons.fill,
-      buttons.largest, buttons.reset, uncertainty, h("label", { class: "sap-check", title: "hide masks, marks and crosshair (h)" }, bare, "bare")));
+      buttons.largest, buttons.reset, uncertainty, h("label", { class: "sap-check", title: "hide masks, marks and crosshair (h)" }, bare, "bare"),
+      h("span", { class: "sap-size" }, brush.row, sphere.element)));
   const add = button("Add object", "the next prompt begins another object (a)", () => command("add"));
   const below = [
     error, // below the pictures: above, it would move them under the mouse
     h("div", { class: "sap-bar" },
       h("span", { class: "sap-legend", title: "what the colours mean" }, unit, barLow, bar, barHigh),
-      isCT ? "" : colours.element, preset, ...ranges.map(({ row }) => row), ctWindow.element),
+      isCT ? "" : colours.element, preset, ctWindow.element),
+    h("div", { class: "sap-ranges" }, ...ranges.map(({ row }) => row)),
     h("div", { class: "sap-bar" },
       buttons.save, h("span", { class: "sap-group" }, "Download:", buttons.mask, buttons.seg, buttons.rtstruct, buttons.journal,
-        buttons.table, buttons.report), load, chooseJournal, status),
+        buttons.table, buttons.report), load, chooseJournal, counter, status),
   ];
   for (const show of [showEnabled, showTool, showRanges, showWords]) show();
   return {

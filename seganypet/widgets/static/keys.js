@@ -3,7 +3,7 @@
 // In parts, for people: keys, or what the mouse does, and what it means.
 const HELP = [{
   click: "as tool and sign say", "right_click Shift+click": "the other sign", double_click: "enlarge a pane",
-  "wheel \u2191 \u2193 PageUp PageDown": "slices", "Ctrl+wheel": "zoom",
+  "wheel \u2191 \u2193": "slices", "PageUp PageDown": "ten slices", "Ctrl+wheel": "zoom",
   middle_button: "drag up for faint uptake, of a CT to the right for a wider window",
   "Shift+\u2191\u2193\u2190\u2192": "crosshair", Enter: "click at the crosshair, or the next corner of what is drawn",
   Escape: "drop what is drawn, and the ruler",

@@ -2,13 +2,14 @@
 // being drawn by hand.
 
 const WHEEL_STEP_PX = 40; // a mouse's notch is 100 or more, a trackpad sends many small ones
-const DOUBLE_CLICK_MS = 350;
+const DOUBLE_CLICK_MS = 500; // as browsers have it
 const SNAP_MM = 6; // a click on the projection means the hottest voxel so near
 const TURN_DEG = 5;
 const PROBE_AFTER_MS = 60;
 
 // `act` holds what the mouse asks for: moveTo(cursor), step(view, by), set(trait, value), click(cursor, foreground),
-// sphere(cursor), draw(tool, path, view, foreground), withdraw(), probe(cursor), maximise(view).
+// sphere(cursor), draw(tool, path, view, foreground), which says whether that asked for anything, withdraw(), which takes
+// back what was asked for last, probe(cursor), maximise(view).
 function createSlices(model, painter, act) {
   const scan = model.get("scan");
   const { shape, body } = scan;
@@ -20,7 +21,8 @@ function createSlices(model, painter, act) {
   let draft = null; // what is drawn by hand: tool, view, path, foreground, pointer (or null: by keys)
   let painted = null; // what was drawn and is not answered yet
   let pointed = null; // voxel under the pointer
-  let [lastDown, asking] = [{ at: -Infinity }, null];
+  let pointedIn = null; // name of its pane
+  let [lastDown, asked, asking] = [{ at: -Infinity }, false, null]; // whether that press asked for something
 
   // Voxels and millimetres of the file.
   const toIJK = (ras) => scan.axes.map(([axis, sign]) => (sign > 0 ? ras[axis] : shape[axis] - 1 - ras[axis]));
@@ -86,11 +88,13 @@ function createSlices(model, painter, act) {
       canvas.focus({ preventScroll: true });
       if (event.button === 1 || (model.get("tool") === "window" && view)) {
         event.preventDefault(); // the middle button would scroll
+        asked = false;
         grabbed = { x: event.clientX, y: event.clientY, range: model.get("intensity_range") };
         canvas.setPointerCapture(event.pointerId);
         return;
       }
       if (!view) {
+        asked = false;
         grabbed = { x: event.clientX, angle, moved: false };
         canvas.setPointerCapture(event.pointerId);
         return;
@@ -104,6 +108,7 @@ function createSlices(model, painter, act) {
       const other = event.button === 2 || event.shiftKey || event.ctrlKey; // Control-click is a Mac's right click
       const foreground = !other && model.get("foreground");
       act.moveTo(voxel);
+      asked = ["point", "sphere"].includes(tool);
       if (tool === "point") act.click(voxel, foreground);
       else if (tool === "sphere") act.sphere(voxel);
       else if (tool !== "look") {
@@ -127,7 +132,7 @@ function createSlices(model, painter, act) {
         return;
       }
       if (!view) return;
-      point(voxelAt(event));
+      point(voxelAt(event), name);
       if (draft?.pointer === event.pointerId) {
         const at = draft.tool === "ruler" ? placeAt : voxelAt;
         for (const one of event.getCoalescedEvents?.() ?? [event]) draft.path.push(at(one));
@@ -146,13 +151,13 @@ function createSlices(model, painter, act) {
     canvas.addEventListener("pointercancel", () => { grabbed = null; cancelDraft(); });
     canvas.addEventListener("dblclick", (event) => {
       event.preventDefault();
-      if (view && model.get("tool") === "point") act.withdraw();
+      if (asked) act.withdraw();
       act.maximise(name);
     });
     canvas.addEventListener("contextmenu", (event) => { event.preventDefault(); event.stopPropagation(); });
-    canvas.addEventListener("focus", () => { if (view) lastView = name; });
+    canvas.addEventListener("focus", () => { if (view) lastView = name; redraw(); });
     canvas.addEventListener("pointerenter", () => { if (view) lastView = name; });
-    canvas.addEventListener("pointerleave", () => point(null));
+    canvas.addEventListener("pointerleave", () => point(null, null));
     let rolled = 0;
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
@@ -183,7 +188,7 @@ function createSlices(model, painter, act) {
     const { tool, path, view, foreground } = draft;
     painted = ["brush", "eraser"].includes(tool) ? draft : null; // stays in sight until its mask is there
     draft = null;
-    if (tool !== "ruler") act.draw(tool, path, view, foreground);
+    if (tool !== "ruler") asked = act.draw(tool, path, view, foreground);
     else act.set("ruler", path.length > 1 ? [path[0], path[path.length - 1]] : []);
     redraw();
   };
@@ -200,10 +205,15 @@ function createSlices(model, painter, act) {
   };
 
   // ---- the value under the pointer: as the picture's codes tell it, then as it is
-  const point = (voxel) => {
-    pointed = voxel;
+  const point = (voxel, name) => {
+    const isElsewhere = name !== pointedIn || String(voxel) !== String(pointed);
+    [pointed, pointedIn] = [voxel, name];
+    if (isElsewhere && paints()) redraw();
     showPosition();
   };
+  // What a brush would paint: around the voxel under the pointer or, of keys, under the crosshair.
+  const paints = () => ["brush", "eraser"].includes(model.get("tool"));
+  const ringIn = (name) => (paints() && (pointedIn ?? lastView) === name ? pointed ?? model.get("cursor") : null);
   const showPosition = () => {
     const voxel = pointed ?? model.get("cursor");
     const exact = known.get(String(voxel));
@@ -294,7 +304,7 @@ function createSlices(model, painter, act) {
       context.drawImage(layer, ...part, 0, 0, width, height);
     }
     if (!model.get("bare")) {
-      drawCrosshair(context, ...toPx(cursor), width, height, ratio);
+      drawCrosshair(context, ...toPx(cursor), width, height, ratio, painter.isDark(name));
       const colours = Object.fromEntries(model.get("objects").map(({ name: of, colour }) => [of, colour]));
       if (view) {
         for (const { path, foreground, of } of model.get("marks")) {
@@ -302,11 +312,13 @@ function createSlices(model, painter, act) {
           if (points.length) drawMark(context, points, foreground, colours[of] ?? "#000000", 3 * ratio);
         }
       }
+      const brushPx = (model.get("brush_mm") / pane.widthMM) * width; // its radius
       for (const drawn of [draft, painted]) {
         if (drawn?.name !== name) continue;
-        const colour = colours[model.get("active")] ?? "#000000";
-        drawDraft(context, drawn, drawn.path.map(toPx), colour, (model.get("brush_mm") / pane.widthMM) * width, ratio);
+        drawDraft(context, drawn, drawn.path.map(toPx), colours[model.get("active")] ?? "#000000", brushPx, ratio);
       }
+      const ring = ringIn(name);
+      if (ring) drawRing(context, toPx(ring), brushPx, ratio);
       const ends = draft?.tool === "ruler" ? [draft.path[0], draft.path[draft.path.length - 1]] : model.get("ruler");
       if (view && ends.length && ends.every((end) => Math.round(end[view.through]) === depth)) {
         drawRuler(context, ...ends.map(toPx), lengthMM(...ends), ratio);
@@ -339,102 +351,7 @@ function createSlices(model, painter, act) {
     hasDraft: () => draft !== null,
     answered: () => { if (painted) { painted = null; redraw(); } },
     lastView: () => lastView,
-    forgetPress: () => { lastDown = { at: -Infinity }; },
+    forgetPress: () => { [lastDown, asked] = [{ at: -Infinity }, false]; },
     dispose: () => { disposed = true; stopTurning(); clearTimeout(asking); },
   };
-}
-
-// What is left and right of a turned projection, to the nearest quarter.
-const turnedEnds = (degrees) => [["R", "L"], ["A", "P"], ["L", "R"], ["P", "A"]][Math.round(degrees / 90) % 4];
-
-function strokeTwice(context, path, [under, over], ratio) { // seen on any grey
-  for (const [colour, wide] of [[under, 3], [over, 1]]) {
-    context.strokeStyle = colour;
-    context.lineWidth = wide * ratio;
-    context.stroke(path);
-  }
-}
-function drawCrosshair(context, x, y, width, height, ratio) {
-  const gap = 9 * ratio; // what is clicked stays in sight
-  const path = new Path2D();
-  for (const [from, to] of [[[0, y], [x - gap, y]], [[x + gap, y], [width, y]], [[x, 0], [x, y - gap]], [[x, y + gap], [x, height]]]) {
-    path.moveTo(...from);
-    path.lineTo(...to);
-  }
-  strokeTwice(context, path, ["rgba(255, 255, 255, 0.4)", "rgba(0, 0, 0, 0.55)"], ratio);
-}
-// A small disc, of background prompts a cross, in the object's colour; several points are joined by a line.
-function drawMark(context, points, foreground, colour, size) {
-  const mark = new Path2D();
-  const [[x, y]] = points;
-  const isLine = points.length > 1;
-  if (isLine) points.forEach((point) => mark.lineTo(...point));
-  else if (foreground) mark.arc(x, y, size, 0, 2 * Math.PI);
-  else {
-    for (const slope of [-1, 1]) {
-      mark.moveTo(x - size, y - slope * size);
-      mark.lineTo(x + size, y + slope * size);
-    }
-  }
-  context.setLineDash(isLine && !foreground ? [3 * size, 2 * size] : []);
-  context.lineWidth = size * 1.1;
-  context.strokeStyle = "white";
-  context.stroke(mark);
-  context.lineWidth = size * 0.6;
-  context.strokeStyle = context.fillStyle = colour;
-  if (foreground && !isLine) context.fill(mark);
-  else context.stroke(mark);
-  context.setLineDash([]);
-}
-function drawRuler(context, [x, y], [u, v], mm, ratio) {
-  const path = new Path2D();
-  path.moveTo(x, y);
-  path.lineTo(u, v);
-  const length = Math.hypot(u - x, v - y) || 1;
-  const [across, down] = [((v - y) / length) * 4 * ratio, (-(u - x) / length) * 4 * ratio];
-  for (const [a, b] of [[x, y], [u, v]]) {
-    path.moveTo(a - across, b - down);
-    path.lineTo(a + across, b + down);
-  }
-  strokeTwice(context, path, ["white", "black"], 1.5 * ratio);
-  drawText(context, `${mm.toFixed(1)} mm`, (x + u) / 2 + 6 * ratio, (y + v) / 2 - 6 * ratio, ratio, ["white", "black"]);
-}
-function drawDraft(context, { tool, foreground }, points, colour, radius, ratio) {
-  if (tool === "ruler") return; // is drawn with its length
-  const path = new Path2D();
-  const [[x, y], [u, v]] = [points[0], points[points.length - 1]];
-  if (tool === "box") path.rect(Math.min(x, u), Math.min(y, v), Math.abs(u - x), Math.abs(v - y));
-  else points.forEach((point) => path.lineTo(...point));
-  if (tool === "lasso") path.closePath();
-  if (tool === "brush" || tool === "eraser") {
-    path.lineTo(u + 0.01, v); // a dot
-    Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: Math.max(2 * radius, 2), globalAlpha: 0.5 });
-    context.strokeStyle = tool === "eraser" ? "white" : colour;
-    context.stroke(path);
-    Object.assign(context, { lineCap: "butt", lineJoin: "miter", globalAlpha: 1 });
-    return;
-  }
-  context.setLineDash(foreground ? [] : [6 * ratio, 4 * ratio]);
-  strokeTwice(context, path, ["white", colour], 1.5 * ratio);
-  context.setLineDash([]);
-}
-function drawText(context, text, x, y, ratio, [under, over], align = "left") {
-  const font = `600 ${12 * ratio}px system-ui, sans-serif`;
-  Object.assign(context, { font, lineWidth: 3 * ratio, lineJoin: "round", strokeStyle: under, textAlign: align });
-  context.strokeText(text, x, y);
-  context.fillStyle = over;
-  context.fillText(text, x, y);
-}
-function drawLetters(context, [left, right], width, height, ratio, tones) {
-  drawText(context, left, 5 * ratio, height / 2, ratio, tones);
-  drawText(context, right, width - 5 * ratio, height / 2, ratio, tones, "right");
-}
-function drawScaleBar(context, widthMM, width, height, ratio, tones) {
-  const mm = scaleBarMM(widthMM);
-  const [x, y, length] = [8 * ratio, height - 8 * ratio, (mm / widthMM) * width];
-  const path = new Path2D();
-  path.moveTo(x, y);
-  path.lineTo(x + length, y);
-  strokeTwice(context, path, tones, 1.6 * ratio);
-  drawText(context, mm >= 10 ? `${mm / 10} cm` : `${mm} mm`, x, y - 5 * ratio, ratio, tones);
 }
