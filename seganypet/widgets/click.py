@@ -293,6 +293,7 @@ class ClickWidget(Actions, PageSets, anywidget.AnyWidget):
         watchers = self.session.watchers if hasattr(self, "session") else []
         if self.refresh in watchers:
             watchers.remove(self.refresh)
+            self._pieces, self._ct = {}, None  # a notebook's Out[n] goes on to hold the widget
         super().close()
 
     def _repr_mimebundle_(self, **arguments: Any) -> tuple[dict, dict]:

@@ -264,7 +264,10 @@ def _niivue(volume: Volume, mask: Masks | None) -> NiiVue:
     objects = outlines_of(mask, volume)
     data = to_ras(volume.data, volume)
     low, high = usual_intensity_range(data.max(axis=1), volume.unit)
-    layers = [Layer(data=_nifti(data, volume), name="scan.nii", colormap="gray", cal_min=low, cal_max=high)]
+    is_ct = volume.unit == "HU"  # white on black; a PET is dark where uptake is high, as everywhere here
+    ink, paper = ((1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0))[:: 1 if is_ct else -1]
+    colours = "gray" if is_ct else "inverted"
+    layers = [Layer(data=_nifti(data, volume), name="scan.nii", colormap=colours, cal_min=low, cal_max=high)]
     if objects:
         layers.append(Layer(data=_nifti(_label_map(objects), volume), name="mask.nii", opacity=0.4))
         rgb = [[int(colour[at : at + 2], 16) for _, colour, _ in objects] for at in (1, 3, 5)]
@@ -277,8 +280,13 @@ def _niivue(volume: Volume, mask: Masks | None) -> NiiVue:
         is_radiological_convention=True,
         sagittal_nose_left=True,
         crosshair_color=(0.34, 0.71, 0.91, 1.0),  # red would pass for a mask
+        crosshair_width=1.0,
+        back_color=paper,
+        font_color=ink,
     )
     viewer.scene.render_azimuth, viewer.scene.render_elevation = 180.0, 0.0  # from the front
+    # Rendered, what is faint is seen through; the map "gray", inverted, would make a solid box of air.
+    viewer.add_colormap("inverted", {"R": [255, 0], "G": [255, 0], "B": [255, 0], "A": [0, 128], "I": [0, 255]})
     viewer.load_volumes(layers)
     return viewer
 

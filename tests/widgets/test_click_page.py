@@ -191,24 +191,6 @@ def test_a_ct_is_sent_once_it_is_to_be_seen_and_drawn_as_fine_as_it_is(volume, c
     assert np.mean(bright, axis=0) == pytest.approx(expected, abs=1)
 
 
-def test_axe_finds_nothing_serious(volume, chromium):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
-    for dark in (False, True):
-        context = chromium.context(height=1000)
-        widget = ClickWidget(ThresholdSession(volume, "SUV>=2.5"), ct=Volume(volume.data * 20, AFFINE, "HU"))
-        for ijk in BALLS_IJK:
-            widget.add()
-            widget.click(ijk=ijk)
-        widget.tool, widget.blend = "brush", 0.3
-        hosted = Hosted(widget, context, dark=dark)
-        hosted.page.locator("summary").click()
-        found = axe.run(hosted.page, context=".sap-click").response["violations"]
-        serious = [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found
-                   if one["impact"] in ("serious", "critical")]  # fmt: skip
-        assert serious == []
-        context.close()
-
-
 def test_a_double_click_enlarges_a_pane_and_leaves_no_click(hosted):
     page = hosted.page
     x, y = place(hosted, BALLS_IJK[0])

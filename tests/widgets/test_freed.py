@@ -20,6 +20,7 @@ from seganypet.prompting.state import held_bytes
 from seganypet.prompting.thresholds import ThresholdSession
 from seganypet.widgets.annotate import AnnotationWidget
 from seganypet.widgets.app import UploadWidget
+from seganypet.widgets.click import ClickWidget
 from seganypet.widgets.rendering import view3d
 
 AFFINE, SHAPE, CENTRE_IJK = oblique((4.07, 3.1, 6.0), left_handed=True), (24, 26, 16), (11, 12, 8)
@@ -59,6 +60,16 @@ def test_a_closed_turning_projection_and_upload_are_freed(volume):
     upload.close()
     del projection, upload
     assert alive(*known) == 0
+
+
+def test_a_closed_widget_that_a_notebook_still_holds_keeps_no_copy_of_scan_and_ct(volume):
+    ct = Volume(np.zeros(SHAPE, np.float32), AFFINE, "HU")
+    widget = ClickWidget(ThresholdSession(volume, "SUV>=4"), ct=ct)
+    copies = [weakref.ref(one) for one in (ct, *widget._pieces.values())]
+    del ct
+    widget.close()
+    assert alive(*copies) == 0 and widget.session.click(ijk=CENTRE_IJK).any()
+    widget._handle_custom_msg({"call": "piece", "layer": "pet", "number": 0}, [])  # of a page that is late
 
 
 def test_undo_keeps_as_many_steps_as_fit_into_memory(volume, monkeypatch):

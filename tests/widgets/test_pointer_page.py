@@ -44,6 +44,25 @@ def middle(page, canvas: str) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
+@pytest.mark.parametrize("width", [800, 1010, 1280])
+def test_nothing_that_is_chosen_said_or_awaited_moves_the_pictures(chromium, width):
+    page_context = chromium.context(width=width, height=900)
+    hosted = on_page(page_context)
+    page, widget = hosted.page, hosted.widget
+    top = page.locator("canvas.sap-axial").bounding_box()["y"]
+    for tool in ("scribble", "brush", "sphere", "point"):
+        page.get_by_role("radio", name=tool).check(force=True)
+        assert page.locator("canvas.sap-axial").bounding_box()["y"] == top, tool
+    worked = {"clicks": 123, "total": 1234, "seconds": 12345.0}
+    for name, value in {"effort": worked, "status": 40 * "long ", "error": "no"}.items():
+        widget.set_trait(name, value)
+        hosted.push()
+        assert page.locator("canvas.sap-axial").bounding_box()["y"] == top, name
+    page.evaluate("document.querySelector('.sap-busy').textContent = 'working\u2026'")
+    assert page.locator("canvas.sap-axial").bounding_box()["y"] == top
+    page_context.close()
+
+
 @pytest.mark.parametrize("tool", ["brush", "eraser"])
 def test_a_ring_of_the_brush_s_size_goes_with_the_pointer_and_with_the_crosshair_of_keys(hosted, tool):
     page, volume = hosted.page, hosted.widget.session.volume

@@ -246,6 +246,19 @@ def run_by(monkeypatch, metadata: dict | None) -> None:
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
 
 
+@pytest.mark.parametrize("unit, map_name, air", [("SUVbw", "inverted", 1.0), ("HU", "gray", 0.0)])
+def test_niivue_draws_a_pet_dark_on_white_and_a_ct_bright_on_black(unit, map_name, air):
+    pytest.importorskip("ipyniivue")
+    volume = volume_with_spot(GRIDS["oblique"], (0.7, -0.4, 0.9))
+    viewer = view3d(Volume(volume.data * 50, volume.affine, unit), backend="niivue")
+    assert viewer.volumes[0].colormap == map_name
+    assert list(viewer.opts.back_color) == [air, air, air, 1.0]
+    assert viewer.opts.font_color[0] == 1 - air
+    if unit == "SUVbw":
+        colours = viewer.colormap_from_key(map_name)
+        assert list(colours.R) == [255, 0] and colours.A[0] < colours.A[1]  # what is faint is seen through
+
+
 @pytest.mark.parametrize("metadata", [None, {}], ids=["no kernel", "papermill or nbclient"])
 def test_itk_is_refused_unimported_where_no_page_is_open(monkeypatch, metadata):
     run_by(monkeypatch, metadata)

@@ -41,6 +41,8 @@ function createControls(model, body, { set, command, loadMask }) {
     radio("tool", tool, `${title} (${key})`, [icon(tool), tool], () => set("tool", tool)));
   const signs = [[true, ["+ this"]], [false, ["\u2212 not this"]]].map(([value, words]) =>
     radio("sign", String(value), "what a prompt says (x); right or Shift click: the other", words, () => set("foreground", value)));
+  const sign = h("span", { role: "radiogroup", "aria-label": "what a prompt says (x)", class: "sap-choice" },
+    ...signs.map(({ label }) => label));
   const buttons = {
     undo: button([icon("undo"), "Undo"], "undo (z, Ctrl+Z)", () => command("undo")),
     redo: button([icon("redo"), "Redo"], "redo (y, Ctrl+Y)", () => command("redo")),
@@ -161,8 +163,9 @@ function createControls(model, body, { set, command, loadMask }) {
         label.classList.toggle("sap-on", input.checked);
       }
     }
-    brush.row.hidden = !["brush", "eraser"].includes(chosen.tool);
-    sphere.element.hidden = chosen.tool !== "sphere";
+    // What has a size has no sign.
+    const how = { brush: brush.row, eraser: brush.row, sphere: sphere.element }[chosen.tool] ?? sign;
+    for (const one of [sign, brush.row, sphere.element]) one.classList.toggle("sap-away", one !== how);
     for (const { show } of [method, sphere]) show();
     bare.checked = model.get("bare");
   };
@@ -193,11 +196,10 @@ function createControls(model, body, { set, command, loadMask }) {
   const above = h("div", { class: "sap-above" },
     h("div", { class: "sap-bar" },
       h("span", { role: "radiogroup", "aria-label": "tool", class: "sap-choice" }, ...tools.map(({ label }) => label)),
-      h("span", { role: "radiogroup", "aria-label": "what a prompt says (x)", class: "sap-choice" }, ...signs.map(({ label }) => label)),
+      h("span", { class: "sap-how" }, sign, brush.row, sphere.element),
       method.element, h("span", { class: "sap-group" }, buttons.undo, buttons.redo), busy),
     h("div", { class: "sap-bar" }, buttons.reading, buttons.spot, buttons.propose, start, chooseMask, buttons.fill,
-      buttons.largest, buttons.reset, uncertainty, h("label", { class: "sap-check", title: "hide masks, marks and crosshair (h)" }, bare, "bare"),
-      h("span", { class: "sap-size" }, brush.row, sphere.element)));
+      buttons.largest, buttons.reset, uncertainty, h("label", { class: "sap-check", title: "hide masks, marks and crosshair (h)" }, bare, "bare")));
   const add = button("Add object", "the next prompt begins another object (a)", () => command("add"));
   const below = [
     error, // below the pictures: above, it would move them under the mouse

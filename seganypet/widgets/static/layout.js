@@ -54,10 +54,12 @@ function arrange({ width, height, size: [wide, deep, tall], only = null }) {
     const stack = Math.max(height, 0.95 * width); // two rows in a low window are scrolled
     const scale = Math.min((width - 2 * GAP_PX) / three, (0.62 * stack - BELOW_PX) / tall);
     const panes = at(scale, Math.min((scale * (wide + deep)) / wide, (0.38 * stack - BELOW_PX) / deep));
-    const isRoomy = width - panes.coronal[0] - panes.sagittal[0] - 2 * GAP_PX >= PANEL_PX;
-    const areas = isRoomy ? '"axial axial panel" "coronal sagittal mip" "below below below"'
-      : '"axial axial axial" "coronal sagittal mip" "panel panel panel" "below below below"';
-    add(areas, ["coronal", "sagittal", "rest"], panes, "auto");
+    const isRoomy = width - panes.coronal[0] - panes.sagittal[0] - 2 * GAP_PX >= PANEL_PX; // for the list
+    if (isRoomy) add('"axial axial panel" "coronal sagittal mip" "below below below"', ["coronal", "sagittal", "rest"], panes, "auto");
+    else {
+      add('"axial axial axial" "coronal sagittal mip" "panel panel panel" "below below below"', ["coronal", "sagittal", "rest"],
+        at(scale, Math.min(width / wide, (0.55 * stack - BELOW_PX) / deep)), "auto");
+    }
   }
   const area = ({ panes }) => Object.values(panes).reduce((sum, [w, t]) => sum + w * t, 0);
   return found.reduce((best, one) => (area(one) > 1.05 * area(best) ? one : best));
