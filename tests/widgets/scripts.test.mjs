@@ -151,6 +151,7 @@ test("dragging up shows fainter uptake; of a CT it lowers the level, and to the 
   const near = (found, expected) => found.forEach((x, at) => assert.ok(Math.abs(x - expected[at]) < 1e-9, `${found}`));
   near(draggedRange([0, 8], 40, -120, { low: 0, high: 30 }, false), [0, 4]);
   near(draggedRange([0, 8], 0, 1200, { low: 0, high: 30 }, false), [0, 30]);
+  near(draggedRange([0, 7], 0, 1, { low: 0, high: 2.6 }, false), [0, 7]); // of a faint scan nothing jumps
   near(draggedRange([-160, 240], 120, 0, { low: -1000, high: 1000 }, true), [-360, 440]);
   near(draggedRange([-160, 240], 0, -120, { low: -1000, high: 1000 }, true), [-360, 40]);
 });

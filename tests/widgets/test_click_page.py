@@ -370,7 +370,7 @@ CONTRASTS = """
   for (const one of document.querySelectorAll(".sap-click *")) {
     const texts = [...one.childNodes].filter((node) => node.nodeType === 3 && node.textContent.trim());
     const says = texts.length || (one.tagName === "INPUT" && one.type === "text");
-    const isDrawn = one.getClientRects().length && one.tagName !== "OPTION" && !one.classList.contains("sap-large");
+    const isDrawn = one.getClientRects().length && one.tagName !== "OPTION";
     if (!says || !isDrawn || one.getAttribute("aria-hidden")) continue;
     const above = [];
     for (let node = one; node; node = node.parentElement) above.unshift(getComputedStyle(node));

@@ -11,7 +11,10 @@ from browser import BROWSER_TEST, point_on_page
 from hosted import Hosted
 from page_scene import BALLS_IJK, idle, on_page, place
 
-from seganypet.pet.views import VIEWS, ijk_to_ras, ras_spacing
+from seganypet.pet.views import VIEWS, ijk_to_ras, ras_spacing, ras_to_ijk
+from seganypet.pet.volume import Volume
+from seganypet.prompting.thresholds import ThresholdSession
+from seganypet.widgets.click import ClickWidget
 
 pytestmark = BROWSER_TEST
 COLD_IJK = (31, 14, 22)  # in the body, far from both balls
@@ -42,6 +45,32 @@ def test_a_double_click_leaves_nothing_of_any_tool_and_takes_nothing_of_what_was
 def middle(page, canvas: str) -> tuple[float, float]:
     box = page.locator(f"canvas.sap-{canvas}").bounding_box()
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_corner_of_a_picture_is_a_voxel_that_is_clicked(hosted, view):
+    page, volume = hosted.page, hosted.widget.session.volume
+    across, up, *_ = VIEWS[view]
+    body = hosted.widget.scan["body"]
+    for end in product((0, -1), (0, -1)):
+        i, j = (body[axis][-side] - side for axis, side in zip((across, up), (-end[0], -end[1]), strict=True))
+        canvas = page.locator(f"canvas.sap-{view}")
+        page.mouse.move(*point_on_page(canvas, i, j))
+        ras = list(hosted.widget.cursor)
+        ras[across], ras[up] = i, j
+        page.get_by_text(f"at voxel ({', '.join(map(str, ras_to_ijk(ras, volume)))})").wait_for()
+        assert page.locator(".sap-position").inner_text().startswith("pointer")
+
+
+def test_of_a_faint_scan_of_one_slice_that_slice_is_shown_and_its_window_is_said(context):
+    flat = Volume(np.full((90, 60, 1), 1.0, np.float32), np.diag([2.0, 2.0, 5.0, 1.0]), "SUVbw", source="flat")
+    page = Hosted(ClickWidget(ThresholdSession(flat, "SUV>=2.5")), context).page
+    assert page.get_by_label("SUV to").input_value() == "7"
+    assert page.locator("canvas.sap-axial").bounding_box()["height"] > 200
+    assert not page.locator("canvas.sap-coronal").is_visible()
+    page.locator("canvas.sap-axial").focus()
+    page.keyboard.press("m")
+    assert page.locator("canvas.sap-coronal").is_visible()
 
 
 @pytest.mark.parametrize("width", [800, 1010, 1280])

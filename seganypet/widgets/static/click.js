@@ -63,7 +63,7 @@ function render({ model, el }) {
     if (file.size <= MAX_MASK_BYTES) command("load_mask", { name: file.name }, [await file.arrayBuffer()]);
     else set("error", `${file.name} has ${digits(file.size / 1e6)} MB; a page takes up to 9 MB. Compress it (.nii.gz).`);
   };
-  let enlarged = null;
+  let enlarged = Object.keys(VIEWS).find((name) => shape[VIEWS[name].through] === 1) ?? null; // a scan of one slice
   const maximise = (name) => { enlarged = enlarged === name ? null : name; layOut(); };
 
   const body = h("div", {

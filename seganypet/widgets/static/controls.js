@@ -93,14 +93,15 @@ function createControls(model, body, { set, command, loadMask }) {
     };
     return { row: h("label", { class: "sap-range" }, h("span", {}, label), input, output), show };
   };
-  const span = scan.pet.high - scan.pet.low;
+  const top = Math.max(scan.pet.high, model.get("intensity_range")[1]); // of a faint scan the window's end lies beyond
+  const span = top - scan.pet.low;
   const byOne = isCT || span > 1000 ? 1 : 0.1;
   const shown = () => model.get("intensity_range");
   const brush = range("brush mm", [0, 30, 0.5], () => model.get("brush_mm"), (x) => set("brush_mm", x));
   const ranges = [
-    range(`${unit} from`, [scan.pet.low, scan.pet.high, byOne], () => shown()[0],
+    range(`${unit} from`, [scan.pet.low, top, byOne], () => shown()[0],
       (x) => set("intensity_range", [Math.min(x, shown()[1] - byOne), shown()[1]])),
-    range(`${unit} to`, [scan.pet.low, scan.pet.high, byOne], () => shown()[1],
+    range(`${unit} to`, [scan.pet.low, top, byOne], () => shown()[1],
       (x) => set("intensity_range", [shown()[0], Math.max(x, shown()[0] + byOne)])),
     range("mask", [0, 1, 0.05], () => model.get("opacity"), (x) => set("opacity", x)),
     range("zoom", [1, 10, 0.25], () => model.get("zoom"), (x) => set("zoom", x)),

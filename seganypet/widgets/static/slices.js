@@ -52,16 +52,16 @@ function createSlices(model, painter, act) {
       type: "range", min: "0", max: String(360 - TURN_DEG), step: String(TURN_DEG), "aria-label": "projection angle",
       oninput: () => turnTo(Number(slider.value)),
     });
-    const large = h("button", { type: "button", class: "sap-large", "aria-label": `enlarge ${name}`,
+    const large = h("button", { type: "button", "aria-label": `enlarge ${name}`,
       title: "enlarge, or all panes again (m; or double click)", onclick: () => act.maximise(name) }, icon("enlarge"));
     const pane = { name, view, canvas, slider, element: h("div", { class: "sap-pane", style: `grid-area: ${name}` },
-      h("div", { class: "sap-picture" }, canvas, large), slider) };
+      canvas, h("div", { class: "sap-turn" }, slider, large)) }; // over no voxel: all can be clicked
     if (!view) {
       const play = h("button", { type: "button", "aria-label": "turn the projection", onclick: () => {
         if (turning) stopTurning(); else turning = setInterval(() => turnTo(angle + TURN_DEG), 110);
         play.replaceChildren(icon(turning ? "pause" : "play"));
       } }, icon("play"));
-      pane.element.append(h("div", { class: "sap-turn" }, play, slider));
+      slider.before(play);
     }
     const place = (event) => { // shares of width and height
       const rect = canvas.getBoundingClientRect(); // in the event's own pixels, whatever the zoom

@@ -16,7 +16,7 @@ function simplified(path) {
 // The range of intensities after the mouse was dragged, in pixels to the right and down. Upwards shows more of what is
 // faint: of a PET the upper end sinks and the lower one stays; of a CT the level sinks, and to the right the window widens.
 function draggedRange([low, high], right, down, { low: least, high: most }, isCT) {
-  if (!isCT) return [low, clamp(low + (high - low) * 2 ** (down / 120), low + 0.1, most)];
+  if (!isCT) return [low, clamp(low + (high - low) * 2 ** (down / 120), low + 0.1, Math.max(most, high))];
   const half = clamp(((high - low) / 2) * 2 ** (right / 120), 0.5, most - least);
   const level = clamp((low + high) / 2 + (down * half) / 120, least, most);
   return [level - half, level + half];
