@@ -90,7 +90,8 @@ def test_the_environment_file_installs_this_package_with_the_pins():
     python, pip, from_pip = environment["dependencies"]
     assert pip == "pip"
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.removeprefix("python="))
-    constraints, editable = from_pip["pip"]
+    constraints, editable, configuration = from_pip["pip"]
+    assert configuration == "./tools/lab"  # which an editable install leaves out
     assert constraints == "-c constraints.txt"
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", editable)[1].split(",")
     assert set(extras) == {"notebooks", "itk"} <= EXTRAS.keys()
@@ -254,12 +255,14 @@ def test_make_lab_leaves_those_extensions_off_that_ask_the_internet_unless_itk_i
     assert ("imjoy-jupyterlab-extension" in off) != asked
 
 
-def test_whoever_installs_this_gets_the_extension_off_that_asks_the_internet(tmp_path, monkeypatch):
+@pytest.mark.parametrize("root", [REPOSITORY, REPOSITORY / "tools" / "lab"], ids=["the package", "environment.yml"])
+def test_whoever_installs_this_gets_the_extension_off_that_asks_the_internet(root, tmp_path, monkeypatch):
     config = pytest.importorskip("jupyterlab_server.config")
-    for folder, paths in CONFIGURATION["tool"]["setuptools"]["data-files"].items():
+    configured = tomllib.loads((root / "pyproject.toml").read_text())
+    for folder, paths in configured["tool"]["setuptools"]["data-files"].items():
         (tmp_path / folder).mkdir(parents=True)
         for path in paths:
-            shutil.copy(REPOSITORY / path, tmp_path / folder)
+            shutil.copy(root / path, tmp_path / folder)
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path / "etc" / "jupyter"))
     assert "imjoy-jupyterlab-extension" in config.get_page_config([])["disabledExtensions"]
     enabled = {"disabledExtensions": {"imjoy-jupyterlab-extension": False}}  # what `labextension enable` writes
