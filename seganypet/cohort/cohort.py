@@ -10,13 +10,11 @@
 """
 
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import repeat
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -25,7 +23,7 @@ from seganypet import __version__
 from seganypet._files import as_path, cache_folder, reading, replace_atomically
 from seganypet.cohort.autopet import read_autopet
 from seganypet.cohort.case import Case
-from seganypet.cohort.files import Found, missing_files, tell_missing, visible_files
+from seganypet.cohort.files import Found, files_by_case, missing_files, tell_missing, visible_files
 from seganypet.cohort.inspection import Inspection, Problem, inspect_case, problem_table, same_scans
 from seganypet.cohort.nnunet import read_nnunet
 from seganypet.cohort.table import conflicts, read_table, write_table
@@ -117,7 +115,7 @@ class Cohort:
         return cls.from_nnunet(path) if is_nnunet else cls.from_autopet(path)
 
     def to_csv(self, path: str | os.PathLike) -> None:
-        """Write the table, with paths relative to its folder; it is complete or absent."""
+        """Write the table, with paths relative to its folder, which is made; it is complete or absent."""
         write_table(path, self)
 
     @classmethod
@@ -248,27 +246,21 @@ class Cohort:
 
         Raises:
             CohortError: No file matches a case, or a file matches several.
+
+        Warns:
+            UserWarning: Files named after a patient with several cases, of which nobody knows which is meant.
         """
         folder = as_path(folder)
         if not folder.is_dir():
             raise CohortError(f"{folder} is not a folder; expected one with <case>.nii.gz.")
-        files = {path: path.name.removesuffix(".nii.gz") for path in visible_files(folder, "**/*.nii.gz")}
-        patients = [case.patient for case in self]
-        found: list[Case] = []
-        owner: dict[Path, str] = {}
-        for case in self:
-            names = [case.name, *([case.patient] if patients.count(case.patient) == 1 else [])]
-            fitting = [path for path, name in files.items() if name in names]  # exact matches come first
-            plain = {_plain(name) for name in names}
-            fitting = fitting or [path for path, name in files.items() if _plain(name) in plain]
-            if len(fitting) > 1:
-                raise CohortError(f"case {case.name}: {', '.join(map(str, fitting))} all match; keep one in {folder}.")
-            for path in fitting:
-                if (first := owner.setdefault(path, case.name)) != case.name:
-                    raise CohortError(f"{path} matches cases {first} and {case.name}; name it exactly as one of them.")
-                found.append(replace(case, organs=path, organ_convention=convention, organ_labels=None))
+        files = visible_files(folder, "**/*.nii.gz")
+        paths = files_by_case(self, files, folder)
+        found = [
+            replace(case, organs=path, organ_convention=convention, organ_labels=None)
+            for case in self if (path := paths.get(case.name)) is not None
+        ]  # fmt: skip
         if not found:
-            there = ", ".join(list(files.values())[:3]) or "no .nii.gz"
+            there = ", ".join(path.name.removesuffix(".nii.gz") for path in files[:3]) or "no .nii.gz"
             raise CohortError(
                 f"{folder}: none of its files ({there}) is named as a case of {self.source}; expected names such as "
                 f"{next(iter(self)).name}.nii.gz."
@@ -392,8 +384,3 @@ def _raise_first_error(problems: Iterable[Problem], hint: str = "") -> None:
     if errors:
         more = f" {len(errors) - 1} more fault(s). {hint}".rstrip() if len(errors) > 1 else ""
         raise CohortError(errors[0].message + more)
-
-
-def _plain(name: str) -> str:
-    """A name without the parts in which file systems, people and AutoPET's editions differ."""
-    return re.sub(r"^(petct|fdg|psma)", "", re.sub(r"[\W_]", "", name).casefold())

@@ -1,13 +1,14 @@
 """Files of a cohort that are there, and those that are not."""
 
 import os
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from seganypet.cohort.case import Case
-from seganypet.errors import CohortError
+from seganypet.errors import CohortError, warn_caller
 
 
 class Found(NamedTuple):
@@ -49,3 +50,34 @@ def missing_files(case: Case) -> Sequence[Path]:
     """The files that a case names and that do not exist."""
     named = (case.pet, case.ct, case.organs, case.lesions)
     return [path for path in named if path is not None and not os.path.isfile(path)]
+
+
+def files_by_case(cases: Iterable[Case], files: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """The file of each case that has one, by the case's name; see `Cohort.with_organs` for names, errors, warnings."""
+    cases, named = list(cases), {path: path.name.removesuffix(".nii.gz") for path in files}
+    patients = [case.patient for case in cases]
+    found: dict[str, Path] = {}
+    owner: dict[Path, str] = {}
+    for case in cases:
+        names = [case.name, *([case.patient] if patients.count(case.patient) == 1 else [])]
+        fitting = [path for path, name in named.items() if name in names]  # exact matches come first
+        plain = {_plain(name) for name in names}
+        fitting = fitting or [path for path, name in named.items() if _plain(name) in plain]
+        if len(fitting) > 1:
+            raise CohortError(f"case {case.name}: {', '.join(map(str, fitting))} all match; keep one in {folder}.")
+        for path in fitting:
+            if (first := owner.setdefault(path, case.name)) != case.name:
+                raise CohortError(f"{path} matches cases {first} and {case.name}; name it exactly as one of them.")
+            found[case.name] = path
+    several = {_plain(patient) for patient in patients if patients.count(patient) > 1}
+    if unclear := [path.name for path, name in named.items() if path not in owner and _plain(name) in several]:
+        warn_caller(
+            f"{folder}: named after patients with several cases, and so left out: {', '.join(unclear[:5])}"
+            f"{f' and {len(unclear) - 5} more' if len(unclear) > 5 else ''}. Name each file after its case."
+        )
+    return found
+
+
+def _plain(name: str) -> str:
+    """A name without the parts in which file systems, people and AutoPET's editions differ."""
+    return re.sub(r"^(petct|fdg|psma)", "", re.sub(r"[\W_]", "", name).casefold())

@@ -36,7 +36,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from seganypet._files import as_path, read_text, replace_atomically
+from seganypet._files import as_path, make_folder, read_text, replace_atomically
 from seganypet.cohort.case import Case
 from seganypet.cohort.inspection import PARTS, Problem
 from seganypet.errors import CohortError
@@ -113,8 +113,9 @@ def conflicts(cases: Iterable[Case], source: str) -> Iterator[Problem]:
 
 
 def write_table(path: str | os.PathLike, cases: Iterable[Case]) -> None:
-    """Write the table, with paths relative to its folder; it is complete or absent."""
+    """Write the table, with paths relative to its folder, which is made; it is complete or absent."""
     path = as_path(path)
+    make_folder(path.parent)
     with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -307,7 +307,8 @@ def as_cases(cohort: Iterable[Any], limit: int | None = None) -> list[Any]:
 def _check_names(kind: str, things: Sequence[Any]) -> None:
     twice = [name for name, number in Counter(thing.name for thing in things).items() if number > 1]
     if twice:
-        raise SegAnyPETError(f"several {kind} are named {', '.join(twice)}; each needs a name of its own.")
+        advice = ": {'mine': model}, on the command line --models mine=MODEL" if kind == "models" else ""
+        raise SegAnyPETError(f"several {kind} are named {', '.join(twice)}; give each a name of its own{advice}.")
     if odd := [thing.name for thing in things if "\r" in thing.name]:
         raise SegAnyPETError(f"{kind}: the name {odd[0]!r} holds a carriage return, which no table keeps; rename it.")
 

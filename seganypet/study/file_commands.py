@@ -71,6 +71,7 @@ def table(
     names: Texts = (),
     against: OptionalText = None,
     measure: Literal["dsc", "nsd"] = "dsc",
+    mixed_precision: bool = False,
     output: OptionalPath = None,
 ) -> None:
     """Print tables of studies as the supplement of the SegAnyPET article does, beside its own numbers.
@@ -89,6 +90,7 @@ def table(
         names: Printed names, MODEL=NAME; a name of the supplement's puts its numbers beside.
         against: Model that the others are compared with; a star marks what differs (Wilcoxon, Holm, p < 0.05).
         measure: What is printed, in percent.
+        mixed_precision: Allow rows of one network in several precisions, as from jobs on different machines.
         output: File; printed unless given.
     """
     import pandas as pd
@@ -98,7 +100,10 @@ def table(
     if unclear := [one for one in names if "=" not in one]:
         raise SegAnyPETError(f"--names {unclear[0]!r}: expected MODEL=NAME, such as mine=SegAnyPET.")
     rows = pd.concat([read_results(path) for path in results], ignore_index=True)
-    made = sap.table(rows, like, against=against, names=dict(one.split("=", 1) for one in names), measure=measure)
+    made = sap.table(
+        rows, like, against=against, names=dict(one.rsplit("=", 1) for one in names), measure=measure,
+        mixed_precision=mixed_precision,
+    )  # fmt: skip
     text = {"markdown": made.to_markdown, "latex": made.to_latex, "csv": made.to_csv}[form]()
     if output is None:
         print(text)

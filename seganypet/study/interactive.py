@@ -36,6 +36,7 @@ from seganypet.study.lesion_clicks import union_of
 from seganypet.study.methods import clicked_only, forget_networks, resolve_methods
 from seganypet.study.progress import tell
 from seganypet.study.saved_masks import check_mask_names, folder_of, keep_mask, masks_written
+from seganypet.study.statistics import check_columns, each_once
 from seganypet.study.summaries import with_interval, without_failures
 from seganypet.study.tumour_scan import TumourScan
 
@@ -317,7 +318,7 @@ def _keep(
 
 
 def summarise_interactive(table: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame":
-    """Means over patients of `interactive_scores` with 95 % bootstrap intervals, by model, edition and objects.
+    """Means over patients of `interactive_scores` with 95 % bootstrap intervals, by model, edition, objects, strokes.
 
     Cases without lesions have no DSC and no F1; they count in the false positive volume. Failed cases are left out.
 
@@ -327,13 +328,16 @@ def summarise_interactive(table: "pd.DataFrame", seed: int = 0) -> "pd.DataFrame
     """
     import pandas as pd
 
+    check_columns(table, ["case", "patient", "model", "objects", "step"], "evaluate_interactive")
     table, rows = without_failures(table), []
-    table = table.assign(edition=table.get("edition", "IV"))  # tables from before V
-    for (model, edition, objects), of_model in table.groupby(["model", "edition", "objects"], sort=False):
+    keys = ["model", "edition", "objects", "strokes"]
+    table = table.assign(**{name: table.get(name, "IV" if name == "edition" else "") for name in keys})  # before V
+    table = each_once(table.fillna({"strokes": ""}), ["case", *keys, "step"], "dsc")
+    for key, of_model in table.groupby(keys, sort=False):
         cases = of_model.groupby(["case", "patient"], sort=False)
         patients = [patient for (_, patient), _ in cases]
         scores = [interactive_scores(steps.sort_values("step")) for _, steps in cases]
-        row = {"model": model, "edition": edition, "objects": objects, "patients": len({*patients})}
+        row = dict(zip(keys, key, strict=True)) | {"patients": len({*patients})}
         for name in InteractiveScores._fields:
             row |= with_interval(name, [getattr(one, name) for one in scores], patients, seed)
         rows.append(row)

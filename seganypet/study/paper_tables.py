@@ -1,6 +1,7 @@
 """Tables as the article's supplement prints them, ours beside the published, as Markdown, LaTeX or CSV."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from seganypet.metrics import bootstrap_interval
 from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.study.lesion_clicks import ALL
 from seganypet.study.protocol import prompt_name
-from seganypet.study.statistics import by_patient, holm, paired_test
+from seganypet.study.statistics import by_patient, check_columns, each_once, holm, paired_test, pairs_by_patient
 from seganypet.study.supplement import published
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ FORMS = ("markdown", "latex", "csv")
 PUBLISHED = {"sam-vit-b": "SAM", "medsam-vit-b": "MedSAM", "sam-med3d": "SAM-Med3D", "seganypet-v1": "SegAnyPET",
              "sam-med3d-turbo": "SAM-Med3D-turbo"}  # fmt: skip
 LEVEL = 0.05
+ALIKE = ("weights", "precision", "protocol", "version")  # what all rows of a model share in a table
+LATEX = {">=": r"$\geq$", "<": r"$<$", ">": r"$>$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
+         "^": r"\textasciicircum{}"} | {plain: "\\" + plain for plain in "&%_#${}"}  # fmt: skip
 TITLES = {
     2: "DSC (%) on organs, means over patients",
     3: "DSC (%) on CT and PET, means over patients and seen organs",
@@ -39,7 +43,8 @@ class Cell:
     Attributes:
         row, column: Where it stands; parts of a heading.
         percent: The mean; low, high: its 95 % interval, NaN of published numbers.
-        patients: How many it is a mean over; undefined: how many had no defined value. None of published numbers.
+        patients: How many it is a mean over; undefined: how many targets of cases had no defined value. None of
+            published numbers.
         marked: Whether it differs from the reference model's, by a test that heeds all tests of its model.
         best: Whether it is the highest of ours in its row, for its number of clicks.
     """
@@ -82,7 +87,7 @@ class PaperTable:
 
     def to_markdown(self) -> str:
         """As Markdown; the best of each row is bold, a difference from the reference has a star."""
-        head, lines = self._grid(lambda text: f"**{text}**", "*")
+        head, lines = self._grid(lambda text: f"**{text}**", "*", lambda text: text.replace("|", r"\|"))
         body = [" | ".join(line) for line in [head, ["---"] * len(head), *lines]]
         notes = "".join(f"\n{note}" for note in self.notes)
         return f"{self.title}\n\n" + "".join(f"| {line} |\n" for line in body) + notes
@@ -109,7 +114,7 @@ class PaperTable:
         return self.to_markdown()
 
     def _grid(
-        self, bold: Callable[[str], str], star: str, plain: Callable[[str], str] = str
+        self, bold: Callable[[str], str], star: str, plain: Callable[[str], str]
     ) -> tuple[list[str], list[list[str]]]:
         """Headings, and the lines below them."""
         columns = list(dict.fromkeys(cell.column for cell in self.cells))
@@ -127,65 +132,91 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class _Sample:
-    """The values of one cell, by patient, and who stands behind it."""
+    """The rows behind one cell."""
 
     row: tuple[str, ...]
     column: tuple[str, ...]
     model: str
     click: int
     place: str  # models are compared where place and click are equal
-    values: "pd.Series"
-    undefined: int
+    rows: "pd.DataFrame"
+    values: "pd.Series"  # by patient
 
 
 def table(
     results: "pd.DataFrame", like: int = 2, *, against: str | None = None, names: Mapping[str, str] | None = None,
-    measure: str = "dsc", seed: int = 0,
+    measure: str = "dsc", mixed_precision: bool = False, seed: int = 0,
 ) -> PaperTable:  # fmt: skip
     """Print results as the supplement of the SegAnyPET article does, beside its own numbers.
 
     Args:
         results: Table of `evaluate`, of `analyse_tumours` for table 5; several of them below each other. For table 4,
-            whose models differ by strategy, `names` says which is which.
+            whose models differ by strategy, `names` says which is which. A row that stands in several of them counts
+            once.
         like: Table of the supplement: 2, organs; 3, CT against PET; 4, training strategies; 5, tumours.
         against: Model that the others are compared with, patient by patient: a star says that Wilcoxon's p, by Holm for
             all tests of a model, is below 0.05.
         names: Printed name of a model, where it differs from its own; one of the supplement's ("SegAnyPET", in table 4
             "CPCL") puts the published numbers beside it.
         measure: Fraction to print, "dsc" or "nsd"; published numbers are DSC.
+        mixed_precision: Whether rows of one network may have been computed in several precisions.
         seed: Seed of the bootstrap.
 
     Returns:
         A table that prints itself as Markdown, with `to_latex()`, `to_csv()` and `to_frame()`.
 
     Raises:
-        SegAnyPETError: Another number, a model that is not in the results, or results of another study.
+        SegAnyPETError: Another number, a model that is not in the results, results of another study, or rows that do
+            not belong into one table: of one model with other weights, protocols or versions, or of a case twice with
+            other numbers.
     """
     if like not in TITLES:
         raise SegAnyPETError(f"like={like!r}; expected one of {', '.join(map(str, TITLES))}.")
-    needed = ["model", "patient", "click", measure, "prompting" if like == 5 else "target"]
-    if missing := [name for name in needed if name not in results]:
-        study = "analyse_tumours (seganypet lesions)" if like == 5 else "evaluate"
-        raise SegAnyPETError(f"table {like}: the results lack column {', '.join(missing)}; expected those of {study}.")
+    keys = ["case", "model", "click", *(["prompting", "lesion"] if like == 5 else ["target"])]
+    needed = [*keys, "patient", measure]
+    check_columns(results, needed, "analyse_tumours (seganypet lesions)" if like == 5 else "evaluate")
     present = list(dict.fromkeys(results["model"].dropna()))
     if against is not None and against not in present:
         raise SegAnyPETError(f"against={against!r} is not among the models {', '.join(present)}.")
+    if unknown := {*(names or {})} - {*present, *(model.removesuffix(" on CT") for model in present)}:
+        raise SegAnyPETError(f"names: {', '.join(sorted(unknown))} not among the models {', '.join(present)}.")
     failed = results["error"].notna() if "error" in results else results["model"].isna()
     naming = PUBLISHED | dict(names or {})
-    samples = list(_SAMPLES[like](results[~failed], naming, measure))
+    rows = _belonging_together(results[~failed], keys, measure, mixed_precision)
+    samples = list(_SAMPLES[like](rows, naming, measure))
     if not samples:
         raise SegAnyPETError(f"table {like}: no result of the rounds {CLICKS} is left to print.")
-    stars = _different(samples, against, seed)
+    stars = _different(samples, against, measure, seed)
     best = _best(samples)
     cells = []
     for number, sample in enumerate(samples):
         interval = bootstrap_interval(100 * sample.values, sample.values.index, seed)
         cells.append(
-            Cell(sample.row, sample.column, *interval, len(sample.values), sample.undefined, number in stars,
-                 number in best)
+            Cell(sample.row, sample.column, *interval, len(sample.values), int(sample.rows[measure].isna().sum()),
+                 number in stars, number in best)
         )  # fmt: skip
     cells += _published(like, samples, naming) if measure == "dsc" else []
-    return PaperTable(TITLES[like].replace("DSC", measure.upper()), tuple(cells), _notes(cells, against, failed.sum()))
+    without = (sample.rows.loc[sample.rows[measure].isna(), ["case", keys[-1]]] for sample in samples)
+    undefined = {key for found in without for key in found.itertuples(index=False)}
+    notes = _notes(cells, against, len(undefined), int(failed.sum()))
+    return PaperTable(TITLES[like].replace("DSC", measure.upper()), tuple(cells), notes)
+
+
+def _belonging_together(
+    rows: "pd.DataFrame", keys: Sequence[str], measure: str, mixed_precision: bool
+) -> "pd.DataFrame":  # fmt: skip
+    """Each row once; SegAnyPETError if rows of one model were not made alike, as by jobs with different settings."""
+    for name in ALIKE:
+        if name not in rows or (name == "precision" and mixed_precision):
+            continue
+        for model, values in rows.groupby("model")[name]:
+            if len(found := sorted(values.dropna().astype(str).unique())) > 1:
+                advice = ", or allow it: mixed_precision=True (--mixed-precision)" if name == "precision" else ""
+                raise SegAnyPETError(
+                    f"rows of model {model} differ in {name}: {', '.join(found)}. Their mean is of no model; put only "
+                    f"tables together that were made alike{advice}."
+                )
+    return each_once(rows, keys, measure)
 
 
 def read_results(path: str | os.PathLike) -> "pd.DataFrame":
@@ -257,11 +288,10 @@ def _sample(
     row: tuple[str, ...], column: tuple[str, ...], model: str, click: int, at: "pd.DataFrame", measure: str,
     place: str = "",
 ) -> _Sample:  # fmt: skip
-    values = by_patient(at[measure], at["patient"])
-    return _Sample(row, column, model, click, place, values, at["patient"].nunique() - len(values))
+    return _Sample(row, column, model, click, place, at, by_patient(at, measure))
 
 
-def _different(samples: list[_Sample], against: str | None, seed: int) -> set[int]:
+def _different(samples: list[_Sample], against: str | None, measure: str, seed: int) -> set[int]:
     """Numbers of the samples that differ from the reference in the same row (or table) and round."""
     if against is None:
         return set()
@@ -273,19 +303,21 @@ def _different(samples: list[_Sample], against: str | None, seed: int) -> set[in
     for model in {one.model for one in samples} - {against}:
         own = [(n, reference.get((one.place, one.click))) for n, one in enumerate(samples) if one.model == model]
         pairs = [(n, other) for n, other in own if other is not None]
-        p = [paired_test(samples[n].values, other.values, seed).p for n, other in pairs]
+        p = [paired_test(*pairs_by_patient(samples[n].rows, other.rows, measure), seed).p for n, other in pairs]
         marked |= {n for (n, _), adjusted in zip(pairs, holm(p), strict=True) if adjusted < LEVEL}
     return marked
 
 
 def _best(samples: list[_Sample]) -> set[int]:
-    """Numbers of the samples with the highest mean of their place and round, where several models are."""
-    best: dict[tuple[str, int], int] = {}
-    for number, one in enumerate(samples):
-        key = one.place, one.click
-        if len(one.values) and (key not in best or one.values.mean() > samples[best[key]].values.mean()):
-            best[key] = number
-    return {*best.values()} if len({one.model for one in samples}) > 1 else set()
+    """Numbers of the samples with the highest mean, as it is printed, of their place and round; none of one model."""
+    if len({one.model for one in samples}) < 2:
+        return set()
+    printed = [round(100 * one.values.mean(), 2) for one in samples]
+    highest: dict[tuple[str, int], float] = {}
+    for one, percent in zip(samples, printed, strict=True):
+        if percent == percent:
+            highest[one.place, one.click] = max(percent, highest.get((one.place, one.click), percent))
+    return {n for n, one in enumerate(samples) if printed[n] == highest.get((one.place, one.click))}
 
 
 def _published(like: int, samples: list[_Sample], naming: Mapping[str, str]) -> Iterator[Cell]:
@@ -305,14 +337,13 @@ def _published(like: int, samples: list[_Sample], naming: Mapping[str, str]) -> 
             yield Cell((row, one.modality) if like == 3 else (row,), (one.prompt,), percent)
 
 
-def _notes(cells: list[Cell], against: str | None, failed: int) -> tuple[str, ...]:
+def _notes(cells: list[Cell], against: str | None, undefined: int, failed: int) -> tuple[str, ...]:
     counts = [cell.patients for cell in cells if cell.patients is not None]
     few, many = min(counts), max(counts)
     notes = [f"N = {many} patients." if few == many else f"N = {few} to {many} patients, by cell."]
     notes.append("95 % bootstrap intervals over patients in brackets.")
-    undefined = sum(cell.undefined or 0 for cell in cells)
     if undefined:
-        notes.append(f"{undefined} values of patients are undefined (no such target) and left out.")
+        notes.append(f"{undefined} targets of cases are undefined (not in the scan) and left out.")
     if failed:
         notes.append(f"{failed} rows of failed cases are left out.")
     if against is not None:
@@ -327,6 +358,4 @@ def _printed(organ: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    for plain, latex in {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", ">=": r"$\geq$", "<": r"$<$"}.items():
-        text = text.replace(plain, latex)
-    return text
+    return re.sub("|".join(map(re.escape, LATEX)), lambda found: LATEX[found[0]], text)

@@ -28,16 +28,64 @@ class PairedTest(NamedTuple):
     p: float
 
 
-def by_patient(values: "pd.Series", patients: "pd.Series") -> "pd.Series":
-    """Mean of each patient; patients without a defined value are left out."""
-    return values.astype(float).groupby(patients.astype(str).to_numpy()).mean().dropna()
+def check_columns(table: "pd.DataFrame", names: Sequence[str], study: str) -> None:
+    """Raise SegAnyPETError unless a table has some columns of a study."""
+    if missing := [name for name in names if name not in table]:
+        raise SegAnyPETError(f"the table lacks column {', '.join(missing)}; expected a table of {study}.")
+
+
+def by_patient(rows: "pd.DataFrame", measure: str) -> "pd.Series":
+    """Mean of a measure for each patient; patients without a defined value are left out."""
+    # In an order of their own: sums are then the same to the bit, whichever table or job a row comes from.
+    values = rows[measure].astype(float).sort_values().dropna()
+    return values.groupby(rows.loc[values.index, "patient"].astype(str)).mean()
+
+
+def each_once(rows: "pd.DataFrame", keys: Sequence[str], measure: str) -> "pd.DataFrame":
+    """Rows of tables below each other, without those that stand in several of them.
+
+    Args:
+        rows: Rows of a study.
+        keys: Columns that tell what is measured, of which those that the rows lack do not count.
+        measure: Column in which such rows agree.
+
+    Raises:
+        SegAnyPETError: They do not agree, as with several seeds.
+    """
+    keys = [name for name in keys if name in rows]
+    once = rows.drop_duplicates([*keys, measure])
+    if len(twice := once[once.duplicated(keys)]):
+        first = ", ".join(str(twice.iloc[0][name]) for name in keys)
+        raise SegAnyPETError(
+            f"{len(twice)} rows stand in the tables twice with other numbers, first {first}. Leave one of the tables "
+            "out; of several seeds, take one at a time."
+        )
+    return once
+
+
+def pairs_by_patient(
+    first: "pd.DataFrame", second: "pd.DataFrame", measure: str
+) -> tuple["pd.Series", "pd.Series"]:
+    """Means of a measure for each patient, over what both models have a defined value of.
+
+    Args:
+        first, second: Rows of two models in one round, with columns patient, case, measure, and target or lesion; the
+            same target of the same case is a pair, a target that only one of them has is left out.
+        measure: Column to compare.
+    """
+    keys = [name for name in ("patient", "case", "target", "lesion") if name in first and name in second]
+    one, two = (rows.set_index(keys)[measure].astype(float).dropna() for rows in (first, second))
+    one, two = (values.groupby(level=keys).mean() for values in (one, two))  # a case may be in several tables
+    both = one.index.intersection(two.index)
+    one, two = (values[both].reset_index() for values in (one, two))
+    return by_patient(one, measure), by_patient(two, measure)
 
 
 def paired_test(first: "pd.Series", second: "pd.Series", seed: int = 0) -> PairedTest:
     """Compare two models on the patients that both have.
 
     Args:
-        first, second: A value for each patient, the patient in the index, as `by_patient` returns them.
+        first, second: A value for each patient, the patient in the index, as `pairs_by_patient` returns them.
         seed: Seed of the bootstrap.
 
     Source: Wilcoxon's signed-rank test as SciPy has it: zero differences are left out, exact for up to 50 pairs without
@@ -45,7 +93,8 @@ def paired_test(first: "pd.Series", second: "pd.Series", seed: int = 0) -> Paire
     """
     from scipy.stats import wilcoxon
 
-    difference = (first - second).dropna()  # aligned by patient
+    # Aligned by patient; 0.8 - 0.7 and 0.9 - 0.8 are ties, though floats differ in the last bit.
+    difference = (first - second).dropna().round(12)
     if difference.empty:
         return PairedTest(0, *(float("nan"),) * 4)
     interval = bootstrap_interval(difference, difference.index, seed)
@@ -73,6 +122,8 @@ def compare(
 ) -> "pd.DataFrame":
     """Compare two models organ by organ, over patients.
 
+    A patient counts once, with the mean over the targets that both models have a defined value of.
+
     Args:
         results: Table of `evaluate`, with both models.
         first, second: Names of the models.
@@ -86,14 +137,14 @@ def compare(
         and p, and p_holm, which holds for all targets together.
 
     Raises:
-        SegAnyPETError: The table lacks a model or the measure, or they share no round.
+        SegAnyPETError: The table lacks a column or a model, or they share no round.
     """
     import pandas as pd
 
-    lacking = [f"model {name!r}" for name in (first, second) if name not in set(results["model"])]
-    if lacking or measure not in results:
-        lacking += [] if measure in results else [f"column {measure!r}"]
-        raise SegAnyPETError(f"the table has no {' and no '.join(lacking)}; it has {sorted({*results['model']})}.")
+    check_columns(results, ["case", "patient", "target", "model", "click", measure], "evaluate")
+    models = {*results["model"]}
+    if lacking := [repr(name) for name in (first, second) if name not in models]:
+        raise SegAnyPETError(f"the table has no model {' and no '.join(lacking)}; it has {sorted(models)}.")
     of_first, of_second = (results[results["model"] == name] for name in (first, second))
     common = {*of_first["click"].dropna()} & {*of_second["click"].dropna()}
     if not common or (click is not None and click not in common):
@@ -102,13 +153,12 @@ def compare(
     rows = []
     for target in results["target"].drop_duplicates():
         pair = [one[(one["click"] == click) & (one["target"] == target)] for one in (of_first, of_second)]
-        ours, theirs = (by_patient(one[measure], one["patient"]) for one in pair)
-        both = ours.index.intersection(theirs.index)
+        ours, theirs = pairs_by_patient(pair[0], pair[1], measure)
         everybody = {*pair[0]["patient"], *pair[1]["patient"]}
         test = paired_test(ours, theirs, seed)
         rows.append(
-            {"target": target, "click": click, "patients": test.patients, "left_out": len(everybody) - len(both),
-             first: ours[both].mean(), second: theirs[both].mean()} | test._asdict()
+            {"target": target, "click": click, "patients": test.patients, "left_out": len(everybody) - len(ours),
+             first: ours.mean(), second: theirs.mean()} | test._asdict()
         )  # fmt: skip
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p"]))

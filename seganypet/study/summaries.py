@@ -9,6 +9,7 @@ from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.study.evaluation import WHOLE_CASE
 from seganypet.study.lesion_clicks import ALL, PER_SLICE
 from seganypet.study.protocol import prompt_name
+from seganypet.study.statistics import check_columns, each_once
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,8 @@ def summarise(results: "pd.DataFrame", clicks: Sequence[int] = (1, 3, 5), seed: 
         One row per protocol, model, group and round:
 
         - prompt: "1", "3", "5", or "N", "3N", "5N" where each slice is clicked; click: the round
-        - patients and targets that count; empty targets and failed ones, which are left out
+        - patients and targets that count; empty targets and failed ones, which are left out; no_mask, targets without
+          a mask, which have a DSC of 0 and no distance
         - disobeyed: fraction of all prompts up to this round that the mask contradicted right afterwards; NaN of tables
           that do not say
         - dsc, nsd and what else is in `metrics.METRICS`: means, each with `_low` and `_high`
@@ -56,6 +58,7 @@ def summarise(results: "pd.DataFrame", clicks: Sequence[int] = (1, 3, 5), seed: 
             row = dict(zip(_KEYS, key, strict=True)) | {"prompt": at["prompt"].iloc[0], "click": click}
             row |= {"patients": counted["patient"].nunique(), "targets": len(counted)}
             row |= {"empty": len(at) - len(counted) - failed, "failed": failed}
+            row |= {"no_mask": int(counted["hd95_mm"].isna().sum())} if "hd95_mm" in at else {}
             disobeyed = rows.loc[rows["click"] <= click, "disobeyed"].astype(float).sum(min_count=1)
             row["disobeyed"] = disobeyed / (at["total_clicks"].astype(float).sum() or float("nan"))
             for measure in (name for name in (*METRICS, "best_of_three_dsc") if name in at):
@@ -108,13 +111,13 @@ def summarise_tumours(table: "pd.DataFrame", *, min_volume_ml: float = MIN_VOLUM
         - healthy_fpv_ml, false positive volume of scans without lesions, mean over their patients
 
     Raises:
-        SegAnyPETError: An older version's table, with each network in two kinds of windows.
+        SegAnyPETError: Another study's table, or an older version's, with each network in two kinds of windows.
     """
     import pandas as pd
 
     keys = ["model", "lesions_in_training", "prompting", "click"]
     _check_windows(table)
-    table, rows = without_failures(table), []
+    table, rows = each_once(without_failures(table), ["case", *keys, "lesion"], "dsc"), []
     for key, every in table.groupby(keys, sort=False, dropna=False):
         whole, healthy = (every[(every["lesion"] == ALL) & (every["lesions"] > 0).eq(sick)] for sick in (True, False))
         single = every[(every["lesion"] != ALL) & (every["volume_ml"] >= min_volume_ml)]
@@ -182,7 +185,9 @@ def _whole_scans(table: "pd.DataFrame", model: str, prompting: str) -> "pd.DataF
 
 
 def _check_windows(table: "pd.DataFrame") -> None:
-    """Refuse a table in which the same clicks were made in two kinds of windows: they must not be averaged."""
+    """Refuse the table of another study, and one with the same clicks in two kinds of windows, which have no mean."""
+    needed = ["case", "patient", "model", "prompting", "click", "lesion", "lesions", "dsc"]
+    check_columns(table, needed, "analyse_tumours (seganypet lesions)")
     if "auto_zoom" in table and table["auto_zoom"].nunique() > 1:
         raise SegAnyPETError(
             "the table is an older version's, with each network in two kinds of windows (auto_zoom); expected one row "
@@ -209,10 +214,12 @@ def _grouped(results: "pd.DataFrame") -> "pd.DataFrame":
     """The table with groups, and with the columns that a table of an older version lacks."""
     import pandas as pd
 
+    check_columns(results, ["case", "patient", "target", "model", "click", "dsc"], "evaluate")
     lacking = {"protocol": "", "error": pd.NA, "prompt": results["click"].astype(str)}
     lacking |= dict.fromkeys(("disobeyed", "total_clicks", "best_of_three_dsc"), float("nan"))
     results = results.assign(**{name: value for name, value in lacking.items() if name not in results})
-    return results.assign(group=results["target"].map(group_of), protocol=results["protocol"].fillna(""))
+    results = results.assign(group=results["target"].map(group_of), protocol=results["protocol"].fillna(""))
+    return each_once(results, ["case", "target", "protocol", "model", "click"], "dsc")
 
 
 def _over_rounds(rows: "pd.DataFrame", seed: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ Workers end with the run. Should this process be killed, they notice within seco
 by which they share GPUs.
 """
 
+import logging
 import os
 import pickle
 import shutil
@@ -18,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, warn_caller
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
@@ -51,7 +52,10 @@ def run_jobs(
         function raised it, or if the cluster gave the job up.
 
     Raises:
-        SegAnyPETError: A process of this machine died, or no scheduler answers.
+        SegAnyPETError: A process of this machine died, no scheduler answers, or it was lost.
+
+    Warns:
+        UserWarning: The cluster has no worker yet.
     """
     if cluster is not None:
         yield from _on_cluster(function, jobs, cluster, threads or 1)
@@ -154,6 +158,8 @@ def process_pool(
 def _on_cluster(
     function: Callable[[Any], Any], jobs: Sequence[Any], address: str, threads: int
 ) -> Iterator[tuple[int, Any]]:
+    from concurrent.futures import CancelledError
+
     try:
         from distributed import Client, as_completed
     except ImportError as error:
@@ -168,9 +174,20 @@ def _on_cluster(
     with client:
         futures = [client.submit(_with_threads, function, job, threads, pure=False) for job in jobs]
         indices = {future.key: index for index, future in enumerate(futures)}
+        if not client.scheduler_info()["workers"]:
+            warn_caller(
+                f"the Dask scheduler at {address} has no worker yet; the run waits for one: `dask worker {address} "
+                "--nthreads 1`, with this package installed."
+            )
         try:
             for future in as_completed(futures, loop=client.loop):
                 yield indices[future.key], future.exception() or future.result()
+        except CancelledError:
+            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it would print tracebacks of that
+            raise SegAnyPETError(
+                f"the Dask scheduler at {address} was lost. What was finished is in the output: start it again, and "
+                "run the same command."
+            ) from None
         finally:
             client.cancel(futures)
 

@@ -7,14 +7,22 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 import seganypet as sap
 from seganypet._files import as_path
+from seganypet.errors import SegAnyPETError
 from seganypet.study.commands import OptionalPath, OptionalText, Texts
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def config_path(config: str | Path) -> Path:
-    """Path of a configuration that is given by its path, or by the name of one in the package."""
+    """Path of a configuration that is given by its path, or by the name of one in the package.
+
+    Raises:
+        SegAnyPETError: There is neither.
+    """
     in_package = CONFIGS / f"{config}.yaml"
+    if not in_package.is_file() and not as_path(config).exists():
+        names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+        raise SegAnyPETError(f"{config}: no such file, nor a configuration of the package, which are {names}.")
     return in_package if in_package.is_file() else as_path(config)
 
 

@@ -103,10 +103,10 @@ def train(
     fabric = open_fabric(config.precision, devices, num_nodes, device)
     first, output = FirstProcess(fabric, max_wait_hours), as_path(output)
     with only_run(output, config.name) if fabric.is_global_zero else nullcontext():
+        bank = open_bank(config, output)  # a faulty cohort is refused before weights are downloaded
+        cases = validation_cases(config) if fabric.is_global_zero else []
         torch.manual_seed(config.seed)
         model = initial_model(config, say=fabric.print)
-        bank = open_bank(config, output)
-        cases = validation_cases(config) if fabric.is_global_zero else []
         measured, data = first(lambda: (
             bank.fill(processes, progress), data_of_run(bank, TrainingSamples(config, model.config, bank))
         ))  # fmt: skip

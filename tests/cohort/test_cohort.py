@@ -57,7 +57,6 @@ def test_table_gives_cases_in_order_with_files_beside_it(folder, pet):
 
 def test_table_survives_writing_and_reading_from_another_folder(folder):
     cohort = Cohort.from_csv(table(folder, ROW, "b,p2,scans/pet.nii.gz,Bq/mL,,,,,,,"))
-    (folder / "elsewhere").mkdir()
     cohort.to_csv(folder / "elsewhere" / "copy.csv")
     assert "../scans/pet.nii.gz" in (folder / "elsewhere" / "copy.csv").read_text()
     again = Cohort.from_csv(folder / "elsewhere" / "copy.csv")
@@ -360,8 +359,13 @@ def test_organ_labels_of_a_patient_with_two_scans_need_the_scan(tmp_path, pet):
     cohort = autopet(tmp_path, pet, "PETCT_0a1b/03-23-2003-NA-PET-CT", "PETCT_0a1b/07-01-2004-NA-PET-CT")
     (tmp_path / "organs").mkdir()
     save_mask(tmp_path / "organs" / "PETCT_0a1b.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
-    with pytest.raises(CohortError, match=r"none of its files \(PETCT_0a1b\).*such as PETCT_0a1b_03-23"):
+    save_mask(tmp_path / "organs" / "PETCT_5e6f.nii.gz", np.ones(SHAPE, np.uint8), like=pet)  # of another cohort
+    left_out = pytest.warns(UserWarning, match=r"several cases, and so left out: PETCT_0a1b\.nii\.gz\. Name each file")
+    with left_out, pytest.raises(CohortError, match=r"none of its files \(PETCT_0a1b, PET.*such as PETCT_0a1b_03-23"):
         cohort.with_organs(tmp_path / "organs")
+    save_mask(tmp_path / "organs" / f"{next(iter(cohort)).name}.nii.gz", np.ones(SHAPE, np.uint8), like=pet)
+    with pytest.warns(UserWarning, match=r"left out: PETCT_0a1b\.nii\.gz\."):
+        assert len(cohort.with_organs(tmp_path / "organs")) == 1
 
 
 def test_two_files_for_one_case_are_a_question(tmp_path, pet):

@@ -365,6 +365,29 @@ def test_two_processes_and_a_cluster_make_the_same_table(folder, tmp_path):
     assert all(note["inputs"]["scan"] for note in notes if "inputs" in note)
 
 
+def test_a_cluster_without_workers_is_said_and_waited_for(folder, monkeypatch):
+    from distributed import LocalCluster
+
+    options = {"n_workers": 0, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.ERROR}
+    with LocalCluster(**options) as cluster:
+        said: list[str] = []
+        monkeypatch.setattr(workers, "warn_caller", lambda text: (said.append(text), cluster.scale(1)))
+        SAME(count_bytes(byte_cases(folder), cluster=cluster.scheduler_address), count_bytes(byte_cases(folder)))
+        assert len(said) == 1 and "has no worker yet; the run waits for one" in said[0]
+
+
+def test_a_scheduler_that_is_lost_is_said_in_words():
+    from distributed import LocalCluster
+
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with LocalCluster(**options) as cluster:
+        results = workers.run_jobs(time.sleep, [0, 600], cluster=cluster.scheduler_address)
+        assert next(results) == (0, None)
+        cluster.close()
+        with pytest.raises(SegAnyPETError, match="scheduler at tcp://.* was lost. What was finished is in the output"):
+            next(results)
+
+
 def test_workers_that_cannot_be_are_refused(folder, monkeypatch):
     cases = byte_cases(folder)
     monkeypatch.setattr(workers, "SCHEDULER_TIMEOUT_S", 0.5)

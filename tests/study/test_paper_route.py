@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+import seganypet
 from seganypet.cli import main
 from seganypet.cohort.cohort import Cohort
 from seganypet.cohort.labels import ORGAN_CONVENTIONS
@@ -23,7 +24,7 @@ from seganypet.pet.volume import Volume, load_labels, load_volume, save_mask, sa
 from seganypet.study.paper_tables import read_results
 
 PAGE = (REPOSITORY / "notebooks" / "studies.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
+PYTHON, SPLITTING = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 PATIENTS = ("0a1b", "1c2d", "2e3f", "3a4b", "4c5d", "5e6f", "6a7b", "7c8d", "8e9f")
 SEEN, UNSEEN = "kidney_left", "lung_middle_lobe_right"
 RELEASED = REPOSITORY / "tests" / "data" / "reference" / "mini_training_checkpoint.pth"  # small, of the released layout
@@ -152,3 +153,22 @@ def test_the_commands_of_the_page_make_the_tables_however_they_are_run(folder, m
     assert all(name in printed["table table4.csv"] for name in ("Fine-Tuning", "Consistency", "CPCL"))
     masks = list(Path("masks").rglob("*.nii.gz"))
     assert len(masks) == len(read_results("table2.csv")[["case", "model", "target"]].drop_duplicates())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_jobs_of_the_page_make_the_table_of_one_run(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    cohort = Cohort.from_path("FDG-PET-CT-Lesions").with_organs("AutoPET-Organ", "autopet-organ")
+    cohort.to_csv("whole.cohort.csv")
+    exec(SPLITTING.replace("range(10)", "range(2)").replace("10]", "2]"), {"sap": seganypet, "cohort": cohort})
+    (line,) = re.findall(r"^srun (seganypet evaluate .*?[^\\])$", PAGE, re.DOTALL | re.MULTILINE)
+    how = ["--models", "SUV>=4", "--no-rules", "--targets", SEEN, UNSEEN, "--clicks", "3"]
+    for job in range(2):
+        words = shlex.split(line.replace("\\\n", " ").replace("$SLURM_ARRAY_TASK_ID", str(job)))[1:]
+        assert main([*words, "--processes", "1", *how]) == 0
+    assert main(["evaluate", "whole.cohort.csv", *how, "--output", "whole.csv"]) == 0
+    (line,) = re.findall(r"^seganypet (table tables/.*)$", PAGE, re.MULTILINE)
+    for name, tables in (("jobs", shlex.split(line)[1:]), ("whole", ["whole.csv", "--like", "2"])):
+        assert main(["table", *tables, "--form", "csv", "--output", f"{name}-table.csv"]) == 0
+    assert Path("jobs-table.csv").read_text() == Path("whole-table.csv").read_text()

@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import wilcoxon
 
 import seganypet as sap
+from seganypet.cli import main
 from seganypet.errors import SegAnyPETError
 from seganypet.organs import ORGANS
 from seganypet.study.paper_tables import read_results, table
@@ -42,6 +43,7 @@ def test_table_2_has_our_means_beside_the_published_ones():
 
 def test_undefined_values_are_counted_and_never_averaged():
     made = table(results(), like=2)
+    assert any(note.startswith("1 targets of cases are undefined") for note in made.notes)  # one aorta, in all cells
     aorta = made.to_frame().set_index(["row", "column"]).loc[("Aorta", "SegAnyPET, 1")]
     assert (aorta["patients"], aorta["undefined"]) == (11, 1)
     assert "N = 11 to 12 patients, by cell." in made.notes and "undefined" in " ".join(made.notes)
@@ -98,7 +100,8 @@ def test_table_5_is_of_whole_scans_by_prompting():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"like": 1}, "expected one of 2, 3, 4, 5"), ({"against": "medsam"}, "not among the models seganypet-v1, sam"),
-    ({"like": 5}, "lack column prompting"),
+    ({"like": 5}, "lacks column prompting, lesion; expected a table of analyse_tumours"),
+    ({"names": {"seganypet": "SegAnyPET"}}, "names: seganypet not among the"),
 ])  # fmt: skip
 def test_tables_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(SegAnyPETError, match=message):
@@ -116,6 +119,13 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path):
         read_results(tmp_path / "none.csv")
 
 
+def test_the_command_names_models_whose_names_hold_an_equals_sign(tmp_path, capsys):
+    results(["SUV>=4", "tiny"]).to_csv(tmp_path / "t.csv", index=False)
+    assert main(["table", str(tmp_path / "t.csv"), "--like", "4", "--names", "SUV>=4=CPCL", "tiny=Fine-Tuning"]) == 0
+    printed = capsys.readouterr().out
+    assert "| CPCL |" in printed and "| Fine-Tuning |" in printed and "SUV" not in printed
+
+
 # ---- tests
 
 def test_models_are_compared_patient_by_patient():
@@ -128,7 +138,8 @@ def test_models_are_compared_patient_by_patient():
 
 
 def test_several_lesions_of_a_patient_are_one_observation():
-    values = by_patient(pd.Series([0.2, 0.4, np.nan, 0.9, np.nan]), pd.Series(["a", "a", "a", "b", "c"]))
+    rows = pd.DataFrame({"dsc": [0.2, 0.4, np.nan, 0.9, np.nan], "patient": ["a", "a", "a", "b", "c"]})
+    values = by_patient(rows, "dsc")
     assert values.to_dict() == {"a": pytest.approx(0.3), "b": 0.9}
 
 
@@ -146,3 +157,75 @@ def test_organs_keep_the_order_of_their_labels():
     rows = [cell.row[0] for cell in table(results(), like=2).cells if "published" not in cell.column[0]]
     organs = [row for row in dict.fromkeys(rows) if not row.startswith("Mean")]
     assert organs == ["Liver", "Spleen", "Aorta"] and len(ORGANS) == 12
+
+
+# ---- tables that are put together
+
+
+def jobs(rows: pd.DataFrame, count: int) -> list[pd.DataFrame]:
+    """The rows as an array of jobs leaves them, each with every `count`-th case."""
+    cases = list(rows["case"].unique())
+    return [rows[rows["case"].isin(cases[job::count])] for job in range(count)]
+
+
+def test_tables_of_jobs_make_the_table_of_one_run_to_the_bit():
+    rows = results(patients=40)
+    rows["patient"] = [f"p{int(case.split()[1]) % 13}" for case in rows["case"]]  # several studies of a patient
+    one = table(rows, like=2, against="sam-vit-b")
+    for together in (jobs(rows, 3), jobs(rows, 3)[::-1], [rows, jobs(rows, 4)[2]]):  # the last has cases twice
+        assert table(pd.concat(together, ignore_index=True), like=2, against="sam-vit-b").to_csv() == one.to_csv()
+
+
+@pytest.mark.parametrize(("column", "values"), [
+    ("weights", ("aa", "bb")), ("protocol", ("deepest, largest_error", "box, largest_error")),
+    ("version", ("0.1.0", "0.2.0")), ("precision", ("float32", "bfloat16")),
+])  # fmt: skip
+def test_rows_of_a_model_that_were_not_made_alike_are_refused(column, values):
+    one, two = (part.assign(**{column: value}) for part, value in zip(jobs(results(), 2), values, strict=True))
+    with pytest.raises(SegAnyPETError, match=f"differ in {column}: {', '.join(sorted(values))}"):
+        table(pd.concat([one, two]), like=2)
+    other = two[two["model"] == "sam-vit-b"]  # models may differ from each other
+    assert table(pd.concat([one[one["model"] != "sam-vit-b"], other]), like=2).cells
+    if column == "precision":
+        assert table(pd.concat([one, two]), like=2, mixed_precision=True).cells
+
+
+def test_a_case_that_stands_in_two_tables_with_other_numbers_is_refused():
+    again = jobs(results(), 3)[1].assign(dsc=0.5)
+    with pytest.raises(SegAnyPETError, match=r"96 rows stand in the tables twice .* case 1, seganypet-v1, 1, liver"):
+        table(pd.concat([results(), again]), like=2)
+
+
+# ---- pairs
+
+
+def equal_models(patients: int = 8) -> pd.DataFrame:
+    """Two models alike: 0.9 in the first study of each patient, 0.5 in the second; spleens are harder."""
+    rows = [
+        (f"{patient}-{study}", f"p{patient}", target, model, 5, "5", 0.9 - 0.4 * study - (target == "spleen") / 8, None)
+        for patient in range(patients) for study in (0, 1) for target in ("liver", "spleen") for model in "ab"
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["case", "patient", "target", "model", "click", "prompt", "dsc", "error"])
+
+
+def test_models_are_compared_on_the_studies_and_organs_that_both_have():
+    rows = equal_models()
+    studies = rows.assign(dsc=rows["dsc"].mask((rows["model"] == "a") & rows["case"].str.endswith("1")))
+    found = compare(studies, "a", "b")
+    assert found[["difference", "p", "left_out"]].to_numpy().tolist() == [[0, 1, 0], [0, 1, 0]]
+    failed = rows.assign(error=rows["error"].mask((rows["model"] == "a") & (rows["target"] == "spleen"), "failed"))
+    assert not [cell.row for cell in table(failed, like=2, against="b").cells if cell.marked]
+
+
+def test_differences_that_rounding_alone_tells_apart_are_ties():
+    first = pd.Series({"a": 0.8, "b": 0.9, "c": 0.3, "d": 0.6, "e": 0.5, "f": 0.2, "g": 0.3})
+    second = pd.Series({"a": 0.7, "b": 0.8, "c": 0.2, "d": 0.5, "e": 0.6, "f": 0.1, "g": 0.1 + 0.2})
+    assert paired_test(first, second).p == wilcoxon([0.1, 0.1, 0.1, 0.1, -0.1, 0.1]).pvalue  # g does not differ
+
+
+def test_whatever_a_model_is_called_tables_stay_tables():
+    odd = r"50% & {x_1}|y^2~$\a"
+    made = table(results([odd, "b"]), like=2)
+    latex, text = made.to_latex(), made.to_markdown()
+    assert r"50\% \& \{x\_1\}|y\textasciicircum{}2\textasciitilde{}\$\textbackslash{}" in latex
+    assert len({line.replace(r"\|", "").count("|") for line in text.splitlines() if line.startswith("|")}) == 1

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from seganypet.errors import SegAnyPETError
-from seganypet.study.summaries import summarise_tumours, two_d_against_three_d
+from seganypet.study.interactive import MEASURES, summarise_interactive
+from seganypet.study.statistics import compare
+from seganypet.study.summaries import effort, summarise, summarise_tumours, two_d_against_three_d
 
 
 def row(case: str, model: str, prompting: str, click: int, total_clicks: int, dsc: float, **more) -> dict:
@@ -77,10 +79,10 @@ def test_a_comparison_without_rows_says_what_there_is(table):
 
 def test_an_older_table_with_two_kinds_of_windows_is_not_averaged(table):
     older = pd.concat([table.assign(auto_zoom=False), table.assign(auto_zoom=True, dsc=0.99)], ignore_index=True)
-    for summarise in (summarise_tumours, lambda table: two_d_against_three_d(table, "flat", "deep", "one by one")):
+    for summary in (summarise_tumours, lambda table: two_d_against_three_d(table, "flat", "deep", "one by one")):
         with pytest.raises(SegAnyPETError, match=r"two kinds of windows \(auto_zoom\).*table\[~table\['auto_zoom'\]\]"):
-            summarise(older)
-        pd.testing.assert_frame_equal(summarise(older[~older["auto_zoom"]]), summarise(table))
+            summary(older)
+        pd.testing.assert_frame_equal(summary(older[~older["auto_zoom"]]), summary(table))
 
 
 def test_a_summary_counts_scans_and_single_lesions_apart(table):
@@ -98,3 +100,46 @@ def test_a_summary_counts_scans_and_single_lesions_apart(table):
     assert summarise_tumours(pd.concat([table, pd.DataFrame(lesions)]), min_volume_ml=0).set_index(
         ["model", "prompting", "click"]
     ).loc[("deep", "one by one", 1), "lesion_dsc"] == pytest.approx((0.5 + 0.3) / 2)
+
+
+# ---- several tables below each other
+
+def rounds(case: str, dsc: list[float], **more) -> pd.DataFrame:
+    cells = {"case": case, "patient": case[0], "target": "liver", "model": "tiny", "protocol": "deepest", "error": None}
+    cells |= {"human_seconds": 2.0, "model_seconds": 1.0, "total_clicks": 1, "hd95_mm": 4.0} | more
+    return pd.DataFrame([cells | {"click": number, "dsc": one} for number, one in enumerate(dsc, 1)])
+
+
+def test_a_case_that_stands_in_two_tables_counts_once():
+    one = [rounds("a1", [0.2, 0.4, 0.6]), rounds("a2", [0.8, 0.9, 0.9]), rounds("b1", [0.5, 0.5, 0.5])]
+    again = one[1].assign(model_seconds=1.5)  # measured by another job, too
+    for summary in (summarise, effort):
+        pd.testing.assert_frame_equal(summary(pd.concat([*one, again])), summary(pd.concat(one)))
+        with pytest.raises(SegAnyPETError, match="3 rows stand in .* with other numbers, first a1, liver"):
+            summary(pd.concat([*one, one[0].assign(dsc=0.1)]))
+
+
+def test_targets_without_a_mask_are_counted_where_distances_leave_them_out():
+    nothing, absent = (rounds(case, [dsc], hd95_mm=np.nan) for case, dsc in (("b1", 0.0), ("c1", np.nan)))
+    (found,) = summarise(pd.concat([rounds("a1", [0.5]), nothing, absent])).to_dict("records")
+    assert (found["targets"], found["empty"], found["no_mask"], found["hd95_mm"]) == (2, 1, 1, 4.0)
+
+
+def test_areas_over_the_steps_are_of_one_way_to_draw_strokes():
+    def steps(strokes: str, dsc: float) -> pd.DataFrame:
+        fixed = {"case": "a", "patient": "a", "model": "tiny", "edition": "V", "objects": "per_lesion", "error": None}
+        return pd.DataFrame([fixed | dict.fromkeys(MEASURES, dsc) | {"strokes": strokes, "step": n} for n in range(6)])
+
+    both = summarise_interactive(pd.concat([steps("centerline", 0.5), steps("random", 0.25)])).set_index("strokes")
+    assert both["auc_dsc"].to_dict() == {"centerline": 2.5, "random": 1.25}  # five steps wide
+    old = steps("", 0.5).drop(columns=["strokes", "edition"])
+    assert summarise_interactive(pd.concat([old, old]))["auc_dsc"].tolist() == [2.5]
+
+
+@pytest.mark.parametrize("measure", [
+    summarise, effort, summarise_tumours, summarise_interactive, lambda table: compare(table, "a", "b"),
+    lambda table: two_d_against_three_d(table, "a", "b", "one by one"),
+])  # fmt: skip
+def test_a_table_of_another_study_is_refused_in_words(measure):
+    with pytest.raises(SegAnyPETError, match="the table lacks column case, patient, .*; expected a table of [a-z]"):
+        measure(pd.DataFrame({"model": ["a", "b"], "object": "liver", "value": 1.0}))

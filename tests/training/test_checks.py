@@ -9,9 +9,10 @@ from conftest import REPOSITORY
 
 from seganypet.cli import main
 from seganypet.cohort.cohort import Cohort
-from seganypet.errors import CohortError
+from seganypet.errors import CohortError, SegAnyPETError
 from seganypet.training.checks import problems_of
 from seganypet.training.config import DataConfig, TrainConfig
+from seganypet.training.loop import train
 
 
 def config(folder: Path, splits: str, qualities: str = "", **options) -> TrainConfig:
@@ -64,3 +65,21 @@ def test_quality_is_given_to_all_or_by_name():
         cohort.with_quality({"nobody": "LQ"})
     with pytest.raises(CohortError, match="quality='good'"):
         cohort.with_quality("good")
+
+
+def test_a_faulty_cohort_is_refused_before_weights_are_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr("seganypet.training.start.load_model", lambda *_, **__: pytest.fail("fetched weights"))
+    asked = config(tmp_path, "tt-", "HHH", init="sam-med3d", lq_per_batch=4)
+    with pytest.raises(SegAnyPETError, match="lq_per_batch is 4, but no case of split 'train'"):
+        train(asked, tmp_path / "runs", device="cpu", progress=False)
+    missing = replace(asked, data=replace(asked.data, cohort=str(tmp_path / "none.csv")))
+    with pytest.raises(SegAnyPETError, match=r"none\.csv: no such cohort"):
+        train(missing, tmp_path / "runs", device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_a_mistyped_configuration_is_told_which_there_are(command, capsys):
+    assert main([command, "suplement"]) == 2
+    assert "suplement: no such file, nor a configuration of the package, which are supplement, tiny" in (
+        capsys.readouterr().err
+    )
