@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import KDTree
 
 from seganypet.errors import GeometryError
-from seganypet.regions import Box, bounding_box, box_of, enclosing_box, nearest_mm
+from seganypet.regions import Box, bounding_box, box_of, enclosing_box, exact_mm, nearest_mm
 
 NEAR_MM = 30.0  # up to which a tree of surface voxels finds the nearest one fast
 VOXELS_PER_NEAR_QUERY = 120  # of an exact one, which a few further masks make up for
@@ -60,16 +59,18 @@ class Surface:
         """Exact distances of voxels up to 30 mm away, as `distances_mm`; of others exact, or infinite."""
         margin = np.ceil(NEAR_MM / np.array(self.spacing)).astype(int) + 1
         low, size = self.voxels.min(0) - margin, np.ptp(self.voxels, axis=0) + 2 * margin + 1
-        places = voxels - low
-        is_within = ((places >= 0) & (places < size)).all(axis=1)
-        if self._near_map is None and np.count_nonzero(is_within) * VOXELS_PER_NEAR_QUERY < np.prod(size):
-            return self._tree.query(voxels * self.spacing, distance_upper_bound=NEAR_MM)[0]
+        is_within = np.ones(len(voxels), bool)
+        for axis in range(3):  # a leak has millions of voxels, and few are near
+            is_within &= (voxels[:, axis] >= low[axis]) & (voxels[:, axis] < low[axis] + size[axis])
+        near, distances = voxels[is_within], np.full(len(voxels), np.inf)
+        if self._near_map is None and len(near) * VOXELS_PER_NEAR_QUERY < np.prod(size):
+            distances[is_within] = self._tree.query(near * self.spacing, distance_upper_bound=NEAR_MM)[0]
+            return distances
         if self._near_map is None:
-            outside = np.ones(size, bool)
-            outside[tuple((self.voxels - low).T)] = False
-            self._near_map = ndimage.distance_transform_edt(outside, sampling=self.spacing)
-        distances = np.full(len(voxels), np.inf)
-        distances[is_within] = self._near_map[tuple(places[is_within].T)]
+            surface = np.zeros(size, bool)
+            surface[tuple((self.voxels - low).T)] = True
+            self._near_map = exact_mm(surface, self.spacing)
+        distances[is_within] = self._near_map[tuple((near - low).T)]
         return distances
 
     @cached_property
@@ -171,10 +172,10 @@ class Comparison:
 
 
 def _surface_voxels(mask: np.ndarray) -> np.ndarray:
-    """Indices of the surface of a mask, (n, 3)."""
+    """Indices of the surface of a mask, (n, 3), int32: a leak has millions of voxels."""
     box = bounding_box(mask)
     if box is None:
-        return np.empty((0, 3), int)
+        return np.empty((0, 3), np.int32)
     inside = mask[box]
     inner = np.zeros_like(inside)
     middle = inner[1:-1, 1:-1, 1:-1]
@@ -182,7 +183,9 @@ def _surface_voxels(mask: np.ndarray) -> np.ndarray:
     for axis in range(3):  # as binary_erosion, and eight times as fast
         for side in (slice(None, -2), slice(2, None)):
             middle &= inside[tuple(side if other == axis else slice(1, -1) for other in range(3))]
-    return np.argwhere(inside & ~inner) + [part.start for part in box]
+    voxels = np.argwhere(inside & ~inner).astype(np.int32)
+    voxels += np.array([part.start for part in box], np.int32)
+    return voxels
 
 
 def check_pair(mask: np.ndarray, truth: np.ndarray) -> None:

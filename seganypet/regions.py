@@ -8,6 +8,7 @@ from scipy import ndimage
 Box = tuple[slice, slice, slice]
 
 LARGE = 2**20  # voxels; in larger regions exact distances are taken only where they matter
+BLOCK = 2**18  # voxels whose distances are computed at once
 ROUNDED = 1e-5  # relative error of rounded distances, with a margin
 CONNECTED_26 = np.ones((3, 3, 3), bool)
 CONNECTED_18 = ndimage.generate_binary_structure(3, 2)
@@ -59,7 +60,7 @@ def _deep_voxels(region: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarr
         return np.argwhere(region), depth_mm(region, spacing)[region]
     region = np.pad(region, 1)  # beyond the array is outside
     box, candidates, highest_mm = _deep_blocks(region, spacing)
-    for distances, error in ((nearest_mm, ROUNDED), (_exact_mm, 0.0)):
+    for distances, error in ((nearest_mm, ROUNDED), (exact_mm, 0.0)):
         around = widen_box(box, np.ceil(highest_mm / np.array(spacing)) + 1, region.shape)
         depth = distances(~region[around], spacing)[box_within(box, around)] * candidates
         deepest = depth.max()
@@ -95,9 +96,29 @@ def _deep_blocks(region: np.ndarray, spacing: Sequence[float]) -> tuple[Box, np.
     return (i, j, k), candidates, deepest * (1 + 2 * ROUNDED) + diagonal
 
 
-def _exact_mm(places: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """As `nearest_mm`, exact: float64."""
-    return ndimage.distance_transform_edt(~places, sampling=spacing)
+def exact_mm(places: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Distance from each voxel to the nearest of some places, in mm; SciPy's to the bit, in half of its memory.
+
+    Args:
+        places: Bool, shape (I, J, K).
+        spacing: Voxel size along (i, j, k), in mm.
+
+    Returns:
+        float64, shape (I, J, K).
+    """
+    nearest = ndimage.distance_transform_edt(
+        ~places, sampling=spacing, return_distances=False, return_indices=True
+    )  # (3, I, J, K)
+    distances, scale = np.empty(places.shape), np.reshape(spacing, (-1, *[1] * places.ndim))
+    step = max(1, BLOCK * len(places) // places.size)
+    for first in range(0, len(places), step):
+        block = nearest[:, first : first + step]
+        away = block - np.indices(block.shape[1:], dtype=block.dtype)
+        away[0] -= first
+        away_mm = away * scale
+        away_mm *= away_mm
+        np.sqrt(np.add.reduce(away_mm, axis=0), out=distances[first : first + step])
+    return distances
 
 
 def nearest_mm(places: np.ndarray, spacing: Sequence[float]) -> np.ndarray:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -274,3 +276,17 @@ def test_distances_to_an_empty_mask_are_undefined_not_zero():
     for mask, truth in ((none, some), (some, none)):
         scores = scores_of(mask, Target(truth, (2.0, 3.0, 4.0)))
         assert np.isnan([scores["hd95_mm"], scores["assd_mm"]]).all()
+
+
+def test_of_a_leak_a_tree_is_searched_for_the_near_voxels_alone(monkeypatch):
+    truth, leak = np.zeros((2, 80, 70, 60), bool)
+    truth[40:43, 30:33, 30:33], leak[:20] = True, True
+    leak[38:41, 25:27, 28:30] = True
+    spacing, asked = (3.0, 4.0, 5.0), []
+    surface, voxels = Surface(truth, spacing), Surface(leak, spacing).voxels
+    query = surface._tree.query
+    tree = SimpleNamespace(query=lambda points, **options: (asked.append(len(points)), query(points, **options))[1])
+    monkeypatch.setitem(vars(surface), "_tree", tree)
+    found = surface._near_mm(voxels)
+    np.testing.assert_array_equal(found, query(voxels * spacing, distance_upper_bound=30.0)[0])
+    assert asked == [np.count_nonzero(np.isfinite(found))] == [12] and len(voxels) > 10_000

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -36,3 +38,24 @@ def test_the_deepest_voxel_is_found_alike_in_small_and_large_regions(seed, monke
     expected = deepest_voxel(region, spacing)
     monkeypatch.setattr(regions, "LARGE", 0)
     assert deepest_voxel(region, spacing) == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (40, 50, 30), (1, 90, 7), (70, 1, 2)])
+def test_exact_distances_are_those_of_scipy_to_the_bit_in_less_memory(shape, monkeypatch):
+    rng, spacing = np.random.default_rng(3), (1.3, 2.7, 4.1)
+    places = rng.random(shape) < 0.1
+    places.flat[0] = True
+    expected = ndimage.distance_transform_edt(~places, sampling=spacing)
+    for block in (1, 100, 2**18):
+        monkeypatch.setattr(regions, "BLOCK", block)
+        np.testing.assert_array_equal(regions.exact_mm(places, spacing), expected)
+
+
+def test_exact_distances_take_no_array_of_vectors(monkeypatch):
+    monkeypatch.setattr(regions, "BLOCK", 10_000)
+    places = np.zeros((80, 80, 80), bool)
+    places[10:20, 30:40, 50:60] = True
+    tracemalloc.start()
+    regions.exact_mm(places, (2.0, 2.0, 3.0))
+    (_, peak), _ = tracemalloc.get_traced_memory(), tracemalloc.stop()
+    assert peak < 24 * places.size  # SciPy's own distances take twice that
