@@ -2,56 +2,35 @@
 
 `python tools/endurance.py`, or `make endurance`: each part prints what it measured beside what is demanded, and the
 exit code is 1 if something misses. `--parts memory annotation clicks kills trainings app` chooses, `--kills 200` says
-how many. Memory is the resident set of the part's process; a killed process is a fork of one that has imported
-everything.
+how many. Memory is the resident set of the part's process; a killed process is a fork of one that has done the same
+work once, so that it has imported everything.
 """
 
 import argparse
-import contextlib
 import gc
-import io
-import json
 import multiprocessing
-import os
 import random
-import shutil
-import signal
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from evaluation_cases import memory_case
-from make_dicom import write_series
+from endurance_kills import WORKS, end_with_parent, rounds_of
 from threshold_network import ThresholdNetwork
 
 import seganypet as sap
-from seganypet import _files
 from seganypet.cohort.annotation import Annotation
-from seganypet.study.conversion import convert
-from seganypet.training import loop
-from seganypet.training.config import DataConfig, TrainConfig, ValidationConfig
 from seganypet.widgets.annotate import AnnotationWidget
 from seganypet.widgets.click import ClickWidget
 
 AFFINE = np.diag([-2.04, 2.04, 3.0, 1.0])
 AUTOPET, TOTAL_BODY = (400, 400, 326), (400, 400, 1000)
-NETWORK = sap.ModelConfig(
-    window_size=32, spacing_mm=8.0, encoder_dim=24, encoder_depth=1, encoder_heads=2, prompt_dim=48, decoder_mlp_dim=32
-)  # fmt: skip
-TRAINING = TrainConfig(
-    "short", epochs=2, steps_per_epoch=3, batch_size=2, prompts=2, max_clicks=3, targets_per_window=2, warm_up=1,
-    model=NETWORK, validation=ValidationConfig(phantoms=0),
-)  # fmt: skip
 
 
 def scan(shape: tuple[int, int, int], seed: int = 0) -> sap.Volume:
@@ -123,165 +102,32 @@ def clicks(count: int = 500) -> Iterator[tuple[str, float, float]]:
     yield f"memory after {count} clicks, above that after 50", used[-1] - used[4], 50
 
 
-# ---- kills
-
-
-def _evaluate(out: Path) -> None:
-    cases = [memory_case(name) for name in "abcd"]
-    rules = ["41% SUVmax"]
-    sap.evaluate(cases, None, 3, rules=rules, output=out / "table.csv", save_masks=out / "masks", progress=False)
-
-
-def _tumours(out: Path) -> None:
-    cases = [memory_case(name) for name in "abcd"]
-    sap.analyse_tumours(cases, None, rules=["41% SUVmax"], output=out / "table.csv", progress=False)
-
-
-def _interactive(out: Path) -> None:
-    cases = [memory_case(name) for name in "abcd"]
-    sap.evaluate_interactive(cases, None, rules=["41% SUVmax"], edition="V", output=out / "table.csv", progress=False)
-
-
-def _convert(out: Path) -> None:
-    source = out.parent / "dicom"
-    if not source.exists():
-        for seed in range(3):
-            stored = np.random.default_rng(seed).integers(0, 9000, (9, 8, 6))
-            write_series(source / f"study{seed}", stored, AFFINE)
-    convert(source, out, progress=False)
-
-
-def _quantify(out: Path) -> None:
-    sap.quantify_cohort([memory_case(name) for name in "abcd"], output=out / "table.csv", progress=False)
-
-
-def _session(out: Path) -> None:
-    session = sap.ThresholdSession(memory_case().pet)
-    for number in range(10):
-        session.select(f"object {number}")
-        session.click(ijk=(4, 4, 4 + number))
-        session.save(out / "mask.nii.gz")
-        session.save_journal(out / "clicks.json")
-        for path in (out / "mask.nii.gz", out / "clicks.json"):
-            assert path.is_file()
-
-
-def _annotate(out: Path) -> None:
-    path = out.parent / "pet.nii"
-    if not path.exists():
-        sap.save_volume(path, memory_case().pet)
-    cohort = sap.Cohort([sap.Case(f"case{n}", f"p{n}", path, "SUVbw") for n in range(3)])
-    work = Annotation(cohort, ThresholdNetwork(), out, annotator="A. B.", targets=["liver"])
-    for name in work.remaining:
-        session = work.open(name)
-        session.select("liver")
-        for number in range(len(session.prompts), 4):
-            session.click(ijk=(3 + number, 4, 4))
-        work.finish()
-
-
-def _train(out: Path) -> None:
-    loop.CHECKPOINT_SECONDS = 0
-    table, case = out.parent / "cohort.csv", memory_case()
-    if not table.exists():
-        files = {name: out.parent / f"{name}.nii" for name in ("scan", "organs")}
-        sap.save_volume(files["scan"], case.pet)
-        sap.save_mask(files["organs"], case.organs, case.pet)
-        known = {"organs": files["organs"], "organ_convention": "seganypet", "quality": "HQ", "split": "train"}
-        sap.Cohort([sap.Case(case.name, case.patient, files["scan"], "SUVbw", **known)]).to_csv(table)
-    sap.train(replace(TRAINING, data=DataConfig(cohort=str(table), windows_per_case=3)), out, processes=1)
-
-
-WORKS: dict[str, Callable[[Path], None]] = {
-    "evaluate": _evaluate, "tumours": _tumours, "interactive": _interactive, "quantify": _quantify, "convert": _convert,
-    "session": _session, "annotate": _annotate, "train": _train,
-}  # fmt: skip
-
-
-def _run(work: Callable[[Path], None], out: Path) -> None:
-    _files._SWEPT.clear()  # as a process that has just begun
-    sink = io.StringIO()
-    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        work(out)
-
-
-TIMES = ("minutes", "wait_fraction")  # of columns whose names do not say seconds
-
-
-def results(folder: Path) -> dict[str, object]:
-    """What a work has made, without the times that it took."""
-    found: dict[str, object] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name, content = str(path.relative_to(folder)), path.read_bytes()
-        if path.suffix == ".csv":
-            table = pd.read_csv(path)
-            kept = [column for column in table if "seconds" not in column and column not in TIMES]
-            found[name] = table[kept].to_csv()
-        elif path.name == "progress.json":
-            found[name] = {key: value for key, value in json.loads(content).items() if key != "minutes"}
-        elif path.suffix not in (".jsonl", ".ckpt", ".png", ".pt"):
-            found[name] = content
-    return found
-
-
-def left_behind(folder: Path) -> list[str]:
-    """Files that only a running process needs."""
-    return [path.name for path in folder.rglob(".unfinished-*")]
-
-
-def rounds_of(name: str, times: int, dice: random.Random) -> Iterator[tuple[int, bool, int]]:
-    """Kill a work `times` times, at random moments, and let it finish; again and again.
-
-    Yields:
-        Number of kills that met it alive, whether its results differ from those of a run that nobody kills, and number
-        of files that were left behind.
-    """
-    fork, work = multiprocessing.get_context("fork"), WORKS[name]
-    with tempfile.TemporaryDirectory() as folder:
-        whole, out = Path(folder) / "whole", Path(folder) / "killed"
-        whole.mkdir()
-        began = time.monotonic()
-        process = fork.Process(target=_run, args=(work, whole))
-        process.start()
-        process.join()
-        seconds, expected = time.monotonic() - began, results(whole)
-        while True:
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            killed = 0
-            for patience in [*(dice.random() * 1.1 * seconds for _ in range(times)), None]:
-                process = fork.Process(target=_run, args=(work, out))
-                process.start()
-                process.join(patience)
-                if process.exitcode is None:
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed += 1
-                process.join()
-            found = results(out)
-            if others := [one for one in found.keys() | expected.keys() if found.get(one) != expected.get(one)]:
-                print(f"{name}: other results in {', '.join(sorted(others))}", file=sys.stderr, flush=True)
-            yield killed, bool(others), len(left_behind(out))
-
-
 def kills(count: int = 200) -> Iterator[tuple[str, float, float]]:
     """Each work, killed until that was often enough."""
-    dice, each, differ, left = random.Random(0), -(-count // len(WORKS)), 0, 0
+    dice, each, total = random.Random(0), -(-count // len(WORKS)), np.zeros(4, int)
     for name in WORKS:
-        began, killed = time.monotonic(), 0
-        for number, differs, behind in islice(rounds_of(name, 4, dice), 5 * each):  # some end before they are killed
-            killed, differ, left = killed + number, differ + differs, left + behind
-            if killed >= each:
+        began, of_work = time.monotonic(), np.zeros(4, int)
+        for outcome in islice(rounds_of(name, 4, dice), 5 * each):  # some end before they are killed
+            of_work += outcome
+            if of_work[0] >= each:
                 break
-        print(f"{name}: {killed} kills, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    yield "works with other results after kills", differ, 0
-    yield "files left behind after the next start", left, 0
+        killed, differ, left, behind = of_work
+        seconds = time.monotonic() - began
+        print(
+            f"{name}: {killed} kills, other results {differ} times, {left} files left by kills, {behind} of them still "
+            f"there after the next start, {seconds:.0f} s", file=sys.stderr, flush=True,
+        )  # fmt: skip
+        total += of_work
+    yield "kills that are missing", max(count - total[0], 0), 0
+    yield f"of {total[0]} kills, works with other results", total[1], 0
+    yield f"of {total[2]} files that they left, those still there after the next start", total[3], 0
 
 
 def trainings(count: int = 20) -> Iterator[tuple[str, float, float]]:
-    """Trainings, each killed once and resumed."""
+    """Trainings, each killed once after its first checkpoint and resumed."""
     resumed = differ = 0
-    for number, differs, _ in islice(rounds_of("train", 1, random.Random(1)), 5 * count):
-        resumed, differ = resumed + number, differ + (differs and number)
+    for killed, differs, _, _ in islice(rounds_of("train", 1, random.Random(1), "*.ckpt"), 5 * count):
+        resumed, differ = resumed + killed, differ + (differs and killed)
         if resumed == count:
             break
     yield "trainings that were not resumed", count - resumed, 0
@@ -309,6 +155,7 @@ PARTS = {
 
 
 def _measure(part: str, options: dict[str, int], connection) -> None:
+    end_with_parent()
     for row in PARTS[part](**options):
         connection.send(row)
     connection.send(None)

@@ -285,8 +285,19 @@ def _write_safetensors(path: str | os.PathLike, model: torch.nn.Module, header: 
     with replace_atomically(path) as temporary:
         try:
             save_file(weights, temporary, metadata={"seganypet": text, CHECKSUM: _checksum(weights, text)})
+            _sort_header(temporary)
         except SafetensorError as error:  # which has no number of the system's
             raise WriteError(f"cannot write {path} ({first_line(error)}). Make room on the disk.") from error
+
+
+def _sort_header(path: Path) -> None:
+    """Sort a file's metadata, which safetensors writes in random order, so that equal weights make equal files."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
 
 
 def _checksum(weights: dict[str, torch.Tensor], header: str) -> str:

@@ -10,7 +10,6 @@ import pickle
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seganypet._files import temporary_folder
 from seganypet.errors import SegAnyPETError, warn_caller
 
 if TYPE_CHECKING:
@@ -143,12 +143,12 @@ def process_pool(
     # joblib.Parallel over the same processes would hand arrays over as read-only maps, and batch cases.
     from joblib.externals.loky import ProcessPoolExecutor
 
-    with tempfile.TemporaryDirectory(prefix="seganypet-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder() as folder:
         executor = ProcessPoolExecutor(
-            processes, initializer=_start_worker, initargs=(os.getpid(), Path(folder), threads, prepare, arguments),
+            processes, initializer=_start_worker, initargs=(os.getpid(), folder, threads, prepare, arguments),
             env={"OMP_NUM_THREADS": str(threads)},
         )  # fmt: skip
-        watch(Path(folder))
+        watch(folder)
         try:
             yield executor
         finally:

@@ -111,6 +111,19 @@ def test_a_saved_network_comes_back_with_its_config_and_facts(tmp_path):
     assert weights_sha256(load_model(tmp_path / "copy.safetensors")) == weights_sha256(again)
 
 
+def test_equal_networks_are_equal_files(tmp_path):
+    torch.manual_seed(0)
+    model = Sam3D(SMALL)
+    path = tmp_path / "weights.safetensors"
+
+    def written() -> bytes:
+        save_model(path, model, "small \u00e9 \"\\\x7f", {"seed": 1})
+        return path.read_bytes()
+
+    assert len({written() for _ in range(10)}) == 1
+    assert load_model(path).metadata["seed"] == 1
+
+
 def test_the_hash_of_weights_tells_one_number(weights):
     model = load_model(RELEASED_FILE)
     before = weights_sha256(model)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from dataclasses import replace
@@ -20,6 +21,7 @@ import pytest
 from conftest import REPOSITORY
 from toy_study import Above, ByteCase, byte_cases, count_bytes
 
+from seganypet import _files
 from seganypet._files import only_writer
 from seganypet.errors import SegAnyPETError
 from seganypet.study import engine, progress, store, workers
@@ -259,6 +261,28 @@ def test_no_worker_outlives_its_parent(folder, tmp_path, signal_number):
         time.sleep(0.1)
     assert time.monotonic() - sent < 10 and not any(map(alive, found))
     SAME(count_bytes(byte_cases(folder), output=output), count_bytes(byte_cases(folder)))  # nobody holds the lock
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the system does not list its processes in /proc")
+def test_the_next_run_removes_what_a_run_left_that_was_killed_with_its_workers(folder, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(_files, "_SWEPT", set())
+    byte_cases(folder)
+    run = start(tmp_path / "table.csv", folder, 2, 120)
+    deadline = time.monotonic() + 60
+    while len(found := children_at_work(run.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # a stopped one cannot tidy up
+        for process in found:
+            os.kill(process, number)
+        run.kill()
+    run.communicate()
+    assert list(temporary.glob("seganypet-*"))
+    count_bytes(byte_cases(folder), processes=2)
+    assert not list(temporary.glob("seganypet-*"))
 
 
 def children_at_work(parent: int) -> list[int]:
