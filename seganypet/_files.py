@@ -48,7 +48,6 @@ _ADVICE = {
 }
 
 
-
 def as_path(path: str | os.PathLike, kind: type[SegAnyPETError] = SegAnyPETError) -> Path:
     """A path that somebody gave.
 
@@ -107,7 +106,10 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     _sweep(target.parent, f"{UNFINISHED}*")
     # A link's target may be called otherwise, as in stores that name files after their content.
     with writing(path), _unfinished(target.parent, path.name) as temporary:
-        yield temporary
+        try:
+            yield temporary
+        except WriteError as error:  # nobody knows the temporary name
+            raise WriteError(str(error.args[0]).replace(str(temporary), str(path))) from error
         with temporary.open("rb") as written:
             os.fsync(written.fileno())  # or a power cut may leave the new name on an empty file
         # mkstemp makes private files; give ours the permissions that open() would have given.

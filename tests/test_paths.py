@@ -149,11 +149,18 @@ def test_a_writer_whose_disk_is_full_says_so_and_leaves_nothing_half_written(tmp
             if name == "convert":  # the study fails, and its table cannot be written
                 refuses(call, out)
             else:
-                with pytest.raises(sap.SegAnyPETError, match="File too large|disk"):
+                with pytest.raises(sap.SegAnyPETError, match="File too large|disk") as refused:
                     call(out)
+                assert ".unfinished-" not in str(refused.value)
         assert not out.is_file() or name in ("evaluate", "quantify_cohort")
     call(out)
     assert out.exists() and not list(tmp_path.rglob(".unfinished-*"))
+
+
+def test_a_full_disk_names_the_file_that_an_object_was_to_have(tmp_path):
+    with files_end_at(16), pytest.raises(sap.SegAnyPETError, match="lesion.nii.gz: File too large") as refused:
+        sap.save_masks(tmp_path, {"lesion": MASK}, PET)
+    assert ".unfinished-" not in str(refused.value) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", [name for name, (ending, _) in WRITERS.items() if ending])

@@ -64,12 +64,17 @@ def _interactive(out: Path) -> None:
     sap.evaluate_interactive(cases, None, rules=["41% SUVmax"], edition="V", output=out / "table.csv", progress=False)
 
 
+def _identify(header: pydicom.Dataset, k: int, patient: str) -> None:
+    header.PatientID, header.StudyInstanceUID = patient, f"1.2.3.{patient[1:]}"
+
+
 def _convert(out: Path) -> None:
     source = out.parent / "dicom"
     if not source.exists():
         for seed in range(3):
             stored = np.random.default_rng(seed).integers(0, 9000, (9, 8, 6))
-            write_series(source / f"study{seed}", stored, AFFINE)
+            identify = partial(_identify, patient=f"p{seed}")
+            write_series(source / f"study{seed}", stored, AFFINE, change=identify)
     convert(source, out, progress=False)
 
 
