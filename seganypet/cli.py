@@ -27,7 +27,7 @@ from tyro.extras import SubcommandApp
 
 import seganypet as sap
 from seganypet._files import replace_atomically, system_reason
-from seganypet.errors import SegAnyPETError, printable
+from seganypet.errors import SegAnyPETError, printable, say
 from seganypet.study.commands import (
     OptionalPath,
     OptionalText,
@@ -138,9 +138,9 @@ def annotate(
     annotation = sap.Annotation(sap.Cohort.from_path(cohort), network, folder, **options)
     print_table(annotation.progress)
     done = len(annotation.cohort) - len(annotation.remaining)
-    print(f"{done} of {len(annotation.cohort)} cases are done.")
+    say(f"{done} of {len(annotation.cohort)} cases are done.")
     notebook = write_annotation_notebook(folder / "annotate.ipynb", cohort, model, **options)
-    print(f"Notebook: {notebook}")
+    say(f"Notebook: {notebook}")
     if not no_serve:
         serve_notebook(notebook, port)
 
@@ -180,7 +180,7 @@ def report(
     lesions = None
     if truth is not None:
         lesions = np.logical_or.reduce([np.zeros(volume.shape, bool), *sap.load_masks(truth, like=volume).values()])
-    print(f"Page: {sap.write_report(in_folder(output), session, title=title, truth=lesions)}")
+    say(f"Page: {sap.write_report(in_folder(output), session, title=title, truth=lesions)}")
 
 
 def open_as_recorded(scan: Path, journal: "sap.Journal") -> "sap.Volume":
@@ -215,7 +215,7 @@ def samples(
     if not names:
         raise SegAnyPETError("samples fetch: no name given; `seganypet samples list` shows them.")
     for name in names:
-        print(sap.samples.fetch(name, folder))
+        say(sap.samples.fetch(name, folder))
 
 
 def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPath = None) -> int:
@@ -252,9 +252,9 @@ def check(cohort: Positional[Path], no_voxels: bool = False, output: OptionalPat
         problems = sap.Cohort.from_path(cohort).validate(voxels=not no_voxels)
     for row in problems.to_dict("records"):
         where = f"case {row['case']}: " if row["case"] else ""
-        print(f"{row['severity']}: {where}{row['message']}")
+        say(f"{row['severity']}: {where}{row['message']}")
     errors = int((problems["severity"] == "error").sum())
-    print(f"{errors} errors, {len(problems) - errors} warnings.")
+    say(f"{errors} errors, {len(problems) - errors} warnings.")
     if output is not None:
         with replace_atomically(in_folder(output)) as temporary:
             problems.to_csv(temporary, index=False)

@@ -103,6 +103,11 @@ def printable(text: str) -> str:
     )  # fmt: skip
 
 
+def say(text: object) -> None:
+    """Print what a file may have brought into a text, line by line as `printable`."""
+    print(*map(printable, str(text).split("\n")), sep="\n")
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it: a `repr` cut short, also of what is nested or repeated without end.
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
+from evaluation_cases import memory_case
 from make_dicom import write_series
 from tqdm.auto import tqdm
 
@@ -350,6 +351,22 @@ def test_check_lists_problems_and_fails_on_errors_only(tmp_path: Path, capsys):
     assert main(["check", str(cohort), "--no-voxels", "--output", str(output)]) == 1
     assert capsys.readouterr().out.startswith("error: case PETCT_0123_01-01-2001-NA-PET-CT: ")
     assert "unreadable" in set(pd.read_csv(output)["problem"])
+
+
+def test_no_control_character_of_a_name_is_printed(tmp_path: Path, capsys):
+    names = "\x1b[2J\x07\u202e", "caf\udce9"  # the second as old disks have it
+    for folder in (tmp_path / name for name in names):
+        write_series(folder / "dicom", np.ones((9, 9, 9)), np.diag([-4.0, 4.0, 4.0, 1.0]))
+        scan = folder / "autopet" / "p" / "s" / "SUV.nii.gz"
+        scan.parent.mkdir(parents=True)
+        scan.write_bytes(b"no scan")
+        assert main(["check", str(folder / "autopet")]) == 1
+        assert main(["convert", str(folder / "dicom"), str(folder / "out")]) == 0
+    case = memory_case(names[0])
+    sap.quantify_cohort([case])
+    said = capsys.readouterr()
+    for text in (said.out, said.err):
+        assert all(part.isprintable() for part in re.split(r"[\n\r]", text)) and "\\x1b" in text and "\\udce9" in text
 
 
 def test_samples_are_listed_and_fetched_by_name(tmp_path: Path, capsys):

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 import seganypet as sap
 from seganypet._files import make_folder
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -300,10 +300,10 @@ def quantify(
     # Single lesions are numbered in each case: lesion_01 of one has nothing to do with that of another.
     table = table.assign(object=table["object"].where(table["kind"] != "lesion", "each lesion"))
     medians = table.pivot_table("value", ["kind", "object"], "quantity", "median", sort=False).round(2)
-    print("Medians:")
+    say("Medians:")
     print_table(medians.reset_index())
     if drawn_by := sorted(table["proposed_by"].dropna().unique()):
-        print(f"Organs that nobody drew were {', '.join(drawn_by)}: nobody has checked them.")
+        say(f"Organs that nobody drew were {', '.join(drawn_by)}: nobody has checked them.")
 
 
 def _check_failures(table: "pd.DataFrame", output: Path) -> None:
@@ -316,9 +316,9 @@ def _check_failures(table: "pd.DataFrame", output: Path) -> None:
     failed = failed.drop_duplicates(keys)
     for row in failed.head(5).to_dict("records"):
         what = ", ".join(row[name] for name in keys if isinstance(row[name], str) and row[name])
-        print(f"failed: case {what}: {row['error']}")
+        say(f"failed: case {what}: {row['error']}")
     if len(failed):
-        print(f"{len(failed)} failed; the column error says why, and --retry-failed tries again.")
+        say(f"{len(failed)} failed; the column error says why, and --retry-failed tries again.")
 
 
 def in_folder(path: Path) -> Path:
@@ -329,4 +329,4 @@ def in_folder(path: Path) -> Path:
 
 def print_table(table: "pd.DataFrame") -> None:
     """Print a table without empty columns."""
-    print(table.dropna(axis="columns", how="all").round(3).to_string(index=False))
+    say(table.dropna(axis="columns", how="all").round(3).to_string(index=False))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 import seganypet as sap
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, say
 from seganypet.study.commands import OptionalInt, OptionalPath, OptionalText, Texts, in_folder
 
 
@@ -56,11 +56,11 @@ def convert(
     failed = done.table["error"].notna()
     for severity, sentences in (("warning", done.skipped), ("error", done.damaged)):
         for sentence in sentences:
-            print(f"{severity}: {sentence}")
+            say(f"{severity}: {sentence}")
     for row in done.table.fillna("").to_dict("records"):
         if row["error"] or row["notes"]:
-            print(f"{'error' if row['error'] else 'warning'}: case {row['case']}: {row['error'] or row['notes']}")
-    print(f"{int((~failed).sum())} studies converted, {int(failed.sum())} failed. Table: {output / 'conversion.csv'}")
+            say(f"{'error' if row['error'] else 'warning'}: case {row['case']}: {row['error'] or row['notes']}")
+    say(f"{int((~failed).sum())} studies converted, {int(failed.sum())} failed. Table: {output / 'conversion.csv'}")
     return 1 if failed.any() or done.damaged else 0
 
 
@@ -106,7 +106,7 @@ def table(
     )  # fmt: skip
     text = {"markdown": made.to_markdown, "latex": made.to_latex, "csv": made.to_csv}[form]()
     if output is None:
-        print(text)
+        say(text)
     else:
         write_table(in_folder(output), text)
-        print(f"Table: {output}")
+        say(f"Table: {output}")

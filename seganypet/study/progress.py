@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from seganypet.errors import printable
 from seganypet.study.workers import worker_file
 
 _POLL_SECONDS = 1.0
@@ -96,4 +97,4 @@ class CaseBar:
     def _show(self, fraction: float, what: str) -> None:
         if not self._bar.disable:
             self._bar.n = min(self._finished + fraction, self._bar.total)
-            self._bar.set_postfix_str(what[:60])
+            self._bar.set_postfix_str(printable(what[:60]))

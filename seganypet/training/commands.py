@@ -7,7 +7,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 import seganypet as sap
 from seganypet._files import as_path
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, say
 from seganypet.study.commands import OptionalPath, OptionalText, Texts
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -70,10 +70,10 @@ def train(
     given = [f"{key}={value}" for key, value in (("init", init), ("data.cohort", cohort)) if value is not None]
     settings = load_config(config_path(config), overrides=[*overrides, *given])
     if prepare:
-        print(f"{prepare_scans(settings, output, processes=processes)} scans")
+        say(f"{prepare_scans(settings, output, processes=processes)} scans")
         return
     sap.train(
         settings, output, processes=processes, devices=devices, num_nodes=num_nodes, device=device,
         max_wait_hours=max_wait_hours, logger=logger,
     )  # fmt: skip
-    print(f"Weights: {output / settings.name}.safetensors. Log: {output / settings.name}.csv.")
+    say(f"Weights: {output / settings.name}.safetensors. Log: {output / settings.name}.csv.")
