@@ -13,6 +13,7 @@ anew what belongs to one part only; on a busy machine give it more patience: `--
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -88,7 +89,7 @@ async () => {
   return times;
 }
 """
-PARTS = ("lab", "scroll", "lines", "app")
+PARTS = ("lab", "busy", "scroll", "lines", "app")
 LINES = ((8, 3, "coarse"), (2, 15, "coarse"), (8, 60, "whole"))  # Mbit/s, seconds asked for, what is shown
 # Resolves with milliseconds from the event's own time until the canvas shows another mask. It looks when something was
 # drawn, and at four rows below the mark: looking at every frame would take the core that the network needs.
@@ -133,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         source = NOTEBOOK.format(liver=liver, beside=beside, first=FIRST, further=FURTHER)
         write_notebook(folder / "lesson.ipynb", source, "widget")
         write_notebook(folder / "app.ipynb", source + "display(widget)")
-        for where, its_parts in (("lab", PARTS[:3]), ("app", PARTS[3:])):
+        for where, its_parts in (("lab", PARTS[:4]), ("app", PARTS[4:])):
             parts = [part for part in its_parts if part in options.parts]
             if parts:
                 with table.going_on(where), opened(where, folder, browser.context(), options.patience) as page:
@@ -195,6 +196,11 @@ def measure(part: str, page: Page, table: Table, voxels: tuple[tuple, tuple], fo
         alone = json.loads((folder / "alone.json").read_text())
         for row in clicks(page, *voxels, alone, {"lab": "JupyterLab", "app": "Voila"}[part], patience):
             table.add(row)
+    elif part == "busy":
+        with busy_process():
+            taken = series(page, "further", *voxels, patience)
+        remark = f"median of {FURTHER}; another process multiplies matrices on all cores"
+        table.add(at_most("JupyterLab, further click beside a busy process", taken, 150, "ms", remark))
     elif part == "scroll":
         remark = "median of 40; drawing alone"
         drawn = median(page.evaluate(SCROLL))
@@ -230,23 +236,43 @@ def write_scan(path: Path) -> tuple[int, int, int]:
 def clicks(
     page: Page, liver: tuple, beside: tuple, alone: dict[str, list[float]], where: str, patience: float
 ) -> Iterator[tuple]:
-    """Rows of the table for one server; every series begins with one click that is not counted."""
-    reset, undo = (page.get_by_role("button", name=name) for name in ("Reset", "Undo"))
-    for which, limit, repeats in (("first", 1000, FIRST), ("further", 200, FURTHER)):
-        times = []
-        if which == "further":
-            timed_click(page, liver, patience)
-            timed_click(page, beside, patience)  # now the crosshair stands there
-        for _ in range(repeats + 1):
-            if which == "further":
-                press(page, undo)
-            times.append(timed_click(page, liver if which == "first" else beside, patience))
-            if which == "first":
-                press(page, reset)
-        total, session = median(times[1:]), median(alone[which][1:])
+    """Rows of the table for one server."""
+    for which, limit, repeats in (("first", 1000, FIRST), ("further", 90, FURTHER)):
+        total, session = series(page, which, liver, beside, patience), median(alone[which][1:])
         remark = f"median of {repeats}; session.click in the same kernel without widget {session:.0f} ms"
         yield at_most(f"{where}, {which} click, mouse to mask", total, limit, "ms", remark)
     yield at_most(f"{where}, the widget's own share", total - session, 40, "ms", "the difference, further click")
+
+
+def series(page: Page, which: str, liver: tuple, beside: tuple, patience: float) -> float:
+    """Milliseconds that a first or a further click takes, the median; begins with one that is not counted."""
+    reset, undo = (page.get_by_role("button", name=name) for name in ("Reset", "Undo"))
+    times = []
+    if which == "further":
+        timed_click(page, liver, patience)
+        timed_click(page, beside, patience)  # now the crosshair stands there
+    for _ in range({"first": FIRST, "further": FURTHER}[which] + 1):
+        if which == "further":
+            press(page, undo)
+        times.append(timed_click(page, liver if which == "first" else beside, patience))
+        if which == "first":
+            press(page, reset)
+    if which == "further":
+        press(page, reset)
+    return median(times[1:])
+
+
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Another process of PyTorch that leaves no core alone."""
+    code = "import torch\na = torch.rand(1500, 1500)\nwhile True: a @ a"
+    other = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        time.sleep(3)
+        yield
+    finally:
+        other.kill()
+        other.wait()
 
 
 def over_a_line(page: Page, mbit: float, seconds: float, what: str) -> tuple:

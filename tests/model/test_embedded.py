@@ -85,9 +85,11 @@ def test_fine_tuning_on_five_organs_pays_at_the_first_click_and_forgets_no_other
                     first[network.name, name in SEEN_ORGANS, place].append(dsc)
     means = {key: np.mean(scores) for key, scores in first.items()}
     assert means["tiny", True, "deepest"] > max(0.8, means["tiny-base", True, "deepest"]), means
-    assert means["tiny", True, "random"] > max(0.7, means["tiny-base", True, "random"] + 0.05), means
-    for place in ("deepest", "random"):
-        assert means["tiny", False, place] > means["tiny-base", False, place] - 0.1, means
+    assert means["tiny", True, "random"] > max(0.7, means["tiny-base", True, "random"] + 0.1), means
+    kept, known = (
+        np.mean([means[name, False, place] for place in ("deepest", "random")]) for name in ("tiny", "tiny-base")
+    )
+    assert kept > known - 0.1, means  # of 28 first clicks: 14 alone would say little
 
 
 @pytest.mark.slow
