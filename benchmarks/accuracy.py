@@ -185,7 +185,7 @@ def main() -> None:
             earlier = pd.read_csv(output)
             others = earlier[~earlier["model"].isin(results["model"])]
             results = pd.concat([others, results], ignore_index=True)
-        (results.round(4) if name == "sts" else results).to_csv(output, index=False)
+        results.round(4).to_csv(output, index=False)
         summary = summarise(results)
         summary.round(3).to_csv(output.with_name(f"{output.stem}_summary.csv"), index=False)
         print(f"\n{name}\n{summary.round(3).to_string(index=False)}")
