@@ -37,13 +37,15 @@ from seganypet.prompting.window_logits import (
     resample_logits,
     touched_faces,
 )
-from seganypet.regions import CONNECTED_26
+from seganypet.regions import CONNECTED_26, bounding_box, widen_box
 
 FINEST_MM = 1.5
 # Looks, in multiples of the network's own voxel size.
 WIDE, FINE = 1.5, 0.5
 EXTENT = 0.2  # of a window's side; what spans less is decoded in a finer window
 MAX_CANDIDATES = 6  # answers to a first prompt that are kept in mind
+MAX_FOLLOWED = 3  # masks of the looks, the likeliest; more take time and gain nothing
+SAME_LOOK = 0.7  # masks of two looks that agree better than this are one
 LEAST_SPOT_ML = 1.0  # of a hot spot that comes first whatever surrounds it; smaller ones are noise as often as not
 SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
 GROWS = 1.15  # times larger than before is a mask by such a click, or it was the last
@@ -97,8 +99,8 @@ class Candidate(NamedTuple):
 def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) -> tuple[Candidate, ...]:
     """What a first prompt may mean, each in the window that fits it, the likeliest first.
 
-    A hot spot that stands alone is what a click on it means. Else the masks follow in the order of their worth, but
-    spots in something warm come last: who clicks there means the kidney more often than its pelvis.
+    A hot spot that stands alone is what a click on it means. Else come what the likeliest masks become, in the order of
+    their worth, but spots in something warm last: who clicks there means the kidney more often than its pelvis.
     """
     clicked_mm = next(mm for mm, foreground in points if foreground)
     if not scales.looks_around:
@@ -107,12 +109,13 @@ def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) ->
     fine = decoder.blank(decoder.window(clicked_mm, max(FINE * scales.own, scales.finest)))
     wide = decoder.blank(decoder.window(clicked_mm, WIDE * scales.own))
     seen = decoder.readings([fine, wide], points) if decoder.has_readings else decoder.rated([fine, wide], points)
-    seen.sort(key=lambda rated: rated[1], reverse=True)
-    looks = [clicked_part(part, points) for part, _ in seen]
-    masks = [part for part in looks if part.mask.any()] or looks[:1]
+    looks = [answer(decoder, clicked_part(part, points), iou) for part, iou in seen]
+    looks.sort(key=lambda one: one.worth, reverse=True)
+    looks = distinct([one for one in looks if one.worth] or looks[:1], seen_alike, MAX_FOLLOWED, SAME_LOOK)
     hot = hot_region(decoder, fine.window, clicked_mm)
     spots = [] if hot is None else [clicked_part(decoder.decode(hot, points), points)]
-    answers = outlined(decoder, distinct([*spots, *masks], dice_in_window, len(looks) + 1), points, scales)
+    starts = [*spots, *(one.part for one in looks)]
+    answers = outlined(decoder, distinct(starts, dice_in_window, len(starts)), points, scales)
     in_order = sorted((one for start in answers for one in start), key=lambda one: one.worth, reverse=True)
     in_order.sort(key=lambda one: is_nested_spot(decoder, one.part))  # these last
     if hot is not None and not is_nested(decoder, hot):
@@ -120,6 +123,13 @@ def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) ->
         if LEAST_SPOT_ML <= spot.part.volume_ml <= SPOT_ML and not is_nested(decoder, spot.part):
             in_order.insert(0, spot)
     return tuple(distinct(in_order, lambda one, other: dice_in_window(one.part, other.part), MAX_CANDIDATES))
+
+
+def seen_alike(one: Candidate, other: Candidate) -> float:
+    """DSC of two masks, also of two windows."""
+    fine, wide = sorted((one.part, other.part), key=lambda part: part.window.spacing_mm)
+    both = replace(fine, logits=torch.minimum(fine.logits, resample_logits(wide, fine.window)))
+    return 2 * both.volume_ml / (fine.volume_ml + wide.volume_ml)
 
 
 def outlined(
@@ -133,7 +143,7 @@ def outlined(
     is decoded with them.
     """
     for _ in range(2):
-        parts = follow_all(decoder, parts, points, scales)
+        parts = distinct(follow_all(decoder, parts, points, scales), dice_in_window, len(parts))
     answers: list[list[Candidate]] = [[] for _ in parts]
     growing = dict(enumerate(parts))
     for _ in range(1 + SELF_PROMPTS):
@@ -162,13 +172,14 @@ def answer(decoder: WindowDecoder, part: WindowLogits, iou: float) -> Candidate:
 def with_own_click(part: WindowLogits, points: list[PointMM]) -> WindowLogits:
     """The window with a seed in its mask, where depth times distance to the nearest click or seed is largest."""
     mask = part.mask
-    if not mask.any():
+    box = bounding_box(mask)
+    if box is None:
         return part
     shown_mm = np.array([*part.foreground_in(points), *part.seeds_mm])
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
+    depth = ndimage.distance_transform_edt(np.pad(mask[box], 1))[1:-1, 1:-1, 1:-1]
     voxels_mm = apply_affine(part.affine, np.argwhere(mask))
     distance_mm, _ = KDTree(shown_mm).query(voxels_mm)
-    x, y, z = voxels_mm[np.argmax(distance_mm * depth[mask])].tolist()
+    x, y, z = voxels_mm[np.argmax(distance_mm * depth[mask[box]])].tolist()
     return replace(part, seeds_mm=(*part.seeds_mm, (x, y, z)))
 
 
@@ -270,9 +281,11 @@ def clicked_part(part: WindowLogits, points: list[PointMM]) -> WindowLogits:
 def edge_of(decoder: WindowDecoder, part: WindowLogits) -> float:
     """How clearly the mask of a window stands out: mean difference, in log(1 + SUV), of voxels just outside to it."""
     mask = part.mask
-    if not mask.any():
+    box = bounding_box(mask)
+    if box is None:
         return 0.0
-    uptake = np.log1p(decoder.uptake(part.window))
+    box = widen_box(box, (2, 2, 2), mask.shape)  # further away nothing matters
+    mask, uptake = mask[box], np.log1p(decoder.uptake(part.window)[box])
     shell = ndimage.binary_dilation(mask, CONNECTED_26) & ~mask
     weight = ndimage.uniform_filter(mask.astype(np.float32), 3)
     beside = ndimage.uniform_filter(np.where(mask, uptake, 0).astype(np.float32), 3) / np.maximum(weight, 1e-6)

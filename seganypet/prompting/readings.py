@@ -50,17 +50,20 @@ class Reading(NamedTuple):
         return self.packed.unpack()
 
 
-def distinct(candidates: Iterable[T], overlap: Callable[[T, T], float], most: int) -> list[T]:
+def distinct(
+    candidates: Iterable[T], overlap: Callable[[T, T], float], most: int, same: float = SAME_DSC
+) -> list[T]:
     """The first candidates of which no two are one reading, at most so many.
 
     Args:
         candidates: In order of preference; no more are drawn than needed.
         overlap: DSC of two of them.
         most: How many to keep.
+        same: DSC above which two are one.
     """
     kept: list[T] = []
     for one in candidates:
-        if not any(overlap(one, other) > SAME_DSC for other in kept):
+        if not any(overlap(one, other) > same for other in kept):
             kept.append(one)
         if len(kept) == most:
             break
