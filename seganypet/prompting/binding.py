@@ -35,6 +35,7 @@ NECK = 0.6
 CORRECTION, CORRECTION_MM = 2.0, (3.0, 60.0)
 SHELL_MM = (4.0, 12.0)
 EDGE = 0.45
+BLUR_MM = 8.0  # neither blur nor a mask that is too large reaches deeper: what is cold there is a cold core
 NECK_GRID_MM = 4.0  # thickness is measured on voxels of about this size
 
 
@@ -163,7 +164,7 @@ def blur_around(volume: Volume, mask: np.ndarray, within: Box | None = None) -> 
 
     A blurred edge lies where uptake is half-way between the object and what surrounds it. The object is the 95th
     percentile within the mask, its surroundings the median from 4 to 12 mm outside. `EDGE` is below a half, because a
-    small object's peak is blurred away, too.
+    small object's peak is blurred away, too. What lies deeper than `BLUR_MM` is no edge.
 
     Args:
         volume: The scan, in a unit of uptake; of a CT nothing is told.
@@ -183,7 +184,8 @@ def blur_around(volume: Volume, mask: np.ndarray, within: Box | None = None) -> 
     around, peak = float(np.median(data[shell])), float(np.percentile(data[inside], 95))
     if peak <= around:
         return None  # a cold object
-    return Edit(box, inside & (data < around + EDGE * (peak - around)), foreground=False)
+    depth_mm = ndimage.distance_transform_edt(inside, sampling=volume.spacing)
+    return Edit(box, inside & (depth_mm <= BLUR_MM) & (data < around + EDGE * (peak - around)), foreground=False)
 
 
 def corrected(before: np.ndarray, after: np.ndarray, prompt: Prompt, volume: Volume) -> np.ndarray:

@@ -32,6 +32,7 @@ from seganypet.prompting.window_logits import (
     PointMM,
     WindowLogits,
     dice_in_window,
+    in_one_piece,
     keep_clicked_components,
     mask_extent_mm,
     resample_logits,
@@ -258,6 +259,36 @@ def fitting_window(
     if is_whole and is_beside(window, part.window):
         return part.window
     return window if all(window.contains_mm(mm) for mm in clicked_mm) else part.window
+
+
+def reached(
+    decoder: WindowDecoder, parts: tuple[WindowLogits, ...], new_mm: list[np.ndarray], points: list[PointMM],
+    scales: Scales,
+) -> tuple[WindowLogits, ...]:  # fmt: skip
+    """The windows of an object with one that holds a further foreground prompt, which lies in none of them.
+
+    Who prompts far beside a small first answer may mean something large, or one more small thing. So a window that
+    holds all foreground prompts takes the place of a single fine one if there they lie in one piece; else another
+    window is opened at the prompt.
+
+    Args:
+        decoder: The network at work.
+        parts: The windows.
+        new_mm: Positions of the prompt.
+        points: All prompts so far.
+        scales: The voxel sizes that windows may have.
+    """
+    nearest = min(parts, key=lambda part: np.linalg.norm(part.window.centre_mm - new_mm[0]))
+    clicked_mm = [mm for mm, foreground in points if foreground]
+    low, high = mask_extent_mm(nearest, clicked_mm)
+    wide = decoder.window((low + high) / 2, ladder(float((high - low).max()) / (EXTENT * nearest.window.size), scales))
+    is_fine = len(parts) == 1 and nearest.window.spacing_mm < scales.own
+    if is_fine and all(wide.contains_mm(mm) for mm in clicked_mm):
+        whole = decoder.decode(WindowLogits(wide, resample_logits(nearest, wide)), points)
+        if in_one_piece(whole, clicked_mm):
+            return (whole,)
+    beside = decoder.window(new_mm[0], nearest.window.spacing_mm)
+    return (*parts, WindowLogits(beside, resample_logits(nearest, beside)))
 
 
 def is_beside(one: Window, other: Window) -> bool:

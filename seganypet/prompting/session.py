@@ -29,7 +29,7 @@ from seganypet.prompting.body import Body
 from seganypet.prompting.growth import MAX_WINDOWS, drop_orphan_windows, grow
 from seganypet.prompting.initial_mask import InitialMask
 from seganypet.prompting.journal import Journal
-from seganypet.prompting.look import Candidate, cover, first_look, follow, look_at_region, spacings_mm
+from seganypet.prompting.look import Candidate, cover, first_look, follow, look_at_region, reached, spacings_mm
 from seganypet.prompting.network_session import NetworkSession
 from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompts import (
@@ -46,7 +46,7 @@ from seganypet.prompting.prompts import (
 from seganypet.prompting.readings import MAX_READINGS, MIN_READING_ML, Reading, distinct
 from seganypet.prompting.window import logits_on_grid, mask_on_grid, positive_box
 from seganypet.prompting.window_decoder import PRECISIONS, WindowDecoder, best_precision
-from seganypet.prompting.window_logits import PointMM, WindowLogits, mask_extent_mm, resample_logits
+from seganypet.prompting.window_logits import PointMM, WindowLogits, mask_extent_mm, touched_faces
 from seganypet.regions import enclosing_box
 
 GROWTH = 1.5  # of an object's size, its positive clicks included, that one click may bring
@@ -225,14 +225,12 @@ class Session(NetworkSession):
         """The network's logits in the windows of an object, and in a new one if need be, after a further prompt."""
         newest = prompts[-1]
         new_mm = [mm for mm, _ in self._points_mm([newest])]
-        if newest.foreground and not any(part.holds_any(new_mm) for part in windows):
-            nearest = min(windows, key=lambda part: np.linalg.norm(part.window.centre_mm - new_mm[0]))
-            window = self._decoder.window(new_mm[0], nearest.window.spacing_mm)
-            windows = (*windows, WindowLogits(window, resample_logits(nearest, window)))
         clicked_mm = [mm for mm, foreground in points if foreground]
+        if newest.foreground and not any(part.holds_any(new_mm) for part in windows):
+            windows = reached(self._decoder, windows, new_mm, points, self._scales)
         size_mm = float(np.ptp(mask_extent_mm(windows[0], clicked_mm), axis=0).max())
         windows = self._corrected(windows, points, new_mm, newest.foreground)
-        if newest.foreground and len(windows) == 1:
+        if newest.foreground and len(windows) == 1 and touched_faces(windows[0].logits):
             windows = (follow(self._decoder, windows[0], points, self._scales, GROWTH * size_mm),)
         return windows
 

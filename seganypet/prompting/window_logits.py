@@ -8,6 +8,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from seganypet.pet.volume import Point
+from seganypet.prompting.prompt import Voxel
 from seganypet.prompting.window import Window, resample
 from seganypet.regions import CONNECTED_26
 
@@ -47,9 +48,12 @@ class WindowLogits:
 
     def holds_mm(self, mm: np.ndarray | Point) -> bool:
         """Whether a position lies inside the mask."""
-        size = self.logits.shape[-1]
-        voxel = np.rint(np.linalg.solve(self.affine, [*mm, 1])[:3]).astype(int)
-        return bool((voxel >= 0).all() and (voxel < size).all() and self.logits[0, 0][tuple(voxel)] > 0)
+        return self.window.contains_mm(np.array(mm)) and bool(self.logits[0, 0][self.voxel_at(mm)] > 0)
+
+    def voxel_at(self, mm: np.ndarray | Point) -> Voxel:
+        """The voxel of the logits at a position in the window."""
+        i, j, k = np.rint(np.linalg.solve(self.affine, [*mm, 1])[:3]).clip(0, self.logits.shape[-1] - 1).astype(int)
+        return int(i), int(j), int(k)
 
     def holds_any(self, positions_mm: list[np.ndarray]) -> bool:
         """Whether the window, not only its mask, holds one of some positions."""
@@ -82,6 +86,13 @@ def keep_clicked_components(part: WindowLogits, positions_mm: list[np.ndarray]) 
         return part.logits
     loose = torch.from_numpy(mask & ~np.isin(components, list(kept - {0}))).to(part.logits.device)
     return torch.where(loose, -part.logits, part.logits)
+
+
+def in_one_piece(part: WindowLogits, positions_mm: list[np.ndarray]) -> bool:
+    """Whether one component (26-connected) of the mask of a window holds all of some positions in it."""
+    components, _ = ndimage.label(part.mask, CONNECTED_26)
+    held = {int(components[part.voxel_at(mm)]) for mm in positions_mm}
+    return len(held) == 1 and held != {0}
 
 
 def resample_logits(part: WindowLogits, window: Window) -> Tensor:

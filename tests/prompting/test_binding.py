@@ -264,6 +264,21 @@ def test_the_blur_around_a_small_hot_object_is_taken_off(grid):
     assert blur_around(blurred, np.ones(shape, bool)) is None
 
 
+def test_a_cold_core_is_no_blur():
+    affine = GRIDS["oblique, left-handed"]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    shape = tuple(np.ceil(160 / spacing).astype(int).tolist())
+    centre = tuple(n // 2 for n in shape)
+    volume, (ball,) = with_balls(radius_mm=30.0, shape=shape, affine=affine, centres=(centre,))
+    volume.data[away_mm(volume, centre) <= 18] = 0.6  # necrotic, and open to one side
+    beside = volume.to_mm(np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)) - volume.to_mm(centre)
+    volume.data[ball & (beside[..., 0] > 0) & (np.abs(beside[..., 1:]) < 8).all(-1)] = 0.6
+    volume = Volume(ndimage.gaussian_filter(volume.data, 3.0 / spacing), affine, "SUVbw")
+    mask = ball.copy()
+    blur_around(volume, ball).apply(mask)
+    assert mask[away_mm(volume, centre) <= 18].all() and dice(mask, ball) > 0.95
+
+
 def test_only_pieces_that_are_held_stay():
     volume, (one, other) = with_balls(radius_mm=20.0, centres=BALLS_IJK[:2])
     mask = one | other

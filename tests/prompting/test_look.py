@@ -94,6 +94,32 @@ def test_further_clicks_stay_in_the_finer_window_and_undo_leads_back():
     np.testing.assert_array_equal(session.undo(), first)
 
 
+def test_a_click_far_beside_a_small_first_answer_opens_a_window_for_something_large():
+    scene, (body,) = with_balls(radius_mm=90.0, centres=((32, 32, 42),))
+    spot = away_mm(scene, (32, 32, 42)) <= 9
+    volume = Volume(np.where(spot, 30.0, np.where(body, 5.0, scene.data)), scene.affine, "SUVbw")
+    network = ThresholdNetwork()
+    network.threshold[()] = 10.0  # it sees the spot alone
+    session = Session(network, volume)
+    session.click(ijk=(32, 32, 42))
+    assert dice(session.mask, spot) > 0.8 and windows_of(session)[0].spacing_mm < 4.0
+    network.threshold[()] = 2.7
+    far = (32, 13, 42)  # 77 mm away: the window of the spot ends before
+    assert dice(session.click(ijk=far), body) > 0.9
+    assert {window.spacing_mm for window in windows_of(session)} == {8.0}
+
+
+def test_a_click_on_a_second_small_thing_keeps_the_first_as_sharp_as_it_was():
+    centres = BALLS_IJK[:2]
+    volume, balls = with_balls(radius_mm=9.0, centres=centres)
+    session = Session(ThresholdNetwork(), volume)
+    first = session.click(ijk=centres[0])
+    both = session.click(ijk=centres[1])
+    np.testing.assert_array_equal(both & (away_mm(volume, centres[0]) < 40), first)
+    assert dice(both, balls[0] | balls[1]) > 0.85
+    assert {window.spacing_mm < 8.0 for window in windows_of(session)} == {True}
+
+
 def test_a_journal_with_several_looks_replays_to_the_same_masks(tmp_path):
     volume, _ = with_balls(**SMALL_BALL)
     session = Session(ThresholdNetwork(), volume, min_spacing_mm=2.0)
