@@ -168,6 +168,19 @@ def bounding_box(mask: np.ndarray, within: Box | None = None) -> Box | None:
     return *box, slice(int(k[0]), int(k[-1]) + 1)
 
 
+def label_sizes(labels: np.ndarray) -> np.ndarray:
+    """Number of voxels of each label of a map, (largest label + 1,).
+
+    Args:
+        labels: Integers from 0 on, 3D. Counted plane by plane, as counting takes eight bytes for each voxel.
+    """
+    counts = [np.bincount(plane.ravel()) for plane in labels]
+    sizes = np.zeros(max(map(len, counts)), int)
+    for count in counts:
+        sizes[: len(count)] += count
+    return sizes
+
+
 def overlaps(masks: Iterable[np.ndarray]) -> bool:
     """Whether two of some masks, bool, of one shape, share a voxel."""
     union: np.ndarray | None = None

@@ -22,6 +22,8 @@ from seganypet.cohort.labels import (
     numbers_within,
     organ_numbers,
     organ_targets,
+    wants_lesions,
+    wants_organs,
 )
 from seganypet.cohort.totalsegmentator import were_all_searched
 from seganypet.errors import CohortError
@@ -33,6 +35,7 @@ from seganypet.pet.sidecar import sidecar_path
 from seganypet.pet.volume import Volume, load_labels, load_volume
 from seganypet.phantom import PhantomCase
 from seganypet.phantom.lesions import COMMON_KINDS
+from seganypet.regions import label_sizes
 
 PET_UNITS = ("SUVbw", "Bq/mL")
 QUALITIES = ("HQ", "LQ")
@@ -123,7 +126,8 @@ class Case:
 
         Args:
             pet: The case's PET if it is loaded already (its grid is needed).
-            only: Names wanted; default all. "lesion" stands for every single lesion.
+            only: Names wanted; default all. "lesion" stands for every single lesion. Files that hold none of them are
+                not read.
 
         Yields:
             Name and mask (bool, shape of the PET): organs in the order of their labels, also those that are absent
@@ -135,9 +139,9 @@ class Case:
             GeometryError: Labels that do not lie on the PET's grid, unless `label_grid` is "resample".
         """
         pet = self.load_pet() if pet is None else pet
-        if self.organs is not None:
+        if self.organs is not None and wants_organs(only):
             yield from organ_targets(*self.load_organs(pet), only)
-        if self.lesions is not None:
+        if self.lesions is not None and wants_lesions(only):
             yield from lesion_targets(self.load_lesions(pet), only)
 
     def load_organs(self, pet: Volume) -> tuple[np.ndarray, Mapping[int, str]]:
@@ -187,7 +191,7 @@ class Case:
         return {number: name for number, name in names_in_file(self.lesions).items() if is_anatomy(name)}
 
     def _without_anatomy(self, labels: np.ndarray) -> np.ndarray:
-        there = set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
+        there = set(np.flatnonzero(label_sizes(labels)).tolist())
         anatomy = {number: name for number, name in self.anatomy_among_lesions().items() if number in there}
         if not anatomy:
             return labels
@@ -201,7 +205,7 @@ class Case:
     def strange_numbers(self, labels: np.ndarray, part: str) -> list[int]:
         """Labels of "lesions" or "organs" that what is stated does not name."""
         known = {value for values in self.numbers_of(part).values() for value in values}
-        return sorted(set(np.flatnonzero(np.bincount(labels.ravel())).tolist()) - {0, *known})
+        return sorted(set(np.flatnonzero(label_sizes(labels)).tolist()) - {0, *known})
 
     def _check_numbers(self, labels: np.ndarray, part: str) -> None:
         if strange := self.strange_numbers(labels, part):
@@ -212,7 +216,7 @@ class Case:
             )
 
     def _organ_names(self, organs: np.ndarray, voxel_volume_ml: float) -> Mapping[int, str]:
-        sizes = np.bincount(organs.ravel())
+        sizes = label_sizes(organs)
         named = names_in_file(self.organs)
         in_header = {number: name for number, name in named.items() if name in ORGANS}
         if self.organ_convention is None and in_header:

@@ -17,7 +17,7 @@ from seganypet.cohort.labels import (
 )
 from seganypet.errors import CohortError
 from seganypet.pet.label_files import names_in_file
-from seganypet.regions import CONNECTED_26, bounding_box
+from seganypet.regions import CONNECTED_26, bounding_box, label_sizes
 
 if TYPE_CHECKING:
     from seganypet.cohort.inspection import Inspection
@@ -46,7 +46,7 @@ def check_organs(found: "Inspection", labels: np.ndarray, affine: np.ndarray) ->
     if named is not None:
         _describe_organs(found, *named, affine)
         return
-    sizes_ml = np.bincount(labels.ravel()) * voxel_ml
+    sizes_ml = label_sizes(labels) * voxel_ml
     present = [int(label) for label in np.flatnonzero(sizes_ml) if label]
     label_7_ml = float(sizes_ml[7:8].sum())
     if not present:
@@ -99,7 +99,7 @@ def _stated_organs(found: "Inspection", labels: np.ndarray) -> tuple[np.ndarray,
 
 def _describe_organs(found: "Inspection", labels: np.ndarray, names: Mapping[int, str], affine: np.ndarray) -> None:
     """The row's number of organs, and problems of their sizes and places."""
-    sizes_ml = np.bincount(labels.ravel()) * abs(np.linalg.det(affine[:3, :3])) / 1000
+    sizes_ml = label_sizes(labels) * abs(np.linalg.det(affine[:3, :3])) / 1000
     organs = {label: names[label] for label in np.flatnonzero(sizes_ml).tolist() if label in names}
     found.row["organs"] = len(organs)
     boxes, centres_mm = ndimage.find_objects(labels), {}

@@ -165,6 +165,20 @@ def organ_targets(
             yield name, organs == label
 
 
+def wants_organs(only: Sequence[str] | None) -> bool:
+    """Whether there are organs among the names of targets that are wanted; None: all are."""
+    return only is None or not all(map(_is_lesion_target, only))
+
+
+def wants_lesions(only: Sequence[str] | None) -> bool:
+    """Whether there are lesions among the names of targets that are wanted; None: all are."""
+    return only is None or any(map(_is_lesion_target, only))
+
+
+def _is_lesion_target(name: str) -> bool:
+    return name in ("lesions", "lesion") or name.startswith("lesion_")
+
+
 def lesion_instances(lesions: np.ndarray) -> np.ndarray:
     """Single lesions as labels 1, 2, ..., the largest first (int32): 26-connected components of every label above 0."""
     components, _ = ndimage.label(lesions > 0, CONNECTED_26)

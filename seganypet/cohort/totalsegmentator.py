@@ -22,7 +22,7 @@ from seganypet.pet.image_file import check_labels
 from seganypet.pet.label_files import names_in_header
 from seganypet.pet.resampling import resample_to
 from seganypet.pet.volume import Volume, open_image
-from seganypet.regions import Box, bounding_box, widen_box
+from seganypet.regions import Box, bounding_box, label_sizes, widen_box
 
 # Task "total" of both versions: class_map in totalsegmentator/map_to_binary.py of release 2.18.0, "total_v1" and
 # "total". Version 1 has no prostate, and the heart in five parts; "total_mr" numbers differently again.
@@ -231,7 +231,7 @@ def _from_label_map(
 ) -> tuple[list[str], Iterator[Organ]]:
     """Names of the organs in a label map whose header names the labels `ids`, and these organs."""
     source = grid.source
-    sizes = np.bincount(labels.ravel())
+    sizes = label_sizes(labels)
     present = {number for number in np.flatnonzero(sizes).tolist() if number}
     classes = len(ids)
     if not ids:

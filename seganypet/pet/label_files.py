@@ -24,7 +24,7 @@ from seganypet.pet.image_file import MAX_COMPRESSION, check_labels, check_size
 from seganypet.pet.itk_files import check_attached, check_packed
 from seganypet.pet.mask_grid import Layer, unique_names
 from seganypet.pet.volume import Volume, open_image, save_mask
-from seganypet.regions import bounding_box
+from seganypet.regions import bounding_box, label_sizes
 
 MAX_LABEL = 255  # of a uint8 map
 MAX_LAYERS_BYTES = 4 * 2**30
@@ -63,7 +63,7 @@ def read_nifti(path: Path) -> tuple[list[Layer], np.ndarray]:
     image = open_image(path)
     image.check_geometry()
     labels, names = image.labels(), names_in_header(image.header)
-    present = np.flatnonzero(np.bincount(labels.ravel()))[1 if (labels == 0).any() else 0 :].tolist()
+    present = np.flatnonzero(label_sizes(labels))[1 if (labels == 0).any() else 0 :].tolist()
     if not names and len(present) == 1:
         names = {present[0]: re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)}
     named = unique_names([names.get(label) or f"label {label}" for label in present], str(path))

@@ -8,7 +8,7 @@ from conftest import oblique
 from seganypet.cohort.case import Case
 from seganypet.cohort.cohort import Cohort
 from seganypet.cohort.labels import ORGAN_CONVENTIONS, detect_organ_convention
-from seganypet.errors import CohortError, GeometryError
+from seganypet.errors import CohortError, GeometryError, VolumeError
 from seganypet.organs import ORGANS
 from seganypet.pet.volume import Volume, save_mask, save_volume
 
@@ -123,6 +123,15 @@ def test_wanted_targets_only(folder):
     assert names("lesions") == ["lesions"]
     assert names("lesion") == ["lesion_01", "lesion_02", "lesion_03"]
     assert names("lesion_02") == ["lesion_02"]
+
+
+@pytest.mark.parametrize(("damaged", "wanted"), [("lesions", "liver"), ("organs", "lesion_02")])
+def test_files_without_any_wanted_target_are_not_read(folder, damaged, wanted):
+    (folder / "scans" / f"{damaged}.nii.gz").write_bytes(b"no image")
+    case = Cohort.from_csv(table(folder, ROW))["a"]
+    assert [name for name, _ in case.targets(only=[wanted])] == [wanted]
+    with pytest.raises(VolumeError, match=f"{damaged}.nii.gz"):
+        list(case.targets())
 
 
 def test_labels_on_another_grid_are_refused(folder, pet):
