@@ -26,9 +26,10 @@ class Pieces:
     def __init__(self, mask: np.ndarray) -> None:
         self._shape = mask.shape
         # A line more along j, and two voxels along k, keep runs of different lines apart, whatever is added to them.
-        padded = np.zeros(np.add(mask.shape, (0, 1, 2)), np.int8)
+        padded = np.zeros(np.add(mask.shape, (0, 1, 2)), bool)
         padded[:, :-1, 1:-1] = mask
-        changes = np.flatnonzero(np.diff(padded.ravel()))
+        line = padded.ravel()
+        changes = np.flatnonzero(line[1:] != line[:-1])
         self._starts, self._stops, self._line = changes[::2], changes[1::2], mask.shape[2] + 2
         self._numbers = self._connected()
         lengths = self._stops - self._starts

@@ -54,20 +54,35 @@ def _deep_voxels(region: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarr
     """Voxels of a region, (n, ndim), and their depths in mm, (n,): the deepest are among them.
 
     Of a large region, exact distances are taken where rounded ones leave it open, and these where blocks of voxels do,
-    each in a box with a margin that holds the background next to its candidates.
+    each in boxes with a margin that holds the background next to their candidates.
     """
     if region.size <= LARGE or region.ndim != 3:
         return np.argwhere(region), depth_mm(region, spacing)[region]
     region = np.pad(region, 1)  # beyond the array is outside
     box, candidates, highest_mm = _deep_blocks(region, spacing)
     for distances, error in ((nearest_mm, ROUNDED), (exact_mm, 0.0)):
-        around = widen_box(box, np.ceil(highest_mm / np.array(spacing)) + 1, region.shape)
-        depth = distances(~region[around], spacing)[box_within(box, around)] * candidates
+        margin = np.ceil(highest_mm / np.array(spacing)) + 1
+        depth = np.zeros(candidates.shape)
+        for part in _parts_of(candidates, margin):
+            here = box_from(part, box)
+            around = widen_box(here, margin, region.shape)
+            depth[part] = distances(~region[around], spacing)[box_within(here, around)]
+        depth *= candidates
         deepest = depth.max()
         highest_mm, candidates = float(deepest) * (1 + error), depth >= deepest * (1 - 2 * error)
         inner = bounding_box(candidates)
         box, candidates, depth = box_from(inner, box), candidates[inner], depth[inner]
     return np.argwhere(candidates) + [part.start - 1 for part in box], depth[candidates]
+
+
+def _parts_of(candidates: np.ndarray, margin: np.ndarray) -> list[Box]:
+    """Boxes of the pieces of candidates; one box of all where it and its margin have fewer voxels than theirs."""
+    boxes = ndimage.find_objects(ndimage.label(candidates, CONNECTED_26)[0])
+    sizes = [np.prod([part.stop - part.start for part in box] + 2 * margin) for box in boxes]
+    if sum(sizes) < np.prod(candidates.shape + 2 * margin):
+        return boxes
+    i, j, k = (slice(0, size) for size in candidates.shape)
+    return [(i, j, k)]
 
 
 def _deep_blocks(region: np.ndarray, spacing: Sequence[float]) -> tuple[Box, np.ndarray, float]:
@@ -139,7 +154,8 @@ def nearest_mm(places: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     transform.SetNumberOfThreads(1)
     transform.SetSquaredDistance(False)
     transform.SetUseImageSpacing(True)
-    return np.maximum(sitk.GetArrayFromImage(transform.Execute(image)), 0)
+    distances = transform.Execute(image)
+    return np.maximum(sitk.GetArrayViewFromImage(distances), 0)
 
 
 def box_of(voxels: np.ndarray) -> Box:

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from seganypet import regions
-from seganypet.regions import LARGE, deepest_voxel
+from seganypet.regions import LARGE, deepest_voxel, label_sizes
 
 
 @pytest.mark.parametrize("shape_of", ["two bodies and a leak", "a beam through the border"])
@@ -38,6 +38,26 @@ def test_the_deepest_voxel_is_found_alike_in_small_and_large_regions(seed, monke
     expected = deepest_voxel(region, spacing)
     monkeypatch.setattr(regions, "LARGE", 0)
     assert deepest_voxel(region, spacing) == expected
+
+
+def test_bodies_that_lie_far_apart_are_measured_each_for_itself(monkeypatch):
+    region, measured = np.zeros((130, 110, 90), bool), []
+    region[5:25, 5:25, 5:25] = region[100:120, 80:100, 60:80] = True
+    nearest_mm = regions.nearest_mm
+    monkeypatch.setattr(regions, "nearest_mm", lambda *args: measured.append(args[0].size) or nearest_mm(*args))
+    assert deepest_voxel(region, (2.0, 2.0, 2.0)) == (15, 15, 15)  # the first of those next to the middle of both
+    assert len(measured) == 1 + 2 and sum(measured[1:]) < region.size / 10
+
+
+def test_labels_are_counted_without_eight_bytes_a_voxel():
+    labels = np.random.default_rng(0).integers(0, 5, (60, 70, 80)).astype(np.int16)
+    labels[40:] = 0
+    labels[7, 8, 9] = 40
+    tracemalloc.start()
+    sizes = label_sizes(labels)
+    (_, peak), _ = tracemalloc.get_traced_memory(), tracemalloc.stop()
+    np.testing.assert_array_equal(sizes, np.bincount(labels.ravel()))
+    assert peak < labels.size
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (40, 50, 30), (1, 90, 7), (70, 1, 2)])
