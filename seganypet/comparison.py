@@ -4,8 +4,9 @@ The surface of a mask is its voxels with a face neighbour outside it; beyond the
 between voxel centres, in mm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -16,6 +17,8 @@ from seganypet.regions import Box, bounding_box, box_of, enclosing_box, exact_mm
 NEAR_MM = 30.0  # up to which a tree of surface voxels finds the nearest one fast
 VOXELS_PER_NEAR_QUERY = 120  # of an exact one, which a few further masks make up for
 VOXELS_PER_QUERY = 300  # of a distance transform, which cost as much as one search of a tree for a distant voxel
+
+T = TypeVar("T")
 
 
 class Surface:
@@ -93,7 +96,7 @@ class Surface:
 
 
 class Target:
-    """What masks are compared with; what depends on the truth alone is computed once.
+    """What masks are compared with; what depends on the truth alone is computed once, and of equal masks, too.
 
     Args:
         truth: Bool, shape (I, J, K).
@@ -106,11 +109,18 @@ class Target:
     def __init__(self, truth: np.ndarray, spacing: Sequence[float]):
         check_pair(truth, truth)
         self.truth, self.spacing, self.box = truth, tuple(map(float, spacing)), bounding_box(truth)
+        self._known: dict[Hashable, Any] = {}
 
     @cached_property
     def surface(self) -> Surface:
         """Surface of the truth."""
         return Surface(self.truth, self.spacing)
+
+    def once(self, what: Hashable, find: Callable[[], T]) -> T:
+        """What is found under a name, such as that of a mask: only when it is first asked for, and the same later."""
+        if what not in self._known:
+            self._known[what] = find()
+        return self._known[what]
 
 
 class Comparison:

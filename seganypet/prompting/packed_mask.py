@@ -1,5 +1,6 @@
 """A mask in little memory, so that every undo step and every reading can hold one."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -47,6 +48,12 @@ class PackedMask(NamedTuple):
         """The mask within its box, bool, the caller's own."""
         size = tuple(part.stop - part.start for part in self.box)
         return np.unpackbits(self.bits, count=int(np.prod(size))).reshape(size).view(bool)
+
+    @property
+    def digest(self) -> bytes:
+        """What tells the mask from others on its volume: SHA-256 of where its voxels are."""
+        ends = np.array([(part.start, part.stop) for part in self.box])
+        return hashlib.sha256(ends.tobytes() + self.bits.tobytes()).digest()
 
     @property
     def voxel_count(self) -> int:

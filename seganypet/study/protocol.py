@@ -24,6 +24,7 @@ session: in each), a 3D box, or a mask to start from. Later rounds correct by cl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from seganypet.errors import GeometryError, SegAnyPETError
 from seganypet.metrics import METRICS, dice, scores_of
 from seganypet.pet.views import VIEWS, ras_axes
 from seganypet.pet.volume import Volume
+from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompts import Click, Prompt
 from seganypet.prompting.simulate import FIRST, THEN, shifted
 from seganypet.prompting.simulate_shapes import (
@@ -202,7 +204,7 @@ def simulate_clicks(
     # No error and no surface lies beyond the box that holds truth and mask: clicks and scores are the same inside it.
     target = Target(truth, spacing) if target is None else target
     box = truth_box = target.box
-    mask, scores, total_clicks, model_seconds = None, {}, 0, 0.0
+    mask, digest, scores, total_clicks, model_seconds = None, b"", {}, 0, 0.0
     for number in range(1, protocol.clicks + 1):
         in_slices = per_slice and (number > 1 or protocol.prompt not in ("box3d", "mask"))
         row: dict[str, Any] = {"click": number, "prompt": prompt_name(number, in_slices)} | fixed
@@ -211,9 +213,13 @@ def simulate_clicks(
             kind = protocol.correction if number > 1 else protocol.prompt
             here = box if kind == "click" else (slice(None),) * 3  # shapes may reach beyond truth and mask
             found = None if mask is None else mask[here]
-            prompts = _next_prompts(found, truth[here], kind, spacing, axis, in_slices, protocol, rng)
-            if kind == "click":
-                prompts = [_in_volume(click, box) for click in prompts]
+            find = partial(_next_prompts, found, truth[here], kind, spacing, axis, in_slices, protocol, rng)
+            if kind != "click":
+                prompts = find()
+            else:
+                strategy = protocol.first if mask is None else protocol.then
+                clicks = find() if "random" in strategy else target.once(("clicks", in_slices, digest), find)
+                prompts = [_in_volume(click, box) for click in clicks]
         if prompts:
             start = time.perf_counter()
             if in_slices:
@@ -234,8 +240,9 @@ def simulate_clicks(
             if not in_slices:
                 row |= dict(zip(("click_i", "click_j", "click_k"), prompts[0].centre_ijk, strict=True))
                 row["foreground"] = prompts[0].foreground
-            box = enclosing_box([truth_box, bounding_box(mask) or truth_box])
-            scores = scores_of(mask, target)
+            packed = PackedMask.of(mask)
+            box, digest = enclosing_box([truth_box, packed.box if packed else truth_box]), packed.digest
+            scores = target.once(("scores", digest), partial(scores_of, mask, target))  # rules often agree
             if number == 1:
                 others = [dice(reading.mask, truth) for reading in getattr(session, "readings", ())[1:]]
                 row["best_of_three_dsc"] = max([scores["dsc"], *others])

@@ -305,6 +305,14 @@ def test_a_packed_mask_is_what_was_packed(seed):
     assert packed.bits.nbytes <= -(-mask.size // 8) and packed.voxel_count == mask.sum()
 
 
+def test_masks_are_told_apart_by_their_digests():
+    empty, one, moved, other = masks = np.zeros((4, 9, 8, 7), bool)
+    one[1:4, 2:5, 3:6], moved[2:5, 2:5, 3:6], other[1:3, 2:5, 3:6] = True, True, True
+    other[3, 2, 3] = True
+    digests = [PackedMask.of(mask).digest for mask in masks]
+    assert len(set(digests)) == 4 and digests == [PackedMask.of(mask.copy()).digest for mask in masks]
+
+
 def test_the_agreement_of_packed_masks_is_that_of_the_masks():
     rng = np.random.default_rng(0)
     masks = [np.zeros((20, 30, 25), bool) for _ in range(4)]

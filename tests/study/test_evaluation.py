@@ -14,7 +14,7 @@ from seganypet.metrics import METRICS, dice, surface_dice
 from seganypet.pet.volume import Volume, save_mask, save_volume
 from seganypet.prompting.simulate import first_click, next_click
 from seganypet.prompting.thresholds import RULES
-from seganypet.study import evaluation, progress
+from seganypet.study import evaluation, progress, protocol
 from seganypet.study.definition import PLACE
 from seganypet.study.evaluation import columns, evaluate
 from seganypet.study.methods import named_models
@@ -88,12 +88,15 @@ def test_one_session_serves_all_targets_of_a_case_and_is_reset_between_them():
     assert [session.resets for session in Plodder.opened] == [1 + 2, 1 + 2]
 
 
-def test_rules_take_turns_at_each_target_share_what_is_known_of_it_and_progress_never_goes_back(monkeypatch):
+@pytest.mark.parametrize("strategies", [{}, {"first": "random", "then": "random_error"}], ids=["default", "random"])
+def test_rules_take_turns_at_each_target_share_what_is_known_of_it_and_progress_never_goes_back(
+    strategies, monkeypatch
+):
     targets, told = [], []
     monkeypatch.setattr(evaluation, "Target", lambda *args: targets.append(Target(*args)) or targets[-1])
     monkeypatch.setattr(progress, "_listeners", [lambda fraction, what: told.append((fraction, what))])
     rules, organs = ("41% SUVmax", "SUV>=2.5", "band"), ["liver", "spleen", "lesions"]
-    options = {"targets": organs, "progress": False}
+    options = {"targets": organs, "progress": False} | strategies
     table = evaluate([memory_case()], ["SUV>=4", Plodder], 2, rules=rules, **options)
     assert len(targets) == 2 * 3, "once for the network, once for all rules"
     fractions = [fraction for fraction, _ in told]
@@ -103,6 +106,24 @@ def test_rules_take_turns_at_each_target_share_what_is_known_of_it_and_progress_
     expected = pd.concat(alone).sort_values("target", key=lambda names: names.map(list(dict.fromkeys(names)).index),
                                             kind="stable", ignore_index=True)  # fmt: skip
     pd.testing.assert_frame_equal(table[columns], expected[columns], check_dtype=False)
+
+
+def test_equal_masks_of_rules_are_scored_and_answered_once(monkeypatch):
+    found = {"scores_of": [], "_next_prompts": []}
+    for name, calls in found.items():
+        function = getattr(protocol, name)
+        monkeypatch.setattr(
+            protocol, name, lambda mask, *args, f=function, calls=calls: calls.append(mask) or f(mask, *args)
+        )
+    rules = ("41% SUVmax", "41% SUVmax, from hottest", "SUV>=10", "SUV>=20")  # the last two find nothing
+    table = evaluate([memory_case()], None, 3, rules=rules, targets=["spleen"], progress=False)
+    by_rule = dict(list(table.drop(columns=[*TIMES, "notice"]).groupby("model")))
+    for one, other in (rules[:2], rules[2:]):
+        pd.testing.assert_frame_equal(by_rule[one].drop(columns="model").reset_index(drop=True),
+                                      by_rule[other].drop(columns="model").reset_index(drop=True))  # fmt: skip
+    distinct = {mask.tobytes() for mask in found["scores_of"]}
+    assert len(distinct) == len(found["scores_of"]) < table["seconds"].count()
+    assert len(found["_next_prompts"]) <= 1 + len(distinct)
 
 
 def test_perfect_mask_is_kept_without_further_clicks():
