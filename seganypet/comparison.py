@@ -37,15 +37,19 @@ class Surface:
         self._map: tuple[Box, np.ndarray] | None = None
         self._near_map: np.ndarray | None = None
 
-    def distances_mm(self, voxels: np.ndarray) -> np.ndarray:
+    def distances_mm(self, voxels: np.ndarray, again: bool = True) -> np.ndarray:
         """Distance of voxels, (m, 3), to the nearest of the surface, (m,); beyond 30 mm to a relative 1e-6.
 
         A tree of surface voxels answers for near ones; for distant ones it searches long. Where either are many, as on
         the surface of a leak, a distance transform costs less. It is kept: the next mask leaks likewise.
+
+        Args:
+            voxels: Indices, (m, 3).
+            again: Whether further voxels will be asked for, for which a map of near ones is made.
         """
         if not len(self.voxels):
             return np.full(len(voxels), np.inf)
-        distances = self._near_mm(voxels)
+        distances = self._near_mm(voxels, again)
         is_far = np.isinf(distances)
         far = voxels[is_far]
         if not len(far):
@@ -58,7 +62,7 @@ class Surface:
             distances[is_far] = transform[tuple((far - start).T)]
         return distances
 
-    def _near_mm(self, voxels: np.ndarray) -> np.ndarray:
+    def _near_mm(self, voxels: np.ndarray, again: bool = True) -> np.ndarray:
         """Exact distances of voxels up to 30 mm away, as `distances_mm`; of others exact, or infinite."""
         margin = np.ceil(NEAR_MM / np.array(self.spacing)).astype(int) + 1
         low, size = self.voxels.min(0) - margin, np.ptp(self.voxels, axis=0) + 2 * margin + 1
@@ -66,8 +70,10 @@ class Surface:
         for axis in range(3):  # a leak has millions of voxels, and few are near
             is_within &= (voxels[:, axis] >= low[axis]) & (voxels[:, axis] < low[axis] + size[axis])
         near, distances = voxels[is_within], np.full(len(voxels), np.inf)
-        if self._near_map is None and len(near) * VOXELS_PER_NEAR_QUERY < np.prod(size):
-            distances[is_within] = self._tree.query(near * self.spacing, distance_upper_bound=NEAR_MM)[0]
+        are_few = len(near) * VOXELS_PER_NEAR_QUERY < np.prod(size)
+        if self._near_map is None and (are_few or not again):
+            bound_mm = NEAR_MM if are_few else np.inf  # a map would say how far the distant ones of many are, too
+            distances[is_within] = self._tree.query(near * self.spacing, distance_upper_bound=bound_mm)[0]
             return distances
         if self._near_map is None:
             surface = np.zeros(size, bool)
@@ -154,7 +160,7 @@ class Comparison:
         mask, truth = Surface(self._whole, self._target.spacing), self._target.surface
         if not len(mask.voxels) or not len(truth.voxels):
             return np.empty(0), np.empty(0)
-        return truth.distances_mm(mask.voxels), mask.distances_mm(truth.voxels)
+        return truth.distances_mm(mask.voxels), mask.distances_mm(truth.voxels, again=False)
 
     def nsd(self, tolerance_mm: float | None = None) -> float:
         """As `surface_dice`."""

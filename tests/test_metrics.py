@@ -256,6 +256,17 @@ def test_scores_of_leaks_are_exact(monkeypatch):
     assert len(calls) == 2, "one for the small leak, one for all of both"
 
 
+def test_near_distances_are_mapped_around_the_truth_alone(monkeypatch):
+    """A mask is asked once for the distances of the truth: a map of its own would cost more than a search."""
+    truth, *masks = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((4, 30, 28, 26)), (0, 1, 1, 1)) > 0
+    target, mapped = Target(truth, (2.0, 3.0, 4.0)), []
+    exact_mm = comparison.exact_mm
+    monkeypatch.setattr(comparison, "exact_mm", lambda *args: mapped.append(args[0].sum()) or exact_mm(*args))
+    for mask in masks:
+        scores_of(mask, target)
+    assert mapped == [len(target.surface.voxels)]
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("voxels_per_query", [0, 1e9], ids=["tree", "transform"])
 def test_distances_are_the_same_however_they_are_found(voxels_per_query, seed, monkeypatch):
