@@ -13,7 +13,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 SAM_FILES = ("config.json", "model.safetensors")  # a 2D SAM, as transformers saves it
 
 
-PAUSE_S = 60.0  # after the hub could not be reached, which takes half a minute to find out for each network
+PAUSE_S = 60.0  # after the hub could not be reached, which may take ten seconds to find out for each network
 _unreachable = {"until": 0.0}
 
 
@@ -96,6 +96,7 @@ def _fetch(name: str, repository: str, files: tuple[str, ...]) -> list[Path]:
     try:
         if time.monotonic() < _unreachable["until"]:
             raise ConnectionError("not tried again, as the hub could not be reached a moment ago")
+        _check_reachable(repository, files[0])
         return [Path(hf_hub_download(repository, file)) for file in files]
     except Exception as error:  # whatever the client raises: a proxy, a cut body, SOCKS without its package, no room
         refused = isinstance(error, HfHubHTTPError)
@@ -115,3 +116,24 @@ def _fetch(name: str, repository: str, files: tuple[str, ...]) -> list[Path]:
             f"{licence if isinstance(error, GatedRepoError) else ''}Without a network, {by_hand}; on the command line "
             f"--models {name}=PATH."
         ) from error
+
+
+def _check_reachable(repository: str, file: str) -> None:
+    """Raise what the client raises if no connection to the hub can be opened, tried twice; within ten seconds.
+
+    `hf_hub_download` itself would try six times and log each: 23 s where a connection is refused, and six minutes
+    where a firewall drops it. A hub that is reached and slow is left to it.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    for last in (False, True):
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, file))
+            return
+        except Exception as error:
+            kind = type(error).__name__  # of httpx, or of its successor: whichever the client uses
+            if kind == "ConnectTimeout" or (kind == "ConnectError" and last):
+                raise
+            if kind != "ConnectError":  # some answer, or a slow one
+                return
+        time.sleep(1.0)

@@ -30,8 +30,9 @@ SMALL = ModelConfig(window_size=32, spacing_mm=3.5, encoder_dim=32, encoder_dept
 
 @pytest.fixture(autouse=True)
 def hub_is_tried(monkeypatch):
-    """As if no earlier test had found that the hub cannot be reached."""
+    """As if the hub answered, and no earlier test had found that it cannot be reached."""
     monkeypatch.setitem(hub_module._unreachable, "until", 0.0)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,9 @@
 """Weights as people have them: wrapped by trainers, or no weights at all."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +80,7 @@ def test_whatever_fails_at_the_hub_is_an_error_with_the_way_by_hand(failure, mon
         raise LocalEntryNotFoundError("not here") if local_files_only else failure
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
     monkeypatch.setitem(hub._unreachable, "until", 0.0)
     with pytest.raises(CheckpointError, match=rf"{type(failure).__name__}: .*--models sam-med3d=PATH"):
         load_model("sam-med3d")
@@ -94,8 +99,50 @@ def test_a_hub_that_cannot_be_reached_is_not_tried_for_every_network(monkeypatch
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
     monkeypatch.setitem(hub._unreachable, "until", 0.0)
     for name in ("sam-med3d", "seganypet-v1", "sam-vit-b"):
         with pytest.raises(CheckpointError, match=f"{name}: cannot download"):
             load_model(name)
     assert len(tried) == 1
+
+
+def test_a_hub_without_a_connection_is_an_error_within_seconds_and_without_lines_of_its_client(tmp_path):
+    code = (
+        "import time; from seganypet.model.hub import locate; import huggingface_hub; begin = time.monotonic()\n"
+        "try: locate('sam-med3d')\n"
+        "except ValueError as error: print(error)\n"
+        "print('seconds', time.monotonic() - begin < 10)"
+    )
+    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "NO_PROXY": "*"}
+    found = subprocess.run([sys.executable, "-c", code], env=os.environ | closed, capture_output=True, text=True)
+    assert "cannot download sam_med3d.pth" in found.stdout and "--models sam-med3d=PATH" in found.stdout
+    assert found.stdout.endswith("seconds True\n") and not found.stderr
+
+
+@pytest.mark.parametrize(("problems", "downloads"), [
+    (["ConnectTimeout"], 0), (["ConnectError", "ConnectError"], 0), (["ConnectError"], 1), (["ReadTimeout"], 1),
+    (["HfHubHTTPError"], 1),
+])  # fmt: skip
+def test_a_download_is_tried_wherever_the_hub_answers_however_slowly(problems, downloads, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    tried, left = [], list(problems)
+
+    def ask(url: str) -> None:
+        if left:
+            raise type(left.pop(0), (Exception,), {})("as the client says it")
+
+    def download(repository: str, *_, local_files_only: bool = False):
+        if not local_files_only:
+            tried.append(repository)
+        raise LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(hub.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setitem(hub._unreachable, "until", 0.0)
+    with pytest.raises(CheckpointError, match="sam-med3d: cannot download"):
+        hub.locate("sam-med3d")
+    assert len(tried) == downloads and not left
