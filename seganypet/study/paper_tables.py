@@ -13,7 +13,15 @@ from seganypet.metrics import bootstrap_interval
 from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.study.lesion_clicks import ALL
 from seganypet.study.protocol import prompt_name
-from seganypet.study.statistics import by_patient, check_columns, each_once, holm, paired_test, pairs_by_patient
+from seganypet.study.statistics import (
+    all_alike,
+    by_patient,
+    check_columns,
+    each_once,
+    holm,
+    paired_test,
+    pairs_by_patient,
+)
 from seganypet.study.supplement import published
 
 if TYPE_CHECKING:
@@ -25,7 +33,6 @@ FORMS = ("markdown", "latex", "csv")
 PUBLISHED = {"sam-vit-b": "SAM", "medsam-vit-b": "MedSAM", "sam-med3d": "SAM-Med3D", "seganypet-v1": "SegAnyPET",
              "sam-med3d-turbo": "SAM-Med3D-turbo"}  # fmt: skip
 LEVEL = 0.05
-ALIKE = ("weights", "precision", "protocol", "version")  # what all rows of a model share in a table
 LATEX = {">=": r"$\geq$", "<": r"$<$", ">": r"$>$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
          "^": r"\textasciicircum{}"} | {plain: "\\" + plain for plain in "&%_#${}"}  # fmt: skip
 TITLES = {
@@ -182,7 +189,7 @@ def table(
         raise SegAnyPETError(f"names: {', '.join(sorted(unknown))} not among the models {', '.join(present)}.")
     failed = results["error"].notna() if "error" in results else results["model"].isna()
     naming = PUBLISHED | dict(names or {})
-    rows = _belonging_together(results[~failed], keys, measure, mixed_precision)
+    rows = each_once(results[~failed], keys, measure, all_alike(mixed_precision))
     samples = list(_SAMPLES[like](rows, naming, measure))
     if not samples:
         raise SegAnyPETError(f"table {like}: no result of the rounds {CLICKS} is left to print.")
@@ -200,23 +207,6 @@ def table(
     undefined = {key for found in without for key in found.itertuples(index=False)}
     notes = _notes(cells, against, len(undefined), int(failed.sum()))
     return PaperTable(TITLES[like].replace("DSC", measure.upper()), tuple(cells), notes)
-
-
-def _belonging_together(
-    rows: "pd.DataFrame", keys: Sequence[str], measure: str, mixed_precision: bool
-) -> "pd.DataFrame":  # fmt: skip
-    """Each row once; SegAnyPETError if rows of one model were not made alike, as by jobs with different settings."""
-    for name in ALIKE:
-        if name not in rows or (name == "precision" and mixed_precision):
-            continue
-        for model, values in rows.groupby("model")[name]:
-            if len(found := sorted(values.dropna().astype(str).unique())) > 1:
-                advice = ", or allow it: mixed_precision=True (--mixed-precision)" if name == "precision" else ""
-                raise SegAnyPETError(
-                    f"rows of model {model} differ in {name}: {', '.join(found)}. Their mean is of no model; put only "
-                    f"tables together that were made alike{advice}."
-                )
-    return each_once(rows, keys, measure)
 
 
 def read_results(path: str | os.PathLike) -> "pd.DataFrame":

@@ -41,17 +41,28 @@ def by_patient(rows: "pd.DataFrame", measure: str) -> "pd.Series":
     return values.groupby(rows.loc[values.index, "patient"].astype(str)).mean()
 
 
-def each_once(rows: "pd.DataFrame", keys: Sequence[str], measure: str) -> "pd.DataFrame":
+def each_once(
+    rows: "pd.DataFrame", keys: Sequence[str], measure: str, alike: Sequence[str] = ("weights", "version")
+) -> "pd.DataFrame":
     """Rows of tables below each other, without those that stand in several of them.
 
     Args:
         rows: Rows of a study.
         keys: Columns that tell what is measured, of which those that the rows lack do not count.
         measure: Column in which such rows agree.
+        alike: Columns in which all rows of a model agree, of which those that the rows lack do not count.
 
     Raises:
-        SegAnyPETError: They do not agree, as with several seeds.
+        SegAnyPETError: They do not agree, as with several seeds, or jobs with different settings.
     """
+    for name in alike:
+        for model, values in rows.groupby("model")[name] if name in rows else ():
+            if len(found := sorted(values.dropna().astype(str).unique())) > 1:
+                advice = ", or allow it: mixed_precision=True (--mixed-precision)" if name == "precision" else ""
+                raise SegAnyPETError(
+                    f"rows of model {model} differ in {name}: {', '.join(found)}. Their mean is of no model; put only "
+                    f"tables together that were made alike{advice}."
+                )
     keys = [name for name in keys if name in rows]
     once = rows.drop_duplicates([*keys, measure])
     if len(twice := once[once.duplicated(keys)]):
@@ -63,19 +74,23 @@ def each_once(rows: "pd.DataFrame", keys: Sequence[str], measure: str) -> "pd.Da
     return once
 
 
+def all_alike(mixed_precision: bool) -> list[str]:
+    """What rows of one model share where they are compared with those of another; see `each_once`."""
+    return ["weights", "version", "protocol", *([] if mixed_precision else ["precision"])]
+
+
 def pairs_by_patient(
     first: "pd.DataFrame", second: "pd.DataFrame", measure: str
 ) -> tuple["pd.Series", "pd.Series"]:
     """Means of a measure for each patient, over what both models have a defined value of.
 
     Args:
-        first, second: Rows of two models in one round, with columns patient, case, measure, and target or lesion; the
-            same target of the same case is a pair, a target that only one of them has is left out.
+        first, second: Rows of two models in one round, each once, with columns patient, case, measure, and target or
+            lesion; the same target of the same case is a pair, a target that only one of them has is left out.
         measure: Column to compare.
     """
     keys = [name for name in ("patient", "case", "target", "lesion") if name in first and name in second]
     one, two = (rows.set_index(keys)[measure].astype(float).dropna() for rows in (first, second))
-    one, two = (values.groupby(level=keys).mean() for values in (one, two))  # a case may be in several tables
     both = one.index.intersection(two.index)
     one, two = (values[both].reset_index() for values in (one, two))
     return by_patient(one, measure), by_patient(two, measure)
@@ -88,8 +103,8 @@ def paired_test(first: "pd.Series", second: "pd.Series", seed: int = 0) -> Paire
         first, second: A value for each patient, the patient in the index, as `pairs_by_patient` returns them.
         seed: Seed of the bootstrap.
 
-    Source: Wilcoxon's signed-rank test as SciPy has it: zero differences are left out, exact for up to 50 pairs without
-    ties.
+    Source: Wilcoxon's signed-rank test as SciPy has it. Zero differences are left out first, so that it is exact where
+    few others remain: up to 50 without ties, up to 13 with; the normal approximation of these gives too small a p.
     """
     from scipy.stats import wilcoxon
 
@@ -98,7 +113,7 @@ def paired_test(first: "pd.Series", second: "pd.Series", seed: int = 0) -> Paire
     if difference.empty:
         return PairedTest(0, *(float("nan"),) * 4)
     interval = bootstrap_interval(difference, difference.index, seed)
-    p = float(wilcoxon(difference).pvalue) if difference.any() else 1.0
+    p = float(wilcoxon(difference[difference != 0]).pvalue) if difference.any() else 1.0
     return PairedTest(len(difference), *interval, p)
 
 
@@ -118,17 +133,19 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def compare(
-    results: "pd.DataFrame", first: str, second: str, *, measure: str = "dsc", click: int | None = None, seed: int = 0
-) -> "pd.DataFrame":
+    results: "pd.DataFrame", first: str, second: str, *, measure: str = "dsc", click: int | None = None,
+    mixed_precision: bool = False, seed: int = 0,
+) -> "pd.DataFrame":  # fmt: skip
     """Compare two models organ by organ, over patients.
 
     A patient counts once, with the mean over the targets that both models have a defined value of.
 
     Args:
-        results: Table of `evaluate`, with both models.
+        results: Table of `evaluate`, with both models; several of them below each other, whose common rows count once.
         first, second: Names of the models.
         measure: Column to compare, such as "dsc", "nsd", "hd95_mm".
         click: Round; None: the last one that both have.
+        mixed_precision: Whether rows of one network may have been computed in several precisions.
         seed: Seed of the bootstrap.
 
     Returns:
@@ -137,7 +154,8 @@ def compare(
         and p, and p_holm, which holds for all targets together.
 
     Raises:
-        SegAnyPETError: The table lacks a column or a model, or they share no round.
+        SegAnyPETError: The table lacks a column or a model, or they share no round; rows of one model with other
+            weights, protocols or versions, or of a case twice with other numbers.
     """
     import pandas as pd
 
@@ -145,6 +163,8 @@ def compare(
     models = {*results["model"]}
     if lacking := [repr(name) for name in (first, second) if name not in models]:
         raise SegAnyPETError(f"the table has no model {' and no '.join(lacking)}; it has {sorted(models)}.")
+    keys, alike = ["case", "model", "click", "target"], all_alike(mixed_precision)
+    results = each_once(results[results["model"].isin([first, second])], keys, measure, alike)
     of_first, of_second = (results[results["model"] == name] for name in (first, second))
     common = {*of_first["click"].dropna()} & {*of_second["click"].dropna()}
     if not common or (click is not None and click not in common):

@@ -46,6 +46,10 @@ def summarise(results: "pd.DataFrame", clicks: Sequence[int] = (1, 3, 5), seed: 
         - noc85: rounds until DSC 0.85, of at most 20, likewise; noc85_failures: fraction of targets that never get
           there; both NaN where fewer than 20 rounds were run. These and the areas are repeated in each of a group's
           rows.
+
+    Raises:
+        SegAnyPETError: Another study's table; rows of one model with other weights or versions, or of a case twice with
+            other numbers.
     """
     import pandas as pd
 
@@ -111,7 +115,8 @@ def summarise_tumours(table: "pd.DataFrame", *, min_volume_ml: float = MIN_VOLUM
         - healthy_fpv_ml, false positive volume of scans without lesions, mean over their patients
 
     Raises:
-        SegAnyPETError: Another study's table, or an older version's, with each network in two kinds of windows.
+        SegAnyPETError: Another study's table, or an older version's, with each network in two kinds of windows; rows
+            that do not belong together, as for `summarise`.
     """
     import pandas as pd
 

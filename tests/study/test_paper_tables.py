@@ -188,12 +188,20 @@ def test_rows_of_a_model_that_were_not_made_alike_are_refused(column, values):
     assert table(pd.concat([one[one["model"] != "sam-vit-b"], other]), like=2).cells
     if column == "precision":
         assert table(pd.concat([one, two]), like=2, mixed_precision=True).cells
+        assert len(compare(pd.concat([one, two]), "seganypet-v1", "sam-vit-b", mixed_precision=True)) == 3
+    with pytest.raises(SegAnyPETError, match=f"differ in {column}"):
+        compare(pd.concat([one, two]), "seganypet-v1", "sam-vit-b")
+    if column in ("weights", "version"):  # of protocols and precisions, summaries are
+        with pytest.raises(SegAnyPETError, match=f"differ in {column}"):
+            sap.summarise(pd.concat([one, two]))
 
 
 def test_a_case_that_stands_in_two_tables_with_other_numbers_is_refused():
     again = jobs(results(), 3)[1].assign(dsc=0.5)
     with pytest.raises(SegAnyPETError, match=r"96 rows stand in the tables twice .* case 1, seganypet-v1, 1, liver"):
         table(pd.concat([results(), again]), like=2)
+    with pytest.raises(SegAnyPETError, match="twice with other numbers"):
+        compare(pd.concat([results(), again]), "seganypet-v1", "sam-vit-b")
 
 
 # ---- pairs
@@ -221,6 +229,13 @@ def test_differences_that_rounding_alone_tells_apart_are_ties():
     first = pd.Series({"a": 0.8, "b": 0.9, "c": 0.3, "d": 0.6, "e": 0.5, "f": 0.2, "g": 0.3})
     second = pd.Series({"a": 0.7, "b": 0.8, "c": 0.2, "d": 0.5, "e": 0.6, "f": 0.1, "g": 0.1 + 0.2})
     assert paired_test(first, second).p == wilcoxon([0.1, 0.1, 0.1, 0.1, -0.1, 0.1]).pvalue  # g does not differ
+
+
+def test_patients_without_a_difference_do_not_make_the_test_of_the_others_approximate():
+    patients = [f"p{number}" for number in range(20)]
+    second = pd.Series(0.5, patients)
+    first = second + np.r_[np.zeros(15), 0.1, 0.12, 0.13, 0.14, 0.15]
+    assert paired_test(first, second).p == 2 / 2**5  # of 5 signs that are all the same; the approximation says 0.043
 
 
 def test_whatever_a_model_is_called_tables_stay_tables():
