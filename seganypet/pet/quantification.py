@@ -201,16 +201,19 @@ def _peak(volume: Volume, box: Box, in_box: np.ndarray, weights: np.ndarray, pea
         hottest = np.unravel_index(np.argmax(np.where(in_box, volume.data[box], -np.inf)), in_box.shape)
         box = tuple(slice(one.start + int(at), one.start + int(at) + 1) for one, at in zip(box, hottest, strict=True))
         in_box = np.ones((1, 1, 1), bool)
+    # On a scan that is smaller than the sphere, the part of it that some voxel of the box finds inside the scan.
+    whole, shape = np.array(weights.shape) // 2, np.array(volume.shape)
+    half = np.minimum(whole, [max(one.stop - 1, size - 1 - one.start) for one, size in zip(box, shape, strict=True)])
+    weights = weights[tuple(slice(middle - h, middle + h + 1) for middle, h in zip(whole, half, strict=True))]
     # The box widened by the sphere, with zeros outside the scan, so that "valid" gives back the box.
-    half = np.array(weights.shape) // 2
     start = np.array([one.start for one in box]) - half
     stop = np.array([one.stop for one in box]) + half
-    before, after = np.maximum(-start, 0), np.maximum(stop - volume.shape, 0)
+    before, after = np.maximum(-start, 0), np.maximum(stop - shape, 0)
     outside = tuple(zip(before, after, strict=True))
     wide = volume.data[tuple(slice(*ends) for ends in zip(start + before, stop - after, strict=True))]
     # The sphere is its own mirror image, so convolving is correlating.
     means = fftconvolve(np.pad(wide.astype(float), outside), weights, mode="valid")
-    if before.any() or after.any():
+    if before.any() or after.any() or (half < whole).any():
         means = means / fftconvolve(np.pad(np.ones(wide.shape), outside), weights, mode="valid")
     return float(means[in_box].max())
 

@@ -259,8 +259,8 @@ def evaluate_interactive(
     if edition not in STEPS:
         raise SegAnyPETError(f"edition={edition!r}; expected one of {', '.join(STEPS)}.")
     last = STEPS[edition] if steps is None else steps
-    if last < 1:
-        raise SegAnyPETError(f"steps={last}; expected at least 1.")
+    if last < 1 or seed < 0:
+        raise SegAnyPETError(f"steps={last}, seed={seed}; expected at least 1 step, and a seed of 0 or more.")
     settings = {"edition": edition, "objects": objects, "steps": last}
     if edition == "V":
         if click_files is not None:

@@ -92,7 +92,7 @@ def threads_for_run(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_workers(processes: int, cluster: str | None, threads: int | None) -> None:
+def check_workers(processes: int, cluster: str | None = None, threads: int | None = None) -> None:
     """Raise SegAnyPETError for numbers and combinations that make no sense."""
     if processes < 1 or (threads is not None and threads < 1):
         raise SegAnyPETError(f"processes={processes}, threads={threads}: expected at least 1 of each.")

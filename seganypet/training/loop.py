@@ -30,6 +30,7 @@ from seganypet._files import as_path
 from seganypet.errors import SegAnyPETError
 from seganypet.model.checkpoints import load_model, save_model, weights_sha256
 from seganypet.model.sam3d import Sam3D
+from seganypet.study.workers import check_workers
 from seganypet.training.bookkeeping import (
     append_row,
     forget_rows_after,
@@ -100,6 +101,7 @@ def train(
         UserWarning: The cohort has no labelled case of split "val", so the last epoch is kept.
     """
     check_logger(logger)
+    check_workers(processes)
     fabric = open_fabric(config.precision, devices, num_nodes, device)
     first, output = FirstProcess(fabric, max_wait_hours), as_path(output)
     with only_run(output, config.name) if fabric.is_global_zero else nullcontext():
@@ -132,6 +134,7 @@ def prepare(config: TrainConfig, output: str | Path = "runs", *, processes: int 
     Raises:
         SegAnyPETError: Unusable data, named case by case.
     """
+    check_workers(processes)
     bank = open_bank(config, as_path(output))
     bank.fill(processes, progress)
     return len(bank)

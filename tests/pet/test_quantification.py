@@ -1,5 +1,6 @@
 """SUV tables: SUVpeak against brute-force integration, volumes by counting, SUL by arithmetic, refusals."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -71,10 +72,12 @@ def test_peak_of_a_noisy_sphere_agrees_with_brute_force(radius_mm):
     assert _values(quantify(volume, mask, peak="local")).SUVpeak == pytest.approx(expected, rel=0.01)
 
 
-@pytest.mark.parametrize("spacing", [(4.07, 4.07, 3.0), (2.0, 5.0, 1.6)])
-def test_peak_is_the_largest_weighted_sum_over_every_centre(spacing):
+@pytest.mark.parametrize(("spacing", "shape"), [
+    ((4.07, 4.07, 3.0), (8, 7, 9)), ((2.0, 5.0, 1.6), (8, 7, 9)),
+    ((2.0, 2.6, 1.6), (3, 2, 5)), ((1.2, 5.0, 1.6), (1, 7, 4)),  # smaller than the sphere
+])  # fmt: skip
+def test_peak_is_the_largest_weighted_sum_over_every_centre(spacing, shape):
     """Sums one by one, with the sphere's part outside the scan left out, on grids that it leaves on all sides."""
-    shape = (8, 7, 9)
     volume = Volume(np.random.default_rng(3).gamma(2.0, 2.0, shape), oblique(spacing, left_handed=True), "SUVbw")
     weights = peak_weights(volume.affine)
     half = np.array(weights.shape) // 2
@@ -89,6 +92,19 @@ def test_peak_is_the_largest_weighted_sum_over_every_centre(spacing):
         means[centre] = total / weight
     for mask in (np.ones(shape, bool), np.random.default_rng(4).random(shape) < 0.1):
         assert _values(quantify(volume, mask)).SUVpeak == pytest.approx(means[mask].max(), rel=1e-9)
+
+
+def test_the_peak_of_a_scan_smaller_than_the_sphere_takes_the_memory_of_that_scan():
+    volume = Volume(np.random.default_rng(3).random((18, 18, 18)), oblique((0.2, 0.2, 0.2)), "SUVbw")
+    quantify(volume, np.ones(volume.shape, bool))  # imports
+    tracemalloc.start()
+    try:
+        values = _values(quantify(volume, np.ones(volume.shape, bool)))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert values.SUVpeak == pytest.approx(values.SUVmean, rel=1e-6)  # every sphere that is centred here holds it all
+    assert peak_bytes < 50e6  # 27 MB; with all 63 voxels across the sphere 103 MB
 
 
 def test_large_uniform_sphere_has_one_suv():

@@ -198,6 +198,8 @@ def test_unknown_objects_and_another_grid_are_refused(volume, truth):
         interactive_steps(CubesByName(volume), CLICKS, truth, "all")
     with pytest.raises(GeometryError, match="does not lie on scan 7"):
         interactive_steps(CubesByName(volume), CLICKS, truth[1:])
+    with pytest.raises(SegAnyPETError, match="steps=10, seed=-1; expected .* a seed of 0 or more"):
+        evaluate_interactive([], {}, seed=-1)
 
 
 # ---- cohorts

@@ -486,6 +486,13 @@ def test_devices_that_cannot_be_are_refused(tmp_path, devices):
         train(CONFIG, tmp_path, devices=devices)
 
 
+@pytest.mark.parametrize("begin", [train, prepare])
+def test_a_number_of_processes_that_is_none_is_refused_before_anything_is_written(tmp_path, begin):
+    with pytest.raises(SegAnyPETError, match="processes=0.* expected at least 1"):
+        begin(CONFIG, tmp_path / "runs", processes=0)
+    assert not (tmp_path / "runs").exists()
+
+
 # ---- several processes
 
 def test_prepared_scans_are_those_that_a_run_uses(tmp_path, run):
