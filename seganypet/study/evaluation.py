@@ -179,6 +179,8 @@ def evaluate(
     how = ClickProtocol(clicks, protocol, first, then, seed, prompt, correction)
     settings: dict[str, Any] = {setting: getattr(how, name) for name, setting in _SETTINGS.items()}
     settings |= {"targets": "all" if targets is None else list(targets), "seconds_per_click": seconds_per_click}
+    if seconds_per_click < 0:
+        raise SegAnyPETError(f"seconds_per_click={seconds_per_click}; expected 0 or more.")
     if not modalities or {*modalities} - {PET, CT}:
         raise SegAnyPETError(f"modalities={modalities!r}; expected {PET!r} and/or {CT!r}.")
     cases = as_cases(cohort, limit)

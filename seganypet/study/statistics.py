@@ -37,8 +37,8 @@ def check_columns(table: "pd.DataFrame", names: Sequence[str], study: str) -> No
 def by_patient(rows: "pd.DataFrame", measure: str) -> "pd.Series":
     """Mean of a measure for each patient; patients without a defined value are left out."""
     # In an order of their own: sums are then the same to the bit, whichever table or job a row comes from.
-    values = rows[measure].astype(float).sort_values().dropna()
-    return values.groupby(rows.loc[values.index, "patient"].astype(str)).mean()
+    values = rows[["patient", measure]].astype({"patient": str, measure: float}).dropna(subset=measure)
+    return values.sort_values(measure).groupby("patient")[measure].mean()
 
 
 def each_once(

@@ -187,6 +187,7 @@ def test_random_clicks_are_the_same_for_every_model_and_repeat_with_the_seed():
         ({"then": "worst"}, "then one of .'largest_error', 'random_error'"),
         ({"targets": ["livre"]}, r"unknown targets \['livre'\].*liver"),
         ({"rules": ["forty"]}, "unknown threshold rule 'forty'"),
+        ({"seconds_per_click": -1.0}, "seconds_per_click=-1.0; expected 0 or more"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
