@@ -268,8 +268,8 @@ def reached(
     """The windows of an object with one that holds a further foreground prompt, which lies in none of them.
 
     Who prompts far beside a small first answer may mean something large, or one more small thing. So a window that
-    holds all foreground prompts takes the place of a single fine one if there they lie in one piece; else another
-    window is opened at the prompt.
+    holds all foreground prompts is seen as if nothing were known, and takes the place of a single fine one if there
+    they lie in one piece; else another window is opened at the prompt.
 
     Args:
         decoder: The network at work.
@@ -284,7 +284,7 @@ def reached(
     wide = decoder.window((low + high) / 2, ladder(float((high - low).max()) / (EXTENT * nearest.window.size), scales))
     is_fine = len(parts) == 1 and nearest.window.spacing_mm < scales.own
     if is_fine and all(wide.contains_mm(mm) for mm in clicked_mm):
-        whole = decoder.decode(WindowLogits(wide, resample_logits(nearest, wide)), points)
+        whole = decoder.decode(decoder.blank(wide), points)
         if in_one_piece(whole, clicked_mm):
             return (whole,)
     beside = decoder.window(new_mm[0], nearest.window.spacing_mm)
