@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import endurance_kills
@@ -49,14 +50,21 @@ def test_a_part_ends_with_the_tool_that_is_killed_and_leaves_nothing(tmp_path):
         cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, preexec_fn=ignore_interrupts,
     )  # fmt: skip
     assert "kills, other results 0 times" in run.stderr.readline()  # the next work is begun
+    assert soon(lambda: list(tmp_path.iterdir()))  # between two works there is none
     part = descendants(run.pid)
-    assert part and list(tmp_path.iterdir())
+    assert part
     run.send_signal(signal.SIGKILL)
     run.wait()
-    deadline = time.monotonic() + 30
-    while (alive := [one for one in part if Path(f"/proc/{one}").exists()]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive and not list(tmp_path.iterdir())
+    assert soon(lambda: not [one for one in part if Path(f"/proc/{one}").exists()])
+    assert not list(tmp_path.iterdir())
+
+
+def soon(holds: Callable[[], object], seconds: float = 30.0) -> bool:
+    """Whether something comes to hold within some seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(holds())
 
 
 def ignore_interrupts() -> None:
