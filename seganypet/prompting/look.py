@@ -25,7 +25,7 @@ from scipy.spatial import KDTree
 from seganypet.model.base import PromptableNetwork
 from seganypet.prompting.hints import SPOT_ML, START_LOGIT, hot_region, is_nested, is_nested_spot
 from seganypet.prompting.prompts import Box, InitialMask, Lasso
-from seganypet.prompting.readings import distinct
+from seganypet.prompting.readings import MAX_READINGS, distinct
 from seganypet.prompting.window import Window, resample
 from seganypet.prompting.window_decoder import WindowDecoder
 from seganypet.prompting.window_logits import (
@@ -45,8 +45,8 @@ FINEST_MM = 1.5
 WIDE, FINE = 1.5, 0.5
 EXTENT = 0.2  # of a window's side; what spans less is decoded in a finer window
 MAX_CANDIDATES = 6  # answers to a first prompt that are kept in mind
-MAX_FOLLOWED = 3  # masks of the looks, the likeliest; more take time and gain nothing
-SAME_LOOK = 0.7  # masks of two looks that agree better than this are one
+# Masks of the looks that are followed: as many of the likeliest, and as many that differ as there may be readings.
+LIKELIEST, SAME_LOOK = 3, 0.7  # masks of two looks that agree better than this are one
 LEAST_SPOT_ML = 1.0  # of a hot spot that comes first whatever surrounds it; smaller ones are noise as often as not
 SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
 GROWS = 1.15  # times larger than before is a mask by such a click, or it was the last
@@ -112,7 +112,9 @@ def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) ->
     seen = decoder.readings([fine, wide], points) if decoder.has_readings else decoder.rated([fine, wide], points)
     looks = [answer(decoder, clicked_part(part, points), iou) for part, iou in seen]
     looks.sort(key=lambda one: one.worth, reverse=True)
-    looks = distinct([one for one in looks if one.worth] or looks[:1], seen_alike, MAX_FOLLOWED, SAME_LOOK)
+    looks = [one for one in looks if one.worth] or looks[:1]
+    different = distinct(looks, seen_alike, MAX_READINGS, SAME_LOOK)
+    looks = [one for rank, one in enumerate(looks) if rank < LIKELIEST or one in different]
     hot = hot_region(decoder, fine.window, clicked_mm)
     spots = [] if hot is None else [clicked_part(decoder.decode(hot, points), points)]
     starts = [*spots, *(one.part for one in looks)]
