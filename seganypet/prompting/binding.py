@@ -160,11 +160,11 @@ def leak_behind_neck(
 
 
 def blur_around(volume: Volume, mask: np.ndarray, within: Box | None = None) -> Edit | None:
-    """What the scanner's blur added to the mask of a small object; None if nothing, or if it cannot be told.
+    """What the scanner's blur added to the mask of small objects; None if nothing, or if it cannot be told.
 
     A blurred edge lies where uptake is half-way between the object and what surrounds it. The object is the 95th
-    percentile within the mask, its surroundings the median from 4 to 12 mm outside. `EDGE` is below a half, because a
-    small object's peak is blurred away, too. What lies deeper than `BLUR_MM` is no edge.
+    percentile within a piece of the mask (26-connected), its surroundings the median from 4 to 12 mm outside. `EDGE` is
+    below a half, because a small object's peak is blurred away, too. What lies deeper than `BLUR_MM` is no edge.
 
     Args:
         volume: The scan, in a unit of uptake; of a CT nothing is told.
@@ -176,16 +176,28 @@ def blur_around(volume: Volume, mask: np.ndarray, within: Box | None = None) -> 
         return None
     margin = np.ceil(SHELL_MM[1] / np.array(volume.spacing)).astype(int)
     box = widen_box(box, margin, mask.shape)
-    inside, data = mask[box], volume.data[box]
-    away_mm = ndimage.distance_transform_edt(~inside, sampling=volume.spacing)
+    pieces, _ = ndimage.label(mask[box], CONNECTED_26)
+    blur = np.zeros(pieces.shape, bool)
+    for number, found in enumerate(ndimage.find_objects(pieces), 1):
+        part = widen_box(found, margin, pieces.shape)
+        piece, others = pieces[part] == number, (pieces[part] > 0) & (pieces[part] != number)
+        blur[part] |= _blur_of(piece, others, volume.data[box][part], volume.spacing)
+    return Edit(box, blur, foreground=False) if blur.any() else None
+
+
+def _blur_of(piece: np.ndarray, others: np.ndarray, data: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """The voxels of a piece of a mask that blur added, in a box with a margin; `others` are near pieces."""
+    away_mm = ndimage.distance_transform_edt(~piece, sampling=spacing)
     shell = (away_mm > SHELL_MM[0]) & (away_mm <= SHELL_MM[1])
+    if others.any():
+        shell &= ndimage.distance_transform_edt(~others, sampling=spacing) > SHELL_MM[0]
     if not shell.any():
-        return None
-    around, peak = float(np.median(data[shell])), float(np.percentile(data[inside], 95))
+        return np.zeros(piece.shape, bool)
+    around, peak = float(np.median(data[shell])), float(np.percentile(data[piece], 95))
     if peak <= around:
-        return None  # a cold object
-    depth_mm = ndimage.distance_transform_edt(inside, sampling=volume.spacing)
-    return Edit(box, inside & (depth_mm <= BLUR_MM) & (data < around + EDGE * (peak - around)), foreground=False)
+        return np.zeros(piece.shape, bool)  # a cold object
+    depth_mm = ndimage.distance_transform_edt(piece, sampling=spacing)
+    return piece & (depth_mm <= BLUR_MM) & (data < around + EDGE * (peak - around))
 
 
 def corrected(before: np.ndarray, after: np.ndarray, prompt: Prompt, volume: Volume) -> np.ndarray:

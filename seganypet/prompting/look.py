@@ -32,9 +32,9 @@ from seganypet.prompting.window_logits import (
     PointMM,
     WindowLogits,
     dice_in_window,
-    in_one_piece,
     keep_clicked_components,
     mask_extent_mm,
+    pieces_at,
     resample_logits,
     touched_faces,
 )
@@ -53,6 +53,7 @@ GROWS = 1.15  # times larger than before is a mask by such a click, or it was th
 # What a mask is worth: its edge, times these powers of its volume in mL, as a hot part of an organ has a clearer edge
 # than the organ, and of its predicted IoU, where a network was trained to predict it.
 LARGER, SURE = 0.1, 0.5
+ALIKE = 2.0  # times as much uptake is something else
 MAX_COVER = 64  # windows over a mask to start from; one that needs more gets coarser ones
 LATTICE = 16  # windows that follow lie on a lattice of this fraction of their side, so that many are known already
 
@@ -271,7 +272,7 @@ def reached(
 
     Who prompts far beside a small first answer may mean something large, or one more small thing. So a window that
     holds all foreground prompts is seen as if nothing were known, and takes the place of a single fine one if there
-    they lie in one piece; else another window is opened at the prompt.
+    they lie in one piece, and what lies between them looks like them; else another window is opened at the prompt.
 
     Args:
         decoder: The network at work.
@@ -287,10 +288,19 @@ def reached(
     is_fine = len(parts) == 1 and nearest.window.spacing_mm < scales.own
     if is_fine and all(wide.contains_mm(mm) for mm in clicked_mm):
         whole = decoder.decode(decoder.blank(wide), points)
-        if in_one_piece(whole, clicked_mm):
+        if pieces_at(whole, clicked_mm) == 1 and looks_alike_between(decoder, wide, clicked_mm[0], new_mm[0]):
             return (whole,)
     beside = decoder.window(new_mm[0], nearest.window.spacing_mm)
     return (*parts, WindowLogits(beside, resample_logits(nearest, beside)))
+
+
+def looks_alike_between(decoder: WindowDecoder, window: Window, one_mm: np.ndarray, other_mm: np.ndarray) -> bool:
+    """Whether uptake on the way between two positions in a window is neither half nor twice that at either."""
+    uptake = decoder.uptake(window)
+    way_mm = one_mm + np.linspace(0, 1, 2 * len(uptake))[:, None] * (other_mm - one_mm)
+    voxels = (way_mm - np.array(window.grid_affine(len(uptake))[:3, 3])) / window.side_mm * len(uptake)
+    along = ndimage.map_coordinates(uptake, voxels.T, order=1, mode="nearest")
+    return bool(along.min() >= max(along[[0, -1]]) / ALIKE and along.max() <= min(along[[0, -1]]) * ALIKE)
 
 
 def is_beside(one: Window, other: Window) -> bool:

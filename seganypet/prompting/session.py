@@ -46,7 +46,7 @@ from seganypet.prompting.prompts import (
 from seganypet.prompting.readings import MAX_READINGS, MIN_READING_ML, Reading, distinct
 from seganypet.prompting.window import logits_on_grid, mask_on_grid, positive_box
 from seganypet.prompting.window_decoder import PRECISIONS, WindowDecoder, best_precision
-from seganypet.prompting.window_logits import PointMM, WindowLogits, mask_extent_mm
+from seganypet.prompting.window_logits import PointMM, WindowLogits, mask_extent_mm, pieces_at
 from seganypet.regions import enclosing_box
 
 GROWTH = 1.5  # of an object's size, its positive clicks included, that one click may bring
@@ -230,7 +230,8 @@ class Session(NetworkSession):
             windows = reached(self._decoder, windows, new_mm, points, self._scales)
         size_mm = float(np.ptp(mask_extent_mm(windows[0], clicked_mm), axis=0).max())
         windows = self._corrected(windows, points, new_mm, newest.foreground)
-        if newest.foreground and len(windows) == 1:
+        # Several small things need no coarser window than each of them.
+        if newest.foreground and len(windows) == 1 and pieces_at(windows[0], clicked_mm) <= 1:
             windows = (follow(self._decoder, windows[0], points, self._scales, GROWTH * size_mm),)
         return windows
 

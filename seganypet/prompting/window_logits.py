@@ -88,11 +88,11 @@ def keep_clicked_components(part: WindowLogits, positions_mm: list[np.ndarray]) 
     return torch.where(loose, -part.logits, part.logits)
 
 
-def in_one_piece(part: WindowLogits, positions_mm: list[np.ndarray]) -> bool:
-    """Whether one component (26-connected) of the mask of a window holds all of some positions in it."""
+def pieces_at(part: WindowLogits, positions_mm: list[np.ndarray]) -> int:
+    """How many components (26-connected) of the mask of a window hold some of the positions that lie in it."""
     components, _ = ndimage.label(part.mask, CONNECTED_26)
-    held = {int(components[part.voxel_at(mm)]) for mm in positions_mm}
-    return len(held) == 1 and held != {0}
+    held = {int(components[part.voxel_at(mm)]) for mm in positions_mm if part.window.contains_mm(mm)}
+    return len(held - {0})
 
 
 def resample_logits(part: WindowLogits, window: Window) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from ball_scene import BALLS_IJK, away_mm, dice, windows_of, with_balls
 from conftest import oblique
+from scipy import ndimage
 from threshold_network import ThresholdNetwork
 
 from seganypet.errors import ClickError
@@ -97,9 +98,9 @@ def test_further_clicks_stay_in_the_finer_window_and_undo_leads_back():
 def test_a_click_far_beside_a_small_first_answer_opens_a_window_for_something_large():
     scene, (body,) = with_balls(radius_mm=90.0, centres=((32, 32, 42),))
     spot = away_mm(scene, (32, 32, 42)) <= 9
-    volume = Volume(np.where(spot, 30.0, np.where(body, 5.0, scene.data)), scene.affine, "SUVbw")
+    volume = Volume(np.where(spot, 9.0, np.where(body, 5.0, scene.data)), scene.affine, "SUVbw")
     network = ThresholdNetwork()
-    network.threshold[()] = 10.0  # it sees the spot alone
+    network.threshold[()] = 6.5  # it sees what is a little hotter alone
     session = Session(network, volume)
     session.click(ijk=(32, 32, 42))
     assert dice(session.mask, spot) > 0.8 and windows_of(session)[0].spacing_mm < 4.0
@@ -118,6 +119,34 @@ def test_a_click_on_a_second_small_thing_keeps_the_first_as_sharp_as_it_was():
     np.testing.assert_array_equal(both & (away_mm(volume, centres[0]) < 40), first)
     assert dice(both, balls[0] | balls[1]) > 0.85
     assert {window.spacing_mm < 8.0 for window in windows_of(session)} == {True}
+
+
+@pytest.mark.parametrize("suvs", [(30.0, 5.0), (5.0, 30.0), (8.0, 8.0)])
+def test_a_hot_spot_takes_nothing_of_a_faint_one_clicked_before_it_or_after(suvs):
+    volume, balls = with_balls(radius_mm=10.0, centres=((28, 32, 42), (37, 32, 42)))  # 37 mm apart
+    data = np.where(balls[0], suvs[0], np.where(balls[1], suvs[1], volume.data))
+    volume = Volume(ndimage.gaussian_filter(data, 0.6), volume.affine, "SUVbw")
+    alone = [Session(ThresholdNetwork(), volume).click(ijk=ijk) for ijk in ((28, 32, 42), (37, 32, 42))]
+    session = Session(ThresholdNetwork(), volume)
+    session.click(ijk=(28, 32, 42))
+    both = session.click(ijk=(37, 32, 42))
+    for one, ball in zip(alone, balls, strict=True):
+        assert dice(both & ball, one & ball) > 0.8
+
+
+def test_two_spots_in_something_warm_do_not_become_all_of_it():
+    spots = ((24, 32, 42), (44, 32, 42))  # 81 mm apart
+    scene, balls = with_balls(radius_mm=16.0, centres=spots)
+    body = away_mm(scene, (34, 32, 42)) <= 80
+    volume = Volume(np.where(balls[0] | balls[1], 20.0, np.where(body, 5.0, scene.data)), scene.affine, "SUVbw")
+    network = ThresholdNetwork()
+    network.threshold[()] = 10.0
+    session = Session(network, volume)
+    session.click(ijk=spots[0])
+    network.threshold[()] = 2.7  # what it sees in a wide window is all that is warm
+    wide = {window.spacing_mm for window in windows_of(session)}
+    session.click(ijk=spots[1])
+    assert {window.spacing_mm for window in windows_of(session)} <= wide
 
 
 def test_a_journal_with_several_looks_replays_to_the_same_masks(tmp_path):
