@@ -294,6 +294,13 @@ def reached(
     return (*parts, WindowLogits(beside, resample_logits(nearest, beside)))
 
 
+def may_be_one(
+    decoder: WindowDecoder, part: WindowLogits, clicked_mm: list[np.ndarray], new_mm: list[np.ndarray]
+) -> bool:
+    """Whether what was prompted in a window may be one thing; several small ones need no coarser window than each."""
+    return pieces_at(part, clicked_mm) <= 1 or looks_alike_between(decoder, part.window, clicked_mm[0], new_mm[0])
+
+
 def looks_alike_between(decoder: WindowDecoder, window: Window, one_mm: np.ndarray, other_mm: np.ndarray) -> bool:
     """Whether uptake on the way between two positions in a window is neither half nor twice that at either."""
     uptake = decoder.uptake(window)

@@ -29,7 +29,16 @@ from seganypet.prompting.body import Body
 from seganypet.prompting.growth import MAX_WINDOWS, drop_orphan_windows, grow
 from seganypet.prompting.initial_mask import InitialMask
 from seganypet.prompting.journal import Journal
-from seganypet.prompting.look import Candidate, cover, first_look, follow, look_at_region, reached, spacings_mm
+from seganypet.prompting.look import (
+    Candidate,
+    cover,
+    first_look,
+    follow,
+    look_at_region,
+    may_be_one,
+    reached,
+    spacings_mm,
+)
 from seganypet.prompting.network_session import NetworkSession
 from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompts import (
@@ -46,7 +55,7 @@ from seganypet.prompting.prompts import (
 from seganypet.prompting.readings import MAX_READINGS, MIN_READING_ML, Reading, distinct
 from seganypet.prompting.window import logits_on_grid, mask_on_grid, positive_box
 from seganypet.prompting.window_decoder import PRECISIONS, WindowDecoder, best_precision
-from seganypet.prompting.window_logits import PointMM, WindowLogits, mask_extent_mm, pieces_at
+from seganypet.prompting.window_logits import PointMM, WindowLogits, mask_extent_mm
 from seganypet.regions import enclosing_box
 
 GROWTH = 1.5  # of an object's size, its positive clicks included, that one click may bring
@@ -230,8 +239,7 @@ class Session(NetworkSession):
             windows = reached(self._decoder, windows, new_mm, points, self._scales)
         size_mm = float(np.ptp(mask_extent_mm(windows[0], clicked_mm), axis=0).max())
         windows = self._corrected(windows, points, new_mm, newest.foreground)
-        # Several small things need no coarser window than each of them.
-        if newest.foreground and len(windows) == 1 and pieces_at(windows[0], clicked_mm) <= 1:
+        if newest.foreground and len(windows) == 1 and may_be_one(self._decoder, windows[0], clicked_mm, new_mm):
             windows = (follow(self._decoder, windows[0], points, self._scales, GROWTH * size_mm),)
         return windows
 
