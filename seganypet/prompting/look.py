@@ -3,6 +3,7 @@
     first_look   the first prompt: a hot spot, what the network sees in a fine and in a wide window; the likeliest first
     look_at_region   the same for a box or a lasso
     follow       the window moves to where the object turned out to be, finer if it is small
+    reached      a further prompt far away: one wide window if it means something large, else a second one
     cover        windows over a mask to start from
     outlined     how a first mask becomes whole: the window follows it, and the network clicks in it
 
@@ -272,7 +273,8 @@ def reached(
 
     Who prompts far beside a small first answer may mean something large, or one more small thing. So a window that
     holds all foreground prompts is seen as if nothing were known, and takes the place of a single fine one if there
-    they lie in one piece, and what lies between them looks like them; else another window is opened at the prompt.
+    its mask has one piece at them, and what lies between them looks like them; else another window is opened at the
+    prompt.
 
     Args:
         decoder: The network at work.
