@@ -73,7 +73,7 @@ def random_interior(truth: np.ndarray, spacing: tuple[float, ...], rng: np.rando
     return tuple(int(index + part.start) for index, part in zip(chosen, box, strict=True))
 
 
-def clicked(network: str, cases: Iterator[Case], source: str) -> Iterator[dict]:
+def clicked(network: str, cases: Iterator[Case], source: str, clicks: int = CLICKS) -> Iterator[dict]:
     """One row a click, of both kinds of first click."""
     model = sap.load_model(network)
     for case, pet, targets in cases:
@@ -85,7 +85,7 @@ def clicked(network: str, cases: Iterator[Case], source: str) -> Iterator[dict]:
                 click = first_click(truth, spacing=pet.spacing)
                 if first == "random":
                     click = sap.Click(random_interior(truth, pet.spacing, rng))
-                for count in range(1, CLICKS + 1):
+                for count in range(1, clicks + 1):
                     started = time.perf_counter()
                     mask = session.add(click)
                     row = {

@@ -4,6 +4,7 @@
     patient      who is scanned: sizes, organ volumes, uptake
     canvas       soft shapes into a label map
     anatomy, abdomen   what is painted: outline, bones and chest; the other organs
+    donors       organ shapes of real bodies, in place of painted ones
     lesions, tumour    which lesions, of six kinds; how one is painted
     uptake       what each tissue takes up, with its texture
     imaging      breathing, resolution, noise; Hounsfield units

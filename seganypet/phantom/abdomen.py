@@ -3,7 +3,7 @@
 import numpy as np
 
 from seganypet.phantom.anatomy import Painter
-from seganypet.phantom.canvas import Box, curve, smooth_field
+from seganypet.phantom.canvas import Box, Canvas, curve, smooth_field
 from seganypet.phantom.patient import ID
 
 _SOFT = [ID[name] for name in ("fat", "muscle", "mediastinum", "small_bowel", "colon", "stomach_wall",
@@ -87,9 +87,9 @@ def paint_upper_abdomen(painter: Painter) -> None:
     hollow = 62 - np.sqrt((gx + 8) ** 2 + (gy - 5) ** 2 + ((gz + 112) * 0.8) ** 2)
     face = face + 0.0028 * ((gx - 66) ** 2 + (gy - 60) ** 2) - 8 + 5 * wavy  # hollow, not flat, with rounded edges
     level = smooth_maximum(smooth_maximum(level, face, 7), hollow * 0.8, 7) * factor + 3.2 * wavy
-    level = under_roof(box, level)
+    box, level = painter.lending(canvas, "liver", box, under_roof(box, level))
     keep = [*_SOFT, ID["kidney_right_cortex"]]
-    canvas.paint(box, level, [(ID["liver"], 0)], keep)
+    canvas.paint(box, under_roof(box, level), [(ID["liver"], 0)], keep)
     painter.blob("gallbladder", (46, 78, -124), (13, 15, 28), 4, 1, [ID["fat"], ID["muscle"], ID["liver"], ID["colon"]],
                  factor=rng.uniform(0.6, 1.2))
 
@@ -102,7 +102,8 @@ def paint_upper_abdomen(painter: Painter) -> None:
     box, level = canvas.ellipsoid(centre, half, rng, 2.0, 32, shear_xz=rng.normal(0.12, 0.06))
     x, y, z = canvas.mesh(box)
     hollow = 30 * sx - np.sqrt((x + 46 * sx) ** 2 + ((y - 22 * sy) * 0.8) ** 2 + ((z - centre[2]) * 0.6) ** 2)
-    canvas.paint(box, under_roof(box, np.maximum(level, hollow * 0.8)), [(ID["spleen"], 0)], _SOFT)
+    box, level = painter.lending(canvas, "spleen", box, under_roof(box, np.maximum(level, hollow * 0.8)))
+    canvas.paint(box, under_roof(box, level), [(ID["spleen"], 0)], _SOFT)
 
     for name, side, z_centre in (("left", -1, -128), ("right", 1, -133)):
         factor = (volumes[f"kidney_{name}"] / (168 * volume_scale)) ** (1 / 3)
@@ -113,13 +114,12 @@ def paint_upper_abdomen(painter: Painter) -> None:
         canvas.paint(box, level, [(ID["fat"], 0)], [ID["muscle"], ID["small_bowel"], ID["colon"], ID["pancreas"]])
         tilt = -side * rng.normal(0.16, 0.05)  # upper pole towards the spine
         box, level = canvas.ellipsoid(centre, half * 1.12, rng, 0.9, 18, shear_xz=tilt)
-        x, y, z = canvas.mesh(box)
-        u = side * (x - centre[0] - tilt * (z - centre[2])) / half[0]  # -1 medial .. 1 lateral
-        v, w = (y - centre[1]) / half[1], (z - centre[2]) / half[2]
+        u, v, w = _in_kidney(canvas, box, side, centre, half, tilt)
         bent = np.sqrt((u + 0.22 * w**2) ** 2 + v**2 + w**2)
         level = level + (bent - np.sqrt(u**2 + v**2 + w**2) + 0.12) * 36
         notch = (0.42 - np.sqrt((u + 1.12) ** 2 + (0.75 * v) ** 2 + (0.95 * w) ** 2)) * 28
-        level = np.maximum(level, notch)
+        box, level = painter.lending(canvas, f"kidney_{name}", box, np.maximum(level, notch))
+        u, v, w = _in_kidney(canvas, box, side, centre, half, tilt)
         # Collecting system: a sinus behind the notch with calyces reaching up and down.
         sinus = np.sqrt(((u + 0.48) / 0.34) ** 2 + (v / 0.34) ** 2 + (w / 0.42) ** 2) - 1
         calyx = rng.uniform(-0.2, 0.2, 2)
@@ -133,6 +133,15 @@ def paint_upper_abdomen(painter: Painter) -> None:
         ureter = [tuple(centre / painter.scale - (side * 14, 0, 12)), (side * 38, 16, -190),
                   (side * (36 + rng.normal(0, 4)), 24, -270), (side * 48, 12, -350), (side * 22, 24, -398)]
         painter.pipe("ureter", ureter, rng.uniform(1.5, 2.8), 24, [*_SOFT, ID["muscle"]])
+
+
+def _in_kidney(
+    canvas: Canvas, box: Box, side: int, centre: np.ndarray, half: np.ndarray, tilt: float
+) -> tuple[np.ndarray, ...]:
+    """Coordinates in a kidney: -1 medial to 1 lateral, -1 dorsal to 1 ventral, -1 its lower pole to 1 its upper."""
+    x, y, z = canvas.mesh(box)
+    u = side * (x - centre[0] - tilt * (z - centre[2])) / half[0]
+    return u, (y - centre[1]) / half[1], (z - centre[2]) / half[2]
 
 
 def paint_pelvis(painter: Painter) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from seganypet.phantom.canvas import Canvas, Point, curve, smooth_field
+from seganypet.phantom.donors import Lending
 from seganypet.phantom.patient import ID, Patient
 
 # Outline of the reference man: z, full width, full depth, how far the section's centre lies before the spine; mm.
@@ -32,10 +33,13 @@ def squarish(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 class Painter:
-    """Paints one patient onto a canvas; every method draws from the same generator, in a fixed order."""
+    """Paints one patient onto a canvas; every method draws from the same generator, in a fixed order.
 
-    def __init__(self, canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
-        self.canvas, self.patient, self.rng = canvas, patient, rng
+    What donors lend takes the place of what would be drawn, and has a generator of its own.
+    """
+
+    def __init__(self, canvas: Canvas, patient: Patient, rng: np.random.Generator, lending: Lending) -> None:
+        self.canvas, self.patient, self.rng, self.lending = canvas, patient, rng, lending
         self.scale = np.array(patient.scale)
         self.size = float(np.prod(self.scale) ** (1 / 3))
 
@@ -66,6 +70,7 @@ class Painter:
         """Paint an ellipsoid given in the reference man's millimetres, of one tissue or in layers."""
         middle, half_mm = self.at(centre[0], centre[1], centre[2], jitter_mm), np.array(half) * self.scale * factor
         box, level = self.canvas.ellipsoid(middle, half_mm, self.rng, warp_mm, max(half_mm.min(), 12.0))
+        box, level = self.lending(self.canvas, tissue, box, level)
         self.canvas.paint(box, level, layers or [(ID[tissue or ""], 0)], over)
 
     def pipe(

@@ -1,6 +1,6 @@
 """A patient drawn and scanned: `make_phantom` ties together who is scanned, what is painted and how it is imaged."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
@@ -13,6 +13,7 @@ from seganypet.pet.volume import Volume
 from seganypet.phantom.abdomen import paint_soft_organs
 from seganypet.phantom.anatomy import Painter
 from seganypet.phantom.canvas import Canvas
+from seganypet.phantom.donors import Donor, Lending
 from seganypet.phantom.imaging import acquire, ct_map, draw_imaging
 from seganypet.phantom.lesions import KINDS, draw_kind, paint_lesions
 from seganypet.phantom.patient import TISSUES, Patient, draw_patient, organs_of
@@ -50,7 +51,9 @@ class PhantomCase:
     sex: str
 
 
-def make_phantom(seed: int = 7, domain: str = "internal", lesions: bool | str = True) -> PhantomCase:
+def make_phantom(
+    seed: int = 7, domain: str = "internal", lesions: bool | str = True, donors: Sequence[Donor] = ()
+) -> PhantomCase:
     """Draw a patient and scan them.
 
     Args:
@@ -62,6 +65,7 @@ def make_phantom(seed: int = 7, domain: str = "internal", lesions: bool | str = 
             none does; or the kind itself: "lymphoma", "lung", "melanoma", "bulky" (one mass of 60 to 2000 mL, often
             with a cold core), "infiltrating" (through muscle and fat, without an edge) or "disseminated" (20 to 45
             lesions).
+        donors: Bodies that lend half of the organs they have, see `phantom.donors`; the metadata name them.
 
     Returns:
         The scan and its truth.
@@ -75,7 +79,7 @@ def make_phantom(seed: int = 7, domain: str = "internal", lesions: bool | str = 
         raise SegAnyPETError(f"make_phantom: lesions={lesions!r}; expected True, False or one of {', '.join(KINDS)}.")
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise SegAnyPETError(f"make_phantom: seed={seed!r}; expected an integer of at least 0.")
-    return _draw(int(seed), domain, lesions)
+    return _draw(int(seed), domain, lesions, donors=donors)
 
 
 def _draw(
@@ -84,16 +88,19 @@ def _draw(
     lesions: bool | str,
     spacing: tuple[float, float, float] | None = None,
     whole_body: bool = False,
+    donors: Sequence[Donor] = (),
 ) -> PhantomCase:
     """As make_phantom, on a grid of another spacing if given, or from vertex to thigh in any case."""
     # One stream per stage, so that a change in one leaves the draws of the others alone.
-    streams = np.random.SeedSequence((seed, list(DOMAINS).index(domain))).spawn(7)
-    who, shape, texture, tumour, scanner, view, tomography = (np.random.default_rng(stream) for stream in streams)
+    streams = np.random.SeedSequence((seed, list(DOMAINS).index(domain))).spawn(8)
+    generators = map(np.random.default_rng, streams)
+    who, shape, texture, tumour, scanner, view, tomography, lender = generators
     patient = draw_patient(who)
     imaging = draw_imaging(scanner, domain)
     spacing = spacing or DOMAINS[domain]
     canvas, affine, flips = _grid(patient, domain, spacing, view, whole_body)
-    painter = Painter(canvas, patient, shape)
+    lending = Lending(donors, lender)
+    painter = Painter(canvas, patient, shape, lending)
     painter.paint_frame()
     paint_soft_organs(painter)
     activity = uptake_map(painter, texture)
@@ -115,7 +122,7 @@ def _draw(
         "sex": patient.sex, "height_m": patient.height_cm / 100, "weight_kg": patient.weight_kg,
         "arms_up": patient.arms_up,
         "suv_drawn": dict(patient.suv), "organ_volumes_drawn_ml": dict(patient.volumes_ml),
-        "imaging": asdict(imaging),
+        "imaging": asdict(imaging), **({"lent": lending.lent} if donors else {}),
     }  # fmt: skip
     name = f"phantom {domain} {seed}"
     anatomy = stored(canvas.labels)

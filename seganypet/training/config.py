@@ -33,6 +33,9 @@ class DataConfig:
         targets: Organs to learn; None: everything, with other tissue and single lesions (phantoms only).
         lesions: Whether patients of phantoms may have lesions. False: none has, so a network never sees a lesion,
             neither in a scan nor as a target.
+        lesion_fraction: Fraction of windows drawn for a lesion, where everything is learned and a scan has any.
+        donors: Table of bodies that lend half of the phantoms' organs, see `seganypet.cohort.donors`; None: all organs
+            are painted.
         rehearsed: Number of phantoms beside these of which everything is learned, with true labels: what the network
             that training starts from knew, and would forget.
         shapes: Number of scenes of random shapes.
@@ -53,6 +56,8 @@ class DataConfig:
     first_seed: int = 10_000
     targets: tuple[str, ...] | None = SEEN_ORGANS
     lesions: bool = True
+    lesion_fraction: float = 0.35
+    donors: str | None = None
     rehearsed: int = 0
     shapes: int = 0
     shape_fraction: float = 0.15

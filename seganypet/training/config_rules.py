@@ -18,8 +18,8 @@ _RANGES = {
     },
     "data": {
         "hq": (0, _MOST), "lq": (0, _MOST), "lq_dsc": (0, 1), "first_seed": (0, 2**32 - 1), "shapes": (0, _MOST),
-        "rehearsed": (0, _MOST),
-        "shape_fraction": (0, 1), "windows_per_case": (1, _MOST), "supervoxel_fraction": (0, 1),
+        "rehearsed": (0, _MOST), "shape_fraction": (0, 1), "lesion_fraction": (0, 1),
+        "windows_per_case": (1, _MOST), "supervoxel_fraction": (0, 1),
     },
     "validation": {"phantoms": (0, _MOST), "first_seed": (0, 2**32 - 1), "every": (1, _MOST), "clicks": (1, _MOST)},
 }  # fmt: skip
@@ -76,6 +76,8 @@ def contradictions(config: "TrainConfig") -> Iterator[str]:
         yield "data.renewed needs phantoms: a cohort has no others"
     if data.shapes and not everything:
         yield "data.shapes are for phantoms of everything (data.targets: null)"
+    if data.cohort and data.donors:
+        yield "data.donors need phantoms: a cohort's patients have their own organs"
     if data.cohort and not data.lesions:
         yield "data.lesions false needs phantoms: whether a cohort's patients have lesions cannot be chosen"
     if data.shapes and not data.lesions:

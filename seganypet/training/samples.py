@@ -17,9 +17,8 @@ from seganypet.training.scenes import MIN_VOXELS
 from seganypet.training.supervoxels import grow_supervoxels
 from seganypet.training.windows import cut_labels, cut_uptake, place
 
-# Layers of a phantom that is learned whole, and how often each gives the target.
-ORGAN_LAYER, TISSUE_LAYER, LESION_LAYER = range(3)
-LAYERS, LAYERS_WITHOUT_LESIONS = (0.45, 0.2, 0.35), (0.7, 0.3, 0.0)
+ORGAN_LAYER, TISSUE_LAYER, LESION_LAYER = range(3)  # of a phantom that is learned whole
+ORGANS_AND_TISSUES = np.array((0.7, 0.3, 0.0))  # how often each gives the target, where it is no lesion
 REDRAWN = 0.5  # of windows get other contrasts
 MAX_TRIES = 30  # windows that are drawn in the search for one that holds its target
 
@@ -82,8 +81,10 @@ class TrainingSamples(Dataset):
         """Index of a target: the layer first, so that twenty lesions do not crowd out the organs."""
         present = np.unique(targets[:, 0])
         if len(present) > 1:
-            odds = np.array(LAYERS if LESION_LAYER in present else LAYERS_WITHOUT_LESIONS)[present]
-            return int(rng.choice(np.flatnonzero(targets[:, 0] == rng.choice(present, p=odds / odds.sum()))))
+            odds = ORGANS_AND_TISSUES * (1 - self.config.data.lesion_fraction)
+            odds[LESION_LAYER] = self.config.data.lesion_fraction
+            odds = odds[present] / odds[present].sum()
+            return int(rng.choice(np.flatnonzero(targets[:, 0] == rng.choice(present, p=odds))))
         return int(rng.integers(len(targets)))
 
     def _targets(

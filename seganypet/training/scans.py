@@ -23,6 +23,7 @@ from seganypet import __version__
 from seganypet._files import content_sha256, make_folder
 from seganypet.cohort.case import Case
 from seganypet.cohort.cohort import Cohort
+from seganypet.cohort.donors import donors_content, read_donors
 from seganypet.errors import SegAnyPETError
 from seganypet.metrics import dice
 from seganypet.organs import ORGANS
@@ -51,12 +52,14 @@ class ScanSource:
         lq: Whether its labels are of low quality.
         case: Case of a cohort, with the paths of its files; None for phantoms and shapes.
         rehearsed: Whether everything in it is learned, so that nothing is forgotten.
+        donors: Table of bodies that lend a phantom their organs' shapes; None: nobody does.
     """
 
     made_of: dict[str, Any]
     lq: bool = False
     case: Case | None = None
     rehearsed: bool = False
+    donors: str | None = None
 
     @property
     def file_name(self) -> str:
@@ -209,6 +212,7 @@ def scan_sources(data: DataConfig, epoch: int = 0) -> Iterator[ScanSource]:
         SegAnyPETError: A cohort without cases of split "train", or a case without organs.
     """
     common = {"made_by": __version__}
+    donors = {"donors": donors_content(data.donors)} if data.donors else {}
     if data.cohort:
         yield from _cohort_sources(data, common)
     for number in () if data.cohort else range(data.hq + data.lq):
@@ -216,11 +220,12 @@ def scan_sources(data: DataConfig, epoch: int = 0) -> Iterator[ScanSource]:
         # LQ patients keep their labels and so themselves; the others are renewed, the oldest first.
         seed = data.first_seed + number if lq else data.first_seed + _renewed(number, epoch, data)
         made_of = {"kind": "phantom", "seed": seed, "targets": data.targets, "lesions": data.lesions}
-        yield ScanSource(common | made_of | {"lq_dsc": data.lq_dsc if lq else None}, lq)
+        made_of |= {"lq_dsc": data.lq_dsc if lq else None}
+        yield ScanSource(common | made_of | donors, lq, donors=data.donors)
     for number in range(data.rehearsed):
         seed = data.first_seed + data.hq + data.lq + number
         made_of = {"kind": "phantom", "seed": seed, "targets": None, "lesions": data.lesions, "lq_dsc": None}
-        yield ScanSource(common | made_of, rehearsed=True)
+        yield ScanSource(common | made_of | donors, rehearsed=True, donors=data.donors)
     for index in range(data.shapes):
         yield ScanSource(common | {"kind": "shapes", "index": index})
 
@@ -264,7 +269,7 @@ def make_scan(source: ScanSource) -> dict[str, Tensor]:
         pet, given, truth = Volume(suv, np.diag([4.0, 4.0, 4.0, 1.0]), "SUVbw"), [layers], [layers]
         allowed = [set(range(1, 256))]
     elif made_of["targets"] is None:
-        case = _phantom(made_of["seed"], made_of["lesions"])
+        case = _phantom(made_of["seed"], made_of["lesions"], source.donors)
         pet, given = case.pet, [case.organs, case.anatomy, case.lesions]
         tissues = {label for label, name in case.anatomy_names.items() if name not in NOT_CLICKED}
         truth, allowed = given, [set(case.organ_names), tissues, set(range(1, 256))]
@@ -334,7 +339,7 @@ def _labelled_case(source: ScanSource) -> tuple[Volume, np.ndarray, np.ndarray]:
             organs[mask] = ORGANS.index(organ) + 1
         return pet, organs, organs
     seed = made_of["seed"]
-    case = _phantom(seed, made_of["lesions"])
+    case = _phantom(seed, made_of["lesions"], source.donors)
     if not source.lq:
         return case.pet, case.organs, case.organs
     drawn = low_quality_labels(case, made_of["lq_dsc"], seed=SEEDS["annotator"], organs=made_of["targets"])
@@ -342,5 +347,5 @@ def _labelled_case(source: ScanSource) -> tuple[Volume, np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=1)
-def _phantom(seed: int, lesions: bool) -> PhantomCase:
-    return make_phantom(seed, "internal", lesions)
+def _phantom(seed: int, lesions: bool, donors: str | None) -> PhantomCase:
+    return make_phantom(seed, "internal", lesions, read_donors(donors) if donors else ())
