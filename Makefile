@@ -103,6 +103,7 @@ bench-all: bench bench-clicks
 	$(BIN)/python -m benchmarks.phantoms
 	$(BIN)/python -m benchmarks.propose $(if $(wildcard $(REAL_DATA)/acrin042/PET_AC),--real-data $(REAL_DATA))
 	$(BIN)/python -m benchmarks.quantify_speed
+	$(BIN)/python -m benchmarks.pilots tiny tiny-base --processes 2 $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 	$(BIN)/python -m benchmarks.sessions $(if $(wildcard $(REAL_DATA)/sts),--real-data $(REAL_DATA))
 	$(BIN)/python -m benchmarks.slicewise_speed
 	$(BIN)/python -m benchmarks.picture

@@ -135,6 +135,27 @@ def test_samples_of_everything_hold_their_targets_and_all_layers_take_their_turn
         assert torch.isfinite(one["suv"]).all() and one["suv"].min() >= 0
 
 
+def test_windows_are_drawn_for_lesions_as_often_as_is_asked(tmp_path, monkeypatch):
+    fractions = {}
+    for asked in (0.0, 0.6, 1.0):
+        data = DataConfig(hq=1, targets=None, first_seed=30_002, lesion_fraction=asked)
+        bank = ScanBank(data, tmp_path)
+        lesions = bank[0]["given"][2].numpy()
+        assert lesions.any()
+        in_lesion = []
+
+        def watched(points, *others, lesions=lesions, in_lesion=in_lesion):
+            in_lesion.append((lesions[tuple(points.T)] > 0).all())
+            return place(points, *others)
+
+        monkeypatch.setattr("seganypet.training.samples.place", watched)
+        samples = TrainingSamples(TrainConfig("any", data=data), ModelConfig(window_size=16, spacing_mm=8.0), bank)
+        for number in range(30):
+            samples[number]
+        fractions[asked] = np.mean(in_lesion)
+    assert fractions[0.0] == 0 and fractions[1.0] == 1 and 0.3 < fractions[0.6] < 0.95
+
+
 def test_what_is_rehearsed_is_learned_whole_from_patients_of_its_own_in_its_places_of_a_batch(tmp_path):
     data = DataConfig(hq=1, lq=1, rehearsed=2, targets=("liver",), first_seed=30_010)
     config = TrainConfig("any", data=data, batch_size=4, rehearsed_per_batch=2, lq_per_batch=1)
