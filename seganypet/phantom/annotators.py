@@ -16,8 +16,8 @@ little; those of people and models do not, because the same annotator errs the s
     fissures       sets the borders between lung lobes too high or too low all along
     missing_organ  draws nothing
 
-An annotator is a function of a region, the mask to spoil and a source of random numbers. It draws its numbers once
-and returns a function from severity to mask: a severity can then be searched for while all else stays.
+An annotator (region, mask to spoil, source of random numbers) draws its numbers once and returns a function from
+severity to mask: a severity can then be searched for while all else stays.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -202,6 +202,7 @@ ANNOTATORS: dict[str, Callable[[Region, np.ndarray, np.random.Generator], Draw]]
     annotator.__name__: annotator
     for annotator in (boundary, threshold41, missed_slices, z_shift, leak, fissures, missing_organ)
 }
+DRAWING = tuple(name for name in ANNOTATORS if name != "missing_organ")
 
 
 @dataclass(frozen=True)
@@ -271,34 +272,32 @@ def annotate(case: "PhantomCase", organ: str, annotator: str, severity: float, r
 
 def low_quality_labels(
     case: "PhantomCase", target_dsc: float = 0.75, seed: int = 0, organs: Sequence[str] = ORGANS,
-    missing_rate: float = 0.02,
+    missing_rate: float = 0.02, annotators: Sequence[str] = DRAWING,
 ) -> LowQualityLabels:  # fmt: skip
     """Label map of a chosen mean DSC, each organ drawn by one annotator or by two in turn (rarely by three).
 
     An organ's goal is drawn evenly within 0.07 (sd 0.04) of the target; the others make up for missing organs. Its
     annotators come in random order; each spoils the mask until the goal is reached, or half of the way if two are to
-    share it. An annotator who cannot go that far hands over to the next.
-
-    Organs are drawn from the smallest to the largest, each around those that are drawn already: where two overlap, the
-    smaller one keeps the voxels, which costs the larger one little. The search for the severity counts that loss.
+    share it; one who cannot go that far hands over to the next. Organs are drawn from the smallest to the largest, each
+    around those that are there: of an overlap the smaller one keeps the voxels, and the search for severity counts it.
 
     Args:
         case: The phantom.
         target_dsc: Mean DSC of organs to the truth, 0.60 to 0.93, met within 0.02 over many organs.
-        seed: Seed of all draws; the same case, seed and target give the same bits. Every case and organ has its own
-            stream, so the random numbers of an organ do not depend on which others are requested; only the voxels
-            that a smaller organ claims do.
+        seed: Seed of all draws; the same case, seed and target give the same bits. An organ's random numbers do not
+            depend on which others are requested; only the voxels that a smaller one claims do.
         organs: Organs to draw; those that the case lacks are skipped.
         missing_rate: Probability that an organ is left out altogether.
+        annotators: Who draws, of DRAWING; alone not everyone can go as far as the target.
 
     Returns:
         The labels, and how each organ was drawn.
 
     Raises:
-        SegAnyPETError: Unknown organ; target, seed or rate out of range; a rate so high that the organs which are
-            drawn cannot make up for those which are missing.
+        SegAnyPETError: Unknown organ or annotator; target, seed or rate out of range; a rate so high that the organs
+            which are drawn cannot make up for those which are missing.
     """
-    _check_request(target_dsc, seed, organs, missing_rate)
+    _check_request(target_dsc, seed, organs, missing_rate, annotators)
     labels = np.zeros(case.organs.shape, np.uint8)
     report = {}
     sizes = np.bincount(case.organs.ravel(), minlength=len(ORGANS) + 1)[1:]
@@ -313,19 +312,20 @@ def low_quality_labels(
             report[organ] = OrganReport(organ, ("missing_organ",), (1.0,), 0.0)
             continue
         region = _region(case, organ)
-        mask, report[organ] = _spoiled(region, labels[region.box] == 0, goal, rng)
+        mask, report[organ] = _spoiled(region, labels[region.box] == 0, goal, annotators, rng)
         labels[region.box][mask] = organ_id
     return LowQualityLabels(labels, tuple(report[organ] for organ in ORGANS if organ in report))
 
 
-def _spoiled(region: Region, free: np.ndarray, goal: float, rng: np.random.Generator) -> tuple[np.ndarray, OrganReport]:
+def _spoiled(
+    region: Region, free: np.ndarray, goal: float, annotators: Sequence[str], rng: np.random.Generator
+) -> tuple[np.ndarray, OrganReport]:
     """Mask within `free` whose DSC is near `goal`, and how it came about."""
     two = rng.random() < 1 / 3
     mask = region.truth & free
     dsc = dice(mask, region.truth)
-    names: list[str] = []
-    severities: list[float] = []
-    for name in rng.permutation([name for name in ANNOTATORS if name != "missing_organ"]):
+    drawn: dict[str, float] = {}  # severity of each annotator
+    for name in rng.permutation(list(annotators)):
         if dsc <= goal + _NEAR_ENOUGH:
             break
         draw = ANNOTATORS[name](region, mask, rng)
@@ -335,11 +335,10 @@ def _spoiled(region: Region, free: np.ndarray, goal: float, rng: np.random.Gener
 
         if dsc_at(MAX_SEVERITY) > dsc - _NO_EFFECT:  # such as fissures of a liver
             continue
-        severity = _severity_for(dsc_at, (dsc + goal) / 2 if two and not names else goal)
+        severity = _severity_for(dsc_at, (dsc + goal) / 2 if two and not drawn else goal)
         mask, dsc = draw(severity) & free, dsc_at(severity)
-        names.append(str(name))
-        severities.append(severity)
-    return mask, OrganReport(ORGANS[region.organ_id - 1], tuple(names), tuple(severities), dsc)
+        drawn[str(name)] = severity
+    return mask, OrganReport(ORGANS[region.organ_id - 1], tuple(drawn), tuple(drawn.values()), dsc)
 
 
 def _severity_for(dsc_at: Callable[[float], float], goal: float) -> float:
@@ -382,16 +381,19 @@ def _check_known(function: str, what: str, name: str, known: Iterable[str]) -> N
         raise SegAnyPETError(f"{function}: unknown {what} {name!r}; expected one of {', '.join(known)}.")
 
 
-def _check_request(target_dsc: float, seed: int, organs: Sequence[str], missing_rate: float) -> None:
-    for organ in organs:
-        _check_known("low_quality_labels", "organ", organ, ORGANS)
+def _check_request(
+    target_dsc: float, seed: int, organs: Sequence[str], missing_rate: float, annotators: Sequence[str]
+) -> None:
+    for what, names, known in (("organ", organs, ORGANS), ("annotator", annotators, DRAWING)):
+        for name in names:
+            _check_known("low_quality_labels", what, name, known)
     if not TARGETS[0] <= target_dsc <= TARGETS[1]:
         raise SegAnyPETError(f"low_quality_labels: target_dsc={target_dsc!r}; expected {TARGETS[0]} to {TARGETS[1]}.")
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise SegAnyPETError(f"low_quality_labels: seed={seed!r}; expected an integer of at least 0.")
     largest_rate = 1 - target_dsc / 0.98
     if not 0 <= missing_rate <= largest_rate:
+        why = f"for target_dsc={target_dsc}: missing organs count 0 in the mean, and the others must make up for them"
         raise SegAnyPETError(
-            f"low_quality_labels: missing_rate={missing_rate!r}; expected 0 to {largest_rate:.2f} for "
-            f"target_dsc={target_dsc}: missing organs count 0 in the mean, and the others must make up for them."
+            f"low_quality_labels: missing_rate={missing_rate!r}; expected 0 to {largest_rate:.2f} {why}."
         )

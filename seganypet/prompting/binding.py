@@ -164,7 +164,8 @@ def blur_around(volume: Volume, mask: np.ndarray, within: Box | None = None) -> 
 
     A blurred edge lies where uptake is half-way between the object and what surrounds it. The object is the 95th
     percentile within a piece of the mask (26-connected), its surroundings the median from 4 to 12 mm outside. `EDGE` is
-    below a half, because a small object's peak is blurred away, too. What lies deeper than `BLUR_MM` is no edge.
+    below a half, because a small object's peak is blurred away, too. What lies deeper than `BLUR_MM` is no edge; and
+    where the mask stands out more clearly as it is, only a part of it is hot, such as the pelvis of a kidney.
 
     Args:
         volume: The scan, in a unit of uptake; of a CT nothing is told.
@@ -197,7 +198,22 @@ def _blur_of(piece: np.ndarray, others: np.ndarray, data: np.ndarray, spacing: S
     if peak <= around:
         return np.zeros(piece.shape, bool)  # a cold object
     depth_mm = ndimage.distance_transform_edt(piece, sampling=spacing)
-    return piece & (depth_mm <= BLUR_MM) & (data < around + EDGE * (peak - around))
+    blur = piece & (depth_mm <= BLUR_MM) & (data < around + EDGE * (peak - around))
+    uptake = np.log1p(np.maximum(data, 0))
+    return blur if edge(piece & ~blur, uptake) > edge(piece, uptake) else np.zeros_like(blur)
+
+
+def edge(mask: np.ndarray, uptake: np.ndarray) -> float:
+    """How clearly a mask stands out: mean difference of voxels just outside to those of the mask beside them.
+
+    Args:
+        mask: Bool, (I, J, K).
+        uptake: Such as log(1 + SUV), the same shape.
+    """
+    shell = ndimage.binary_dilation(mask, CONNECTED_26) & ~mask
+    weight = ndimage.uniform_filter(mask.astype(np.float32), 3)
+    beside = ndimage.uniform_filter(np.where(mask, uptake, 0).astype(np.float32), 3) / np.maximum(weight, 1e-6)
+    return float(np.abs(beside - uptake)[shell].mean()) if shell.any() else 0.0
 
 
 def corrected(before: np.ndarray, after: np.ndarray, prompt: Prompt, volume: Volume) -> np.ndarray:

@@ -24,6 +24,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from seganypet.model.base import PromptableNetwork
+from seganypet.prompting.binding import edge
 from seganypet.prompting.hints import SPOT_ML, START_LOGIT, hot_region, is_nested, is_nested_spot
 from seganypet.prompting.prompts import Box, InitialMask, Lasso
 from seganypet.prompting.readings import MAX_READINGS, distinct
@@ -39,7 +40,7 @@ from seganypet.prompting.window_logits import (
     resample_logits,
     touched_faces,
 )
-from seganypet.regions import CONNECTED_26, bounding_box, widen_box
+from seganypet.regions import bounding_box, widen_box
 
 FINEST_MM = 1.5
 # Looks, in multiples of the network's own voxel size.
@@ -337,11 +338,7 @@ def edge_of(decoder: WindowDecoder, part: WindowLogits) -> float:
     if box is None:
         return 0.0
     box = widen_box(box, (2, 2, 2), mask.shape)  # further away nothing matters
-    mask, uptake = mask[box], np.log1p(decoder.uptake(part.window)[box])
-    shell = ndimage.binary_dilation(mask, CONNECTED_26) & ~mask
-    weight = ndimage.uniform_filter(mask.astype(np.float32), 3)
-    beside = ndimage.uniform_filter(np.where(mask, uptake, 0).astype(np.float32), 3) / np.maximum(weight, 1e-6)
-    return float(np.abs(beside - uptake)[shell].mean()) if shell.any() else 0.0
+    return edge(mask[box], np.log1p(decoder.uptake(part.window)[box]))
 
 
 def cover(decoder: WindowDecoder, start: InitialMask, scales: Scales) -> tuple[WindowLogits, ...]:

@@ -28,6 +28,7 @@ class DataConfig:
         hq: Number of phantoms with true labels.
         lq: Number of phantoms whose labels a low-quality annotator drew.
         lq_dsc: Mean DSC of those labels to the truth, 0.6 to 0.93.
+        lq_annotators: Who draws them, see `seganypet.phantom.annotators`; None: all.
         clean: Whether LQ phantoms keep their true labels: the ceiling of every strategy.
         first_seed: Seed of the first phantom; the others follow. Tests and benchmarks use seeds below 10000.
         targets: Organs to learn; None: everything, with other tissue and single lesions (phantoms only).
@@ -52,6 +53,7 @@ class DataConfig:
     hq: int = 8
     lq: int = 0
     lq_dsc: float = 0.75
+    lq_annotators: tuple[str, ...] | None = None
     clean: bool = False
     first_seed: int = 10_000
     targets: tuple[str, ...] | None = SEEN_ORGANS

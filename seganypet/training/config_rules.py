@@ -46,6 +46,11 @@ def impossible_values(config: "TrainConfig") -> Iterator[str]:
         yield f"name {config.name!r} must be a file name, without folders"
     if unknown := sorted(set(data.targets or ()) - set(ORGANS)):
         yield f"data.targets {unknown} are no organs; known are {', '.join(ORGANS)}"
+    if data.lq_annotators is not None:
+        from seganypet.phantom.annotators import DRAWING  # loads SciPy, which few configurations need
+
+        if not data.lq_annotators or set(data.lq_annotators) - set(DRAWING):
+            yield f"data.lq_annotators {data.lq_annotators} must be some of {', '.join(DRAWING)}; or null for all"
     if data.targets is not None and not data.targets:
         yield "data.targets is empty; expected organs, or null for everything"
     if len(data.flips) != 3 or not all(0 <= probability <= 1 for probability in data.flips):

@@ -29,7 +29,7 @@ from seganypet.metrics import dice
 from seganypet.organs import ORGANS
 from seganypet.pet.volume import Volume
 from seganypet.phantom import PhantomCase, make_phantom
-from seganypet.phantom.annotators import low_quality_labels
+from seganypet.phantom.annotators import DRAWING, low_quality_labels
 from seganypet.study.workers import process_pool
 from seganypet.training.bookkeeping import write_whole
 from seganypet.training.config import DataConfig, TrainConfig
@@ -221,6 +221,8 @@ def scan_sources(data: DataConfig, epoch: int = 0) -> Iterator[ScanSource]:
         seed = data.first_seed + number if lq else data.first_seed + _renewed(number, epoch, data)
         made_of = {"kind": "phantom", "seed": seed, "targets": data.targets, "lesions": data.lesions}
         made_of |= {"lq_dsc": data.lq_dsc if lq else None}
+        if lq and data.lq_annotators is not None:
+            made_of["lq_annotators"] = data.lq_annotators
         yield ScanSource(common | made_of | donors, lq, donors=data.donors)
     for number in range(data.rehearsed):
         seed = data.first_seed + data.hq + data.lq + number
@@ -342,7 +344,10 @@ def _labelled_case(source: ScanSource) -> tuple[Volume, np.ndarray, np.ndarray]:
     case = _phantom(seed, made_of["lesions"], source.donors)
     if not source.lq:
         return case.pet, case.organs, case.organs
-    drawn = low_quality_labels(case, made_of["lq_dsc"], seed=SEEDS["annotator"], organs=made_of["targets"])
+    drawn = low_quality_labels(
+        case, made_of["lq_dsc"], seed=SEEDS["annotator"], organs=made_of["targets"],
+        annotators=made_of.get("lq_annotators", DRAWING),
+    )  # fmt: skip
     return case.pet, drawn.labels, case.organs
 
 

@@ -202,6 +202,13 @@ def test_low_quality_labels_reach_the_asked_dsc(cases, target):
     assert all(abs(labels.mean_dsc - target) < 0.06 for labels in made)
 
 
+def test_one_annotator_errs_one_way(cases):
+    made = [(case, low_quality_labels(case, 0.7, 1, SEEN_ORGANS, 0, annotators=("boundary",))) for case in cases]
+    assert {entry.annotators for _, labels in made for entry in labels.report} == {("boundary",)}
+    larger = [np.sum(labels.labels == n) / np.sum(case.organs == n) for case, labels in made for n in range(1, 6)]
+    assert np.mean(larger) > 1.2 and np.mean(np.array(larger) > 1) > 0.85
+
+
 def test_all_twelve_organs_reach_the_asked_dsc_around_each_other(man):
     made = low_quality_labels(man, 0.7, missing_rate=0)
     assert [entry.organ for entry in made.report] == list(ORGANS)
@@ -302,6 +309,7 @@ def test_annotate_refuses_by_name(woman, arguments, says):
         ({"target_dsc": 0.95}, "target_dsc=0.95"),
         ({"target_dsc": float("nan")}, "target_dsc=nan"),
         ({"organs": ("liver", "pancreas")}, "unknown organ 'pancreas'"),
+        ({"annotators": ("boundary", "nobody")}, "unknown annotator 'nobody'"),
         ({"seed": -1}, "seed=-1"),
         ({"missing_rate": -0.1}, "missing_rate=-0.1"),
         ({"target_dsc": 0.9, "missing_rate": 0.1}, "missing_rate=0.1; expected 0 to 0.08"),

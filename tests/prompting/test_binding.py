@@ -279,6 +279,22 @@ def test_a_cold_core_is_no_blur():
     assert mask[away_mm(volume, centre) <= 18].all() and dice(mask, ball) > 0.95
 
 
+@pytest.mark.parametrize("grid", ["oblique, left-handed", "2 mm"])
+def test_what_lies_around_a_hot_part_of_an_organ_is_no_blur(grid):
+    affine = GRIDS[grid]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    shape = tuple(np.ceil(120 / spacing).astype(int).tolist())
+    centre = tuple(n // 2 for n in shape)
+    from_centre = away_mm(Volume(np.zeros(shape, np.float32), affine, "SUVbw"), centre)
+    kidney = from_centre <= 24
+    data = np.where(kidney, 3.0, 0.8) + 12.0 * (from_centre <= 8)  # its pelvis is full of urine
+    volume = Volume(ndimage.gaussian_filter(data, 3.0 / spacing).astype(np.float32), affine, "SUVbw")
+    assert blur_around(volume, kidney) is None
+    pelvis = from_centre <= 14
+    blur_around(volume, pelvis).apply(pelvis)
+    assert (pelvis & (from_centre > 12)).sum() == 0, "of who means the pelvis alone, the cortex is blur"
+
+
 def test_only_pieces_that_are_held_stay():
     volume, (one, other) = with_balls(radius_mm=20.0, centres=BALLS_IJK[:2])
     mask = one | other

@@ -80,6 +80,8 @@ def test_the_supplement_config_holds_the_published_recipe():
         ("name: ../x\n", "must be a file name"),
         ("name: x\ndata: {targets: [livr]}\n", r"\['livr'\] are no organs; known are liver"),
         ("name: x\ndata: {targets: []}\n", "data.targets is empty"),
+        ("name: x\ndata: {lq_annotators: [boundary, me]}\n", "data.lq_annotators .*must be some of boundary"),
+        ("name: x\ndata: {cohort: a.csv, donors: b.csv}\n", "data.donors need phantoms"),
         ("name: x\ndata: {targets: null, lq: 3}\n", "true labels only"),
         ("name: x\ndata: {cohort: c.csv, clean: true}\n", "nobody knows the true labels"),
         ("name: x\ndata: {cohort: c.csv, lesions: false}\n", "data.lesions false needs phantoms"),
