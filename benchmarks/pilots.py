@@ -22,6 +22,7 @@ import seganypet as sap
 from benchmarks.sessions import Case, clicked, markdown, phantoms, random_interior, sarcomas
 from seganypet.metrics import dice
 from seganypet.organs import ORGANS, SEEN_ORGANS
+from seganypet.prompting.window_decoder import best_precision
 
 PARTS = ("organs", "scanner", "lesions", "sarcomas", "livers")
 LIVERS = (("internal", range(302, 310)), ("external", range(302, 305)))
@@ -115,6 +116,7 @@ def main() -> None:
     ]  # fmt: skip
     measured = Parallel(options.processes)(jobs + livers)
     rows = pd.DataFrame([row for case in measured[: len(jobs)] for row in case])
+    print(f"{best_precision(torch.device('cpu'))}, torch {torch.__version__}\n")
     print(table(options.networks, rows, pd.DataFrame(measured[len(jobs) :])))
 
 

@@ -24,11 +24,13 @@ from joblib import Parallel, delayed
 from scipy import ndimage
 
 import seganypet as sap
+from benchmarks.study_cost import cpu_name
 from seganypet.metrics import dice
 from seganypet.organs import ORGANS, SEEN_ORGANS
 from seganypet.pet.volume import Volume
 from seganypet.prompting.simulate import first_click, next_click
 from seganypet.prompting.simulate_shapes import first_prompt
+from seganypet.prompting.window_decoder import best_precision
 from seganypet.regions import bounding_box, depth_mm
 
 HERE = Path(__file__).parent
@@ -306,6 +308,8 @@ def main() -> None:
         code = "import json; from benchmarks.sessions import memory; print(json.dumps(memory({!r})))"
         rows = [json.loads(subprocess.check_output([sys.executable, "-c", code.format(name)])) for name in NETWORKS]
         parts.append("## Memory over 300 clicks with undo\n\n" + markdown(pd.DataFrame(rows).round(0)))
+    made = f"*{cpu_name()}, {best_precision(torch.device('cpu'))}, torch {torch.__version__}.*"
+    parts = [f"{part}\n\n{made}" for part in parts]
     print("\n\n".join(parts))
     page = options.output / "sessions.md"
     head = "# Sessions\n\n`python -m benchmarks.sessions` wrote this file. " + " ".join(__doc__.split("\n\n")[1:])
