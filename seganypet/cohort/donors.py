@@ -15,6 +15,7 @@ from pathlib import Path
 from seganypet._files import as_path, content_sha256, read_text
 from seganypet.cohort.labels import LabelNumbers, label_numbers
 from seganypet.errors import CohortError
+from seganypet.organs import ORGANS
 from seganypet.pet.volume import open_image
 from seganypet.phantom.donors import Donor
 
@@ -60,9 +61,12 @@ def _rows(table: Path) -> list[tuple[Path, LabelNumbers]]:
         if not name or not path.is_file():
             raise CohortError(f"{table}, line {line}: labels {name!r}, which is no file; expected a label map's path.")
         try:
-            rows.append((path, label_numbers(stated)))
+            numbers = label_numbers(stated)
         except CohortError as error:
             raise CohortError(f"{table}, line {line}: {error}") from None
+        if unknown := sorted(set(numbers) - set(ORGANS)):
+            raise CohortError(f"{table}, line {line}: {unknown} are no organs; known are {', '.join(ORGANS)}.")
+        rows.append((path, numbers))
     if not rows:
         raise CohortError(f"{table}: no donor; expected a row for each label map.")
     return rows

@@ -51,6 +51,8 @@ def test_a_constant_difference_has_an_interval_of_no_width_however_much_patients
         assert cpcl[name] == pytest.approx(0.1)
     assert cpcl["dsc"] == pytest.approx(difficulty.mean() + 0.1)
     assert cpcl["dsc_low"] < cpcl["dsc"] < cpcl["dsc_high"]
+    organs = summarise(STRATEGIES, results(lambda arm, p, s: difficulty[p, s]), draws=20, organs=True)
+    assert set(organs["targets"]) == {"liver"} and set(table["targets"]) == {"seen"}
     assert set(table["click"]) == {1, 3, 5} and set(table["arm"]) == {"tiny-base", *STRATEGIES.arms}
 
 

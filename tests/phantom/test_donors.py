@@ -124,6 +124,8 @@ def test_a_table_names_bodies_and_the_numbers_of_their_organs(tmp_path):
     [
         ([{"labels": "nobody.nii.gz", "organ_labels": "spleen=1"}], ("labels", "organ_labels"), "line 2.*is no file"),
         ([{"labels": "body.nii.gz", "organ_labels": "spleen"}], ("labels", "organ_labels"), "line 2.*expected names"),
+        ([{"labels": "body.nii.gz", "organ_labels": "spleen=1; kidny_left=3"}], ("labels", "organ_labels"),
+         "line 2: .'kidny_left'. are no organs"),
         ([], ("labels", "organ_labels"), "no donor"),
         ([], ("pet", "patient"), "columns pet, patient; expected labels and organ_labels"),
     ],

@@ -244,12 +244,17 @@ def test_the_last_of_two_clicks_on_a_voxel_counts():
 # ---- the border of small objects, and pieces
 
 
-@pytest.mark.parametrize("grid", ["oblique, left-handed", "2 mm"])
-def test_the_blur_around_a_small_hot_object_is_taken_off(grid):
+def cube(grid: str, side_mm: float) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], tuple[int, ...]]:
+    """Affine, spacing, shape and middle voxel of a cube on one of GRIDS."""
     affine = GRIDS[grid]
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    shape = tuple(np.ceil(120 / spacing).astype(int).tolist())
-    centre = tuple(n // 2 for n in shape)
+    shape = tuple(np.ceil(side_mm / spacing).astype(int).tolist())
+    return affine, spacing, shape, tuple(n // 2 for n in shape)
+
+
+@pytest.mark.parametrize("grid", ["oblique, left-handed", "2 mm"])
+def test_the_blur_around_a_small_hot_object_is_taken_off(grid):
+    affine, spacing, shape, centre = cube(grid, 120)
     sharp, (ball,) = with_balls(radius_mm=10.0, shape=shape, affine=affine, centres=(centre,))
     blurred = Volume(ndimage.gaussian_filter(sharp.data, 3.0 / spacing), affine, "SUVbw")
     generous = away_mm(blurred, centre) <= 16
@@ -265,10 +270,7 @@ def test_the_blur_around_a_small_hot_object_is_taken_off(grid):
 
 
 def test_a_cold_core_is_no_blur():
-    affine = GRIDS["oblique, left-handed"]
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    shape = tuple(np.ceil(160 / spacing).astype(int).tolist())
-    centre = tuple(n // 2 for n in shape)
+    affine, spacing, shape, centre = cube("oblique, left-handed", 160)
     volume, (ball,) = with_balls(radius_mm=30.0, shape=shape, affine=affine, centres=(centre,))
     volume.data[away_mm(volume, centre) <= 18] = 0.6  # necrotic, and open to one side
     beside = volume.to_mm(np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)) - volume.to_mm(centre)
@@ -281,10 +283,7 @@ def test_a_cold_core_is_no_blur():
 
 @pytest.mark.parametrize("grid", ["oblique, left-handed", "2 mm"])
 def test_what_lies_around_a_hot_part_of_an_organ_is_no_blur(grid):
-    affine = GRIDS[grid]
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    shape = tuple(np.ceil(120 / spacing).astype(int).tolist())
-    centre = tuple(n // 2 for n in shape)
+    affine, spacing, shape, centre = cube(grid, 120)
     from_centre = away_mm(Volume(np.zeros(shape, np.float32), affine, "SUVbw"), centre)
     kidney = from_centre <= 24
     data = np.where(kidney, 3.0, 0.8) + 12.0 * (from_centre <= 8)  # its pelvis is full of urine

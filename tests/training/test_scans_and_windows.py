@@ -1,5 +1,7 @@
 """Training windows hold what they say: labels lie on the uptake that they belong to, whatever the scan's grid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -154,6 +156,15 @@ def test_windows_are_drawn_for_lesions_as_often_as_is_asked(tmp_path, monkeypatc
             samples[number]
         fractions[asked] = np.mean(in_lesion)
     assert fractions[0.0] == 0 and fractions[1.0] == 1 and 0.3 < fractions[0.6] < 0.95
+
+
+def test_doubtful_labels_are_drawn_by_whom_the_config_names_and_true_ones_stay(tmp_path):
+    anybody = DataConfig(hq=1, lq=1, lq_dsc=0.7, first_seed=30_010)
+    generous = replace(anybody, lq_annotators=("boundary",))
+    (hq, lq), (same, other) = (ScanBank(data, tmp_path).sources for data in (anybody, generous))
+    assert hq.file_name == same.file_name and lq.file_name != other.file_name
+    drawn = ScanBank(generous, tmp_path)[1]
+    assert np.count_nonzero(drawn["given"]) > 1.15 * np.count_nonzero(drawn["truth"])
 
 
 def test_what_is_rehearsed_is_learned_whole_from_patients_of_its_own_in_its_places_of_a_batch(tmp_path):
