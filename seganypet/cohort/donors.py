@@ -56,6 +56,8 @@ def _rows(table: Path) -> list[tuple[Path, LabelNumbers]]:
         raise CohortError(f"{table}: columns {', '.join(columns) or 'none'}; expected {' and '.join(COLUMNS)}.")
     rows = []
     for line, row in enumerate(reader, start=2):
+        if None in row:
+            raise CohortError(f"{table}, line {line}: more cells than columns; separate organs by semicolons.")
         name, stated = ((row[column] or "").strip() for column in COLUMNS)
         path = table.parent / name
         if not name or not path.is_file():

@@ -135,6 +135,13 @@ def test_a_table_that_cannot_be_understood_says_where(tmp_path, rows, columns, s
         read_donors(write_table(tmp_path, rows, columns))
 
 
+def test_organs_that_are_separated_by_commas_are_not_lost_in_silence(tmp_path):
+    table = write_table(tmp_path, [])
+    table.write_text("labels,organ_labels\nbody.nii.gz,spleen=1,kidney_left=3\n", encoding="utf-8")
+    with pytest.raises(SegAnyPETError, match="line 2: more cells than columns; separate organs by semicolons"):
+        read_donors(table)
+
+
 def test_training_draws_its_phantoms_with_them_and_anew_when_a_body_changes(tmp_path):
     table = write_table(tmp_path, [{"labels": "body.nii.gz", "organ_labels": "spleen=1; kidney_left=3"}])
     data = DataConfig(hq=4, targets=("spleen",), first_seed=700)
