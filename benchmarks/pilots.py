@@ -42,8 +42,7 @@ def case_of(part: str, number: int, real_data: Path | None) -> Iterator[Case]:
 def rows_of(network: str, part: str, number: int, real_data: Path | None) -> list[dict]:
     """The first three clicks of both kinds on each target of one case, on one thread."""
     torch.set_num_threads(1)
-    rows = clicked(network, case_of(part, number, real_data), part, clicks=3)
-    return [row | {"network": network} for row in rows]
+    return list(clicked(network, case_of(part, number, real_data), part, clicks=3))
 
 
 def liver_of(network: str, domain: str, seed: int) -> dict:
