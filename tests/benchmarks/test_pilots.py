@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from benchmarks.pilots import at_most, table
+from benchmarks.pilots import at_most, differences, table
 
 
 def rows() -> pd.DataFrame:
@@ -28,3 +28,13 @@ def test_a_network_has_one_row_with_a_cell_for_each_group_that_was_measured():
         "unseen, 1": "0.25 / nan", "unseen, best of 3": "0.25 / nan", "unseen, 3": "0.75 / nan",
         "livers, agreement": "0.75, 0.40",
     }  # fmt: skip
+
+
+def test_another_network_differs_by_what_its_cases_say_and_as_surely_as_they_agree():
+    mine = pd.concat([rows(), rows().assign(case="internal_303")])
+    gain = 0.1 * (mine["case"] == "internal_302")
+    both = pd.concat([mine, mine.assign(network="runs/other.safetensors", dsc=mine["dsc"] + gain)])
+    head, _, line = differences(["runs/mine.safetensors", "runs/other.safetensors"], both).splitlines()
+    cells = dict(zip(head.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=True))
+    assert cells["network"] == "other"
+    assert cells["seen, 1"] == cells["unseen, 3"] == "+0.05 +- 0.05"  # 0.1 in one of two cases
