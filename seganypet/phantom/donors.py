@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seganypet.errors import SegAnyPETError
+from seganypet.errors import SegAnyPETError, warn_caller
 from seganypet.phantom.canvas import Box, Canvas, smooth_field
 from seganypet.regions import bounding_box
 
@@ -67,6 +67,9 @@ class Donor:
 
         Raises:
             SegAnyPETError: The map is tilted, or has no whole organ that can be lent.
+
+        Warns:
+            UserWarning: Some of the stated organs that could be lent are missing in the map, or cut by its edge.
         """
         from nibabel import orientations
 
@@ -85,6 +88,10 @@ class Donor:
         if not shapes:
             raise SegAnyPETError(
                 f"donor {name}: none of {', '.join(LENDABLE)} lies whole in the label map, of {sorted(numbers)} stated."
+            )
+        if left_out := sorted(organ for organ in LENDABLE if organ in numbers and organ not in shapes):
+            warn_caller(
+                f"donor {name} lends no {', '.join(left_out)}: stated, but not in the label map, or cut by its edge."
             )
         return cls(name, shapes)
 
