@@ -45,7 +45,7 @@ class Study:
 
     Attributes:
         config: Config that all arms share, but for `changes` and their own; `data` and `model` hold fields to change.
-        changes: To make runs short.
+        changes: To make runs short, or to begin from nothing.
         arms: Name -> what that arm changes.
         reference: The arm that others are compared with.
         untrained: A network that is evaluated as it is, beside them.
@@ -84,8 +84,9 @@ STUDIES = {
     ),
     "networks": Study(
         config="tiny-base.yaml",
-        changes={"epochs": 1, "steps_per_epoch": 120, "batch_size": 4, "warm_up": 30, "ema": 0.95,
-                 "data": {"hq": 24, "shapes": 120}},
+        changes={"init": None, "epochs": 1, "steps_per_epoch": 120, "batch_size": 4, "learning_rate": 0.001,
+                 "warm_up": 30, "ema": 0.95, "model": {"likeness": True, "mask_quality": True},
+                 "data": {"hq": 24, "shapes": 120, "first_seed": 10_000, "renewed": 12, "lesion_fraction": 0.35}},
         arms={
             "whole": {},
             "no click map": {"model": {"click_map": False}},
@@ -108,7 +109,8 @@ def run_config(study: Study, arm: str, seed: int) -> TrainConfig:
     base = load_config(CONFIGS / study.config)
     changes = study.changes | study.arms[arm]
     data = replace(base.data, **(study.changes.get("data", {}) | changes.pop("data", {})))
-    model = replace(base.model or TINY, **changes.pop("model", {})) if base.init is None else None
+    shape = study.changes.get("model", {}) | changes.pop("model", {})
+    model = replace(TINY, **shape) if changes.get("init", base.init) is None else None
     validation = replace(base.validation, phantoms=0)  # no arm may choose its epoch
     name = f"{arm.replace(',', '').replace(' ', '-')}-{seed}"
     return replace(base, name=name, seed=seed, data=data, model=model, validation=validation, **changes)

@@ -51,7 +51,7 @@ class SliceTraining:
     warm_up: int = 200
     weight_decay: float = 0.05
     ema: float = 0.998
-    deep: float = 0.4
+    deep: float = 0.7
     max_clicks: int = 6
     iou_weight: float = 0.5
     first_seed: int = 10_000
@@ -64,7 +64,7 @@ class SliceTraining:
     dim: int = 192
     depth: int = 6
     prompt_dim: int = 128
-    bfloat16: bool = True
+    bfloat16: bool = False
     checkpoint_every: int = 200
     seed: int = 0
 

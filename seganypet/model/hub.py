@@ -54,6 +54,7 @@ NETWORKS = {
 EDITIONS = {
     "fcc0c16cc7ec3e50": "tiny-base, first edition",
     "a1dd1a3ae08af92c": "tiny-base, second edition",
+    "98f4ccb895183536": "tiny-base, third edition",
     "ebd94cc21ad842eb": "tiny, first edition",
     "2e02d52ff425ff3f": "tiny, second edition",
     "cf2904324be4cf41": "tiny, third edition",

@@ -39,7 +39,7 @@ def dsc_over_clicks(session, truth, spacing, clicks):
 
 def test_the_file_is_small_and_tells_how_it_was_made(model):
     assert model.metadata["training"]["name"] == "tiny-base"
-    assert model.metadata["training"]["first_phantom_seed"] >= 10_000, "samples and benchmarks use seeds below"
+    assert model.metadata["training"]["data"]["first_seed"] >= 10_000, "samples and benchmarks use seeds below"
     assert model.metadata["step"] > 0
 
 
