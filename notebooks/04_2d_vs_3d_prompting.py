@@ -96,12 +96,12 @@ print(f"2D: {network_2d.name}, {network_2d.image_size} x {network_2d.image_size}
 print(f"3D: {network_3d.name}, {network_3d.config.window_size}^3 voxels of {network_3d.config.spacing_mm:g} mm")
 
 # %% [markdown]
-# Who is who? `tiny-2d` is a small SAM, trained here on axial slices of phantoms; `tiny-base` saw as many clicks on the
-# same phantoms, in 3D; `tiny` is `tiny-base`, trained on for five organs, while a third of its windows rehearsed what
-# `tiny-base` knew. They stand in for SAM, SAM-Med3D and SegAnyPET, so that this lesson runs offline. What they reach
-# says something about the *workflows*; it says nothing about the published networks, which you can name in the
-# parameters. **Seen** are the five organs of `tiny` (and of SegAnyPET); `tiny-base` and `tiny-2d` were trained on all
-# twelve, in other phantoms.
+# Who is who? `tiny-2d` is a small SAM, trained here on axial slices of phantoms; `tiny-base` saw these phantoms in
+# 3D, and others, with more than twice as many clicks; `tiny` is an earlier `tiny-base`, trained on for five organs,
+# while a third of its windows rehearsed what that one knew. They stand in for SAM, SAM-Med3D and SegAnyPET, so that
+# this lesson runs offline. What they reach says something about the *workflows*; it says nothing about the published
+# networks, which you can name in the parameters. **Seen** are the five organs of `tiny` (and of SegAnyPET);
+# `tiny-base` and `tiny-2d` were trained on all twelve, in other phantoms.
 #
 # ## Your hand first: five clicks each way
 #

@@ -44,15 +44,15 @@ def test_weights_of_another_kind_of_network_are_refused_and_the_shape_is_inits_u
 
 
 def test_a_network_that_learns_more_at_first_answers_as_the_one_it_starts_from():
-    second = load_model("tiny-base")
-    wider = replace(second.config, likeness=True, mask_quality=True)
+    plain = load_model("tiny-organs")  # which has no readings
+    wider = replace(plain.config, likeness=True, mask_quality=True)
     said = []
-    model = initial_model(TrainConfig("third", init="tiny-base", readings=True, model=wider), said.append).eval()
+    model = initial_model(TrainConfig("third", init="tiny-organs", readings=True, model=wider), said.append).eval()
     rng = torch.Generator().manual_seed(0)
-    window = second.normalise(torch.rand(1, 1, 64, 64, 64, generator=rng) * 5)
+    window = plain.normalise(torch.rand(1, 1, 64, 64, 64, generator=rng) * 5)
     click, label = torch.tensor([[[32.0, 30.0, 20.0]]]), torch.ones(1, 1)
     with torch.no_grad():
-        before = second.decode(second.embed(window), click, label, None)
+        before = plain.decode(plain.embed(window), click, label, None)
         after = model.decode(model.embed(window), click, label, None)
     assert torch.allclose(before[0], after[0], atol=1e-4) and torch.allclose(before[1], after[1], atol=1e-5)
     heads = model.mask_decoder.output_hypernetworks_mlps
