@@ -34,12 +34,10 @@ class SliceTraining:
             interactions.
         learning_rate, warm_up, weight_decay: AdamW with linear warm-up and cosine.
         ema: Decay of the running average of weights, which is what is exported.
-        deep: Fraction of first clicks that lie deep inside the target; the others lie anywhere in it.
         max_clicks: Largest number of clicks on a target; 2 to this many, fewer more often.
         iou_weight: Weight of the error of predicted IoU.
         first_seed, phantoms, lesions, shapes, shape_fraction: Training data, see `SliceBank`.
         image_size, patch_size, dim, depth, prompt_dim: Shape of the network; by default 3.7 million parameters.
-        bfloat16: Whether to compute in bfloat16, which is faster on processors with instructions for it.
         checkpoint_every: Number of steps between checkpoints.
         seed: Seed of weights, samples and clicks.
     """
@@ -51,7 +49,6 @@ class SliceTraining:
     warm_up: int = 200
     weight_decay: float = 0.05
     ema: float = 0.998
-    deep: float = 0.7
     max_clicks: int = 6
     iou_weight: float = 0.5
     first_seed: int = 10_000
@@ -64,7 +61,6 @@ class SliceTraining:
     dim: int = 192
     depth: int = 6
     prompt_dim: int = 128
-    bfloat16: bool = False
     checkpoint_every: int = 200
     seed: int = 0
 
@@ -77,9 +73,7 @@ RECIPES = {
 }
 
 
-def interaction_loss(
-    model: Sam2D, slices: Tensor, label: Tensor, clicks: int, iou_weight: float, deep: float = 0.7
-) -> dict[str, Tensor]:
+def interaction_loss(model: Sam2D, slices: Tensor, label: Tensor, clicks: int, iou_weight: float) -> dict[str, Tensor]:
     """A simulated user clicks each slice's target, then its errors; DiceCE of the best of three masks.
 
     The loss is taken after the first and the last click; the clicks between are predicted without gradient.
@@ -90,19 +84,18 @@ def interaction_loss(
         label: Label of the target in each slice, 0 or 1, (N, 1, S, S).
         clicks: Number of clicks on each target, at least 2.
         iou_weight: Weight of the squared error of predicted IoU.
-        deep: Fraction of first clicks that lie deep inside the target.
 
     Returns:
         Scalars: loss, loss_first_click, loss_last_click, iou_error.
     """
     embedding = model.embed(model.pixels(slices))
     soft_label = F.adaptive_avg_pool2d(label, model.logits_size)  # (N, 1, m, m)
-    points, labels = pick_pixels(label, label, deep)
+    points, labels = pick_pixels(label, label, deep=0.7)
     logits, logs, losses = None, {}, []
     for click in range(1, clicks + 1):
         learned = click in (1, clicks)
         with torch.set_grad_enabled(torch.is_grad_enabled() and learned):
-            proposed, iou = (part.float() for part in model.decode(embedding, points, labels, logits))  # (N, 3, m, m)
+            proposed, iou = model.decode(embedding, points, labels, logits)  # (N, 3, m, m), (N, 3)
         if learned:
             each = each_dice_ce(proposed, soft_label)  # (N, 3)
             inside, truth = proposed.detach() > 0, soft_label > 0.5
@@ -164,9 +157,7 @@ def train_slices(
         for step, (slices, label) in enumerate(drawn, start=first):
             clicks = 2 + int(np.random.default_rng([config.seed, step]).triangular(0, 0, config.max_clicks - 1))
             torch.manual_seed(config.seed * 1_000_003 + step)
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-                logs = interaction_loss(model, slices, label, clicks, config.iou_weight, config.deep)
-            yield logs
+            yield interaction_loss(model, slices, label, clicks, config.iou_weight)
 
     def export(path: Path, average: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         save_sam(path, averaged(model, average), metadata)
