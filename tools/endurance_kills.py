@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import multiprocessing
-import os
 import random
 import re
 import shutil
@@ -170,13 +169,16 @@ def _run(work: Callable[[Path], None], out: Path) -> None:
 def _fork(work: Callable[[Path], None], out: Path, patience: float | None) -> bool:
     """Do a work in a process of its own; True if that had to be killed, after `patience` seconds."""
     process = multiprocessing.get_context("fork").Process(target=_run_in_fork, args=(work, out))
-    process.start()
     try:
+        with _uninterrupted():  # a fork that nobody knows of yet would go on to write where everything is removed
+            process.start()
         process.join(patience)
         killed = process.exitcode is None
     finally:
-        process.kill()
-        process.join()
+        with _uninterrupted():
+            if process.pid is not None:
+                process.kill()
+                process.join()
     return killed
 
 
@@ -190,10 +192,21 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         multiprocessing.parent_process().join()
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # that thread alone may let it wait
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let what they start with & ignore it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a fork begins with its parent's mask
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let an interrupt wait until the end of the block, at which it is raised."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 TIMES = ("minutes", "wait_fraction")  # of columns whose names do not say seconds
@@ -240,7 +253,9 @@ def rounds_of(name: str, times: int, dice: random.Random, begun: str = "*") -> I
     """
     torch.set_num_threads(1)  # a fork of a process whose PyTorch has used several would hang
     work, earlier = WORKS[name], tempfile.tempdir
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        with _uninterrupted():  # a folder that is made but not yet known would stay
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
         whole, out, temporary = (Path(folder) / each for each in ("whole", "killed", "temporary"))
         whole.mkdir()
         temporary.mkdir()

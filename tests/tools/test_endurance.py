@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,14 @@ def test_a_part_ends_with_the_tool_that_is_killed_and_leaves_nothing(tmp_path):
     run.wait()
     assert soon(lambda: not [one for one in part if Path(f"/proc/{one}").exists()])
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_waits_until_what_must_not_be_cut_is_done():
+    done = []
+    with pytest.raises(KeyboardInterrupt), endurance_kills._uninterrupted():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        done.append("folder")
+    assert done == ["folder"]
 
 
 def soon(holds: Callable[[], object], seconds: float = 30.0) -> bool:
