@@ -1,15 +1,13 @@
 """Where to look: the window that fits an object, found by the network itself.
 
-    first_look   the first prompt: a hot spot, what the network sees in a fine and in a wide window; the likeliest first
-    look_at_region   the same for a box or a lasso
+    look_at_region   what a box or a lasso means
     follow       the window moves to where the object turned out to be, finer if it is small
     reached      a further prompt far away: one wide window if it means something large, else a second one
     cover        windows over a mask to start from
-    outlined     how a first mask becomes whole: the window follows it, and the network clicks in it
 
 Whoever clicks knows neither the size of the object nor its middle; a window centred on a click beside the middle cuts
 the object, and a network takes what it sees of it for the whole. So the window is centred on the mask found so far, and
-decoded again with that mask as the logits of the step before.
+decoded again with that mask as the logits of the step before. What a first click may mean is in first_look.py.
 
 Ours, not published; the figures that chose these numbers are in benchmarks/sessions.md.
 """
@@ -21,40 +19,26 @@ import numpy as np
 import torch
 from nibabel.affines import apply_affine
 from scipy import ndimage
-from scipy.spatial import KDTree
 
 from seganypet.model.base import PromptableNetwork
-from seganypet.prompting.binding import edge
-from seganypet.prompting.hints import SPOT_ML, START_LOGIT, hot_region, is_nested, is_nested_spot
+from seganypet.prompting.hints import START_LOGIT
 from seganypet.prompting.prompts import Box, InitialMask, Lasso
-from seganypet.prompting.readings import MAX_READINGS, distinct
 from seganypet.prompting.window import Window, resample
 from seganypet.prompting.window_decoder import WindowDecoder
 from seganypet.prompting.window_logits import (
     PointMM,
     WindowLogits,
-    dice_in_window,
     keep_clicked_components,
     mask_extent_mm,
     pieces_at,
     resample_logits,
     touched_faces,
 )
-from seganypet.regions import bounding_box, widen_box
 
 FINEST_MM = 1.5
 # Looks, in multiples of the network's own voxel size.
 WIDE, FINE = 1.5, 0.5
 EXTENT = 0.2  # of a window's side; what spans less is decoded in a finer window
-MAX_CANDIDATES = 6  # answers to a first prompt that are kept in mind
-# Masks of the looks that are followed: as many of the likeliest, and as many that differ as there may be readings.
-LIKELIEST, SAME_LOOK = 3, 0.7  # masks of two looks that agree better than this are one
-LEAST_SPOT_ML = 1.0  # of a hot spot that comes first whatever surrounds it; smaller ones are noise as often as not
-SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
-GROWS = 1.15  # times larger than before is a mask by such a click, or it was the last
-# What a mask is worth: its edge, times these powers of its volume in mL, as a hot part of an organ has a clearer edge
-# than the organ, and of its predicted IoU, where a network was trained to predict it.
-LARGER, SURE = 0.1, 0.5
 ALIKE = 2.0  # times as much uptake is something else
 MAX_COVER = 64  # windows over a mask to start from; one that needs more gets coarser ones
 LATTICE = 16  # windows that follow lie on a lattice of this fraction of their side, so that many are known already
@@ -84,109 +68,6 @@ def spacings_mm(model: PromptableNetwork, spacing_mm: float | None, min_spacing_
         return Scales(spacing_mm, min_spacing_mm or spacing_mm, looks_around=False)
     around = model.config.intensity == "log_suv"
     return Scales(own, min_spacing_mm or (min(own, FINEST_MM) if around else own), around)
-
-
-class Candidate(NamedTuple):
-    """One answer to a first prompt.
-
-    Attributes:
-        part: Its window and logits.
-        quality: Predicted IoU; None of a network that was not trained to predict it.
-        worth: What its order follows: how clearly it stands out for its size, and how sure the network is of it.
-    """
-
-    part: WindowLogits
-    quality: float | None = None
-    worth: float = 0.0
-
-
-def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) -> tuple[Candidate, ...]:
-    """What a first prompt may mean, each in the window that fits it, the likeliest first.
-
-    A hot spot that stands alone is what a click on it means. Else come what the likeliest masks become, in the order of
-    their worth, but spots in something warm last: who clicks there means the kidney more often than its pelvis.
-    """
-    clicked_mm = next(mm for mm, foreground in points if foreground)
-    if not scales.looks_around:
-        part = clicked_part(decoder.decode(decoder.blank(decoder.window(clicked_mm, scales.own)), points), points)
-        return (Candidate(follow(decoder, follow(decoder, part, points, scales), points, scales)),)
-    fine = decoder.blank(decoder.window(clicked_mm, max(FINE * scales.own, scales.finest)))
-    wide = decoder.blank(decoder.window(clicked_mm, WIDE * scales.own))
-    seen = decoder.readings([fine, wide], points) if decoder.has_readings else decoder.rated([fine, wide], points)
-    looks = [answer(decoder, clicked_part(part, points), iou) for part, iou in seen]
-    looks.sort(key=lambda one: one.worth, reverse=True)
-    looks = [one for one in looks if one.worth] or looks[:1]
-    different = distinct(looks, seen_alike, MAX_READINGS, SAME_LOOK)
-    looks = [one for rank, one in enumerate(looks) if rank < LIKELIEST or one in different]
-    hot = hot_region(decoder, fine.window, clicked_mm)
-    spots = [] if hot is None else [clicked_part(decoder.decode(hot, points), points)]
-    starts = [*spots, *(one.part for one in looks)]
-    answers = outlined(decoder, distinct(starts, dice_in_window, len(starts)), points, scales)
-    in_order = sorted((one for start in answers for one in start), key=lambda one: one.worth, reverse=True)
-    in_order.sort(key=lambda one: is_nested_spot(decoder, one.part))  # these last
-    if hot is not None and not is_nested(decoder, hot):
-        spot = max(answers[0], key=lambda one: one.worth)
-        if LEAST_SPOT_ML <= spot.part.volume_ml <= SPOT_ML and not is_nested(decoder, spot.part):
-            in_order.insert(0, spot)
-    return tuple(distinct(in_order, lambda one, other: dice_in_window(one.part, other.part), MAX_CANDIDATES))
-
-
-def seen_alike(one: Candidate, other: Candidate) -> float:
-    """DSC of two masks, also of two windows."""
-    fine, wide = sorted((one.part, other.part), key=lambda part: part.window.spacing_mm)
-    both = replace(fine, logits=torch.minimum(fine.logits, resample_logits(wide, fine.window)))
-    return 2 * both.volume_ml / (fine.volume_ml + wide.volume_ml)
-
-
-def outlined(
-    decoder: WindowDecoder, parts: list[WindowLogits], points: list[PointMM], scales: Scales
-) -> list[list[Candidate]]:
-    """Of each mask what it is in the window that fits it, and what it becomes while the network prompts itself there.
-
-    A click beside the middle of something large shows a network the near part of it; one in the middle of that part
-    shows it more. So the network clicks in its own mask, where that is deep and far from every click, as long as a mask
-    gets larger by much and is worth more: what only creeps is a leak. These clicks are not the user's: no later prompt
-    is decoded with them.
-    """
-    for _ in range(2):
-        parts = distinct(follow_all(decoder, parts, points, scales), dice_in_window, len(parts))
-    answers: list[list[Candidate]] = [[] for _ in parts]
-    growing = dict(enumerate(parts))
-    for _ in range(1 + SELF_PROMPTS):
-        rated = zip(growing, decoder.rated([*growing.values()], points), strict=True)
-        growing = {}
-        for number, (part, iou) in rated:
-            part = clicked_part(part, points)
-            one, known = answer(decoder, part, iou), answers[number]
-            if not known or (
-                one.worth > known[-1].worth and part.volume_ml >= GROWS * known[-1].part.volume_ml
-            ):
-                known.append(one)
-                growing[number] = with_own_click(part, points)
-        if not growing:
-            break
-    return answers
-
-
-def answer(decoder: WindowDecoder, part: WindowLogits, iou: float) -> Candidate:
-    """A mask and what it is worth."""
-    quality = iou if decoder.has_readings else None
-    sure = 1.0 if quality is None else max(quality, 0.0) ** SURE
-    return Candidate(replace(part, seeds_mm=()), quality, edge_of(decoder, part) * part.volume_ml**LARGER * sure)
-
-
-def with_own_click(part: WindowLogits, points: list[PointMM]) -> WindowLogits:
-    """The window with a seed in its mask, where depth times distance to the nearest click or seed is largest."""
-    mask = part.mask
-    box = bounding_box(mask)
-    if box is None:
-        return part
-    shown_mm = np.array([*part.foreground_in(points), *part.seeds_mm])
-    depth = ndimage.distance_transform_edt(np.pad(mask[box], 1))[1:-1, 1:-1, 1:-1]
-    voxels_mm = apply_affine(part.affine, np.argwhere(mask))
-    distance_mm, _ = KDTree(shown_mm).query(voxels_mm)
-    x, y, z = voxels_mm[np.argmax(distance_mm * depth[mask[box]])].tolist()
-    return replace(part, seeds_mm=(*part.seeds_mm, (x, y, z)))
 
 
 def look_at_region(decoder: WindowDecoder, region: Box | Lasso, points: list[PointMM], scales: Scales) -> WindowLogits:
@@ -329,16 +210,6 @@ def clicked_part(part: WindowLogits, points: list[PointMM]) -> WindowLogits:
     """The window with those pieces of its mask alone that hold a foreground point or a seed."""
     seeds_mm = [np.array(mm) for mm in part.seeds_mm if part.window.contains_mm(mm)]
     return replace(part, logits=keep_clicked_components(part, [*part.foreground_in(points), *seeds_mm]))
-
-
-def edge_of(decoder: WindowDecoder, part: WindowLogits) -> float:
-    """How clearly the mask of a window stands out: mean difference, in log(1 + SUV), of voxels just outside to it."""
-    mask = part.mask
-    box = bounding_box(mask)
-    if box is None:
-        return 0.0
-    box = widen_box(box, (2, 2, 2), mask.shape)  # further away nothing matters
-    return edge(mask[box], np.log1p(decoder.uptake(part.window)[box]))
 
 
 def cover(decoder: WindowDecoder, start: InitialMask, scales: Scales) -> tuple[WindowLogits, ...]:

@@ -3,7 +3,7 @@ pass through prompt encoder and mask decoder.
 
     click -> PromptSession.add (base.py)        checks, objects, undo, journal
           -> Session._predict                   air? which windows? then what the click settles
-               look.first_look, look.follow     the window that fits what was clicked; what else it may mean
+               first_look, look.follow          the window that fits what was clicked; what else it may mean
                window_decoder.decode            the network's logits in a window, given all its points
                growth.grow                      further windows for what is larger than one
                binding                          the clicked voxel obeys, and what looks like it; leaks go
@@ -26,19 +26,11 @@ from seganypet.pet.volume import Volume
 from seganypet.prompting.binding import Edit, blur_around, corrected, leak_behind_neck, loose_pieces, neighbourhood
 from seganypet.prompting.binding_session import BINDING
 from seganypet.prompting.body import Body
+from seganypet.prompting.first_look import Candidate, first_look
 from seganypet.prompting.growth import MAX_WINDOWS, drop_orphan_windows, grow
 from seganypet.prompting.initial_mask import InitialMask
 from seganypet.prompting.journal import Journal
-from seganypet.prompting.look import (
-    Candidate,
-    cover,
-    first_look,
-    follow,
-    look_at_region,
-    may_be_one,
-    reached,
-    spacings_mm,
-)
+from seganypet.prompting.look import cover, follow, look_at_region, may_be_one, reached, spacings_mm
 from seganypet.prompting.network_session import NetworkSession
 from seganypet.prompting.packed_mask import PackedMask
 from seganypet.prompting.prompts import (

@@ -15,6 +15,7 @@ from seganypet.model.checkpoints import load_model
 from seganypet.model.config import ModelConfig
 from seganypet.pet.volume import Volume
 from seganypet.phantom import make_phantom
+from seganypet.prompting import first_look
 from seganypet.prompting.look import FINEST_MM, LATTICE, MAX_COVER, cover, fitting_window, spacings_mm
 from seganypet.prompting.prompts import InitialMask
 from seganypet.prompting.session import Session
@@ -51,6 +52,28 @@ def test_a_click_beside_the_middle_gives_what_the_middle_gives():
         for at in (BALLS_IJK[0], *inside[[0, len(inside) // 3, -1]])
     ]
     assert all(dice(mask, ball) > 0.9 and dice(mask, masks[0]) > 0.95 for mask in masks)
+
+
+class NearPart(ThresholdNetwork):
+    """Takes for the whole what lies about as near to its first foreground click as that is to the border."""
+
+    def mask(self, embedding, points_ijk, labels, threshold):
+        whole = super().mask(embedding, points_ijk, labels, threshold)
+        shown = points_ijk[labels == 1].numpy() / self.config.window_size * len(whole)
+        if not len(shown):
+            return whole
+        depth = ndimage.distance_transform_edt(whole > 0)[tuple(shown[0].astype(int).clip(0, len(whole) - 1))]
+        away = np.linalg.norm(np.indices(whole.shape).T - shown[0], axis=-1).T
+        return np.where(away < 2.5 * depth + 1, whole, -5)
+
+
+def test_a_network_that_answers_with_the_near_part_is_asked_again_from_its_middle(monkeypatch):
+    volume, (ball,) = with_balls(radius_mm=56.0, centres=((32, 32, 42),))
+    at = tuple(np.argwhere(away_mm(volume, (32, 32, 42)) < 40)[-1])
+    mask = Session(NearPart(), volume).click(ijk=at)
+    assert dice(mask, ball) > 0.95 and mask[at]
+    monkeypatch.setattr(first_look, "MIDDLES", 0)
+    assert dice(Session(NearPart(), volume).click(ijk=at), ball) < 0.8
 
 
 def test_a_window_follows_what_was_found():

@@ -46,7 +46,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("kind", PLANTED)
 def test_planted_faults_are_found_with_the_number_of_the_case(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(fuzz, "LIMIT_S", 4.0)
+    monkeypatch.setattr(fuzz, "LIMIT_S", 8.0)
     monkeypatch.setattr(fuzz, "LIMIT_MB", 64.0)
     all_scans, unspoilt = fuzz.make_scans, fuzz.read
 
