@@ -1,11 +1,10 @@
 """What a first prompt may mean: what the network sees around it, each answer in the window that fits it.
 
-    first_look       a hot spot, what the network sees in a fine and in a wide window; the likeliest first
-    outlined         how a mask becomes whole: the window follows it, and the network clicks in it
-    from_the_middle  what a click in the middle of the likeliest answer would have given
+    first_look   a hot spot, what the network sees in a fine and in a wide window; the likeliest first
+    outlined     how a mask becomes whole: the window follows it, and the network clicks in it
+    going_on     the likeliest answer with clicks of the network beside it, where uptake goes on as it is inside
 
-To a click beside the middle of something large a network answers with the near part of it. So it is asked again: with
-clicks of its own in what it has found, and with one in the middle of that alone.
+To a click beside the middle of something large a network answers with the near part of it. So it asks itself for more.
 
 Ours, not published; the figures that chose these numbers are in benchmarks/sessions.md and benchmarks/pilots.md.
 """
@@ -19,6 +18,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from seganypet.pet.volume import Point
 from seganypet.prompting.binding import edge
 from seganypet.prompting.hints import SPOT_ML, hot_region, is_nested, is_nested_spot
 from seganypet.prompting.look import FINE, WIDE, Scales, clicked_part, follow, follow_all
@@ -33,9 +33,11 @@ LIKELIEST, SAME_LOOK = 3, 0.7  # masks of two looks that agree better than this 
 LEAST_SPOT_ML = 1.0  # of a hot spot that comes first whatever surrounds it; smaller ones are noise as often as not
 SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
 GROWS = 1.15  # times larger than before is a mask by such a click, or it was the last
-LEAST_MIDDLE_ML = 30.0  # of an answer whose middle is clicked; in something small every click is near the middle
-MIDDLES = 2  # times that a middle is clicked
-CREEPS, KEEPS = 1.05, 0.9  # an answer from the middle is larger by more than this, and holds so much of the one before
+GOES_ON = 4  # clicks of the network beside its own mask, at most
+LEAST_ON_ML = 30.0  # of an answer that may go on: what is smaller is seen whole
+CREEPS, KEEPS = 1.05, 0.9  # what goes on is larger by more than this, and holds so much of the answer before
+ALIKE_SPREADS, LEAST_SPREAD = 1.5, 0.03  # of log(1 + SUV) from its median inside, in robust standard deviations
+THIN = 2.0  # voxels of the logits from what looks otherwise
 # What a mask is worth: its edge, times these powers of its volume in mL, as a hot part of an organ has a clearer edge
 # than the organ, and of its predicted IoU, where a network was trained to predict it.
 LARGER, SURE = 0.1, 0.5
@@ -83,7 +85,7 @@ def first_look(decoder: WindowDecoder, points: list[PointMM], scales: Scales) ->
         spot = max(answers[0], key=lambda one: one.worth)
         if LEAST_SPOT_ML <= spot.part.volume_ml <= SPOT_ML and not is_nested(decoder, spot.part):
             in_order.insert(0, spot)
-    in_order = [*from_the_middle(decoder, in_order[0], clicked_mm, scales), *in_order]
+    in_order = [*going_on(decoder, in_order[0], clicked_mm, points, scales), *in_order]
     return tuple(distinct(in_order, lambda one, other: dice_in_window(one.part, other.part), MAX_CANDIDATES))
 
 
@@ -128,29 +130,27 @@ def outlined(
     return answers
 
 
-def from_the_middle(
-    decoder: WindowDecoder, found: Candidate, clicked_mm: np.ndarray, scales: Scales
+def going_on(
+    decoder: WindowDecoder, found: Candidate, clicked_mm: np.ndarray, points: list[PointMM], scales: Scales
 ) -> list[Candidate]:
-    """What a click in the middle of an answer gives, where that is the answer and more, and worth more; else nothing.
+    """What an answer becomes by clicks of the network beside it, where uptake goes on as it is inside; else nothing.
 
-    The middle of that is clicked again. An answer that the click is deep in already, or that is small, stays.
+    To a click near an end of something large a network answers with that end, which has no edge towards the rest. What
+    comes instead is larger, is worth more, and holds both the answer and the click.
 
     Args:
         decoder: The network at work.
         found: The likeliest answer to a first prompt.
-        clicked_mm: Position of that prompt, which remains in the mask.
+        clicked_mm: Position of that prompt.
+        points: That prompt as the network is shown it.
         scales: The voxel sizes that windows may have.
     """
     first = found
-    for _ in range(MIDDLES):
-        depth = ndimage.distance_transform_edt(np.pad(found.part.mask, 1))[1:-1, 1:-1, 1:-1]
-        middle_mm = apply_affine(found.part.affine, np.unravel_index(depth.argmax(), depth.shape))
-        depth_mm = depth.max() * found.part.window.side_mm / len(depth)
-        if found.part.volume_ml < LEAST_MIDDLE_ML or np.linalg.norm(middle_mm - clicked_mm) < depth_mm / 2:
+    for _ in range(GOES_ON):
+        if found.part.volume_ml < LEAST_ON_ML or (beside_mm := deep_beside(decoder, found.part)) is None:
             break
-        points = [(middle_mm, True)]
-        start = clicked_part(decoder.decode(decoder.blank(found.part.window), points), points)
-        (answers,) = outlined(decoder, [start], points, scales)
+        start = replace(found.part, seeds_mm=(*found.part.seeds_mm, beside_mm))
+        (answers,) = outlined(decoder, [clicked_part(decoder.decode(start, points), points)], points, scales)
         larger = [
             one
             for one in answers
@@ -163,6 +163,23 @@ def from_the_middle(
             break
         found = max(larger, key=lambda one: one.worth)
     return [] if found is first else [found]
+
+
+def deep_beside(decoder: WindowDecoder, part: WindowLogits) -> Point | None:
+    """Position, in mm, deep in what touches a mask and has the uptake of its inside; None where that is thin."""
+    mask, uptake = part.mask, ndimage.gaussian_filter(np.log1p(decoder.uptake(part.window)), 1.0)
+    inner = ndimage.binary_erosion(mask)
+    inside = uptake[inner if inner.any() else mask]
+    middle = np.median(inside)
+    spread = max(1.48 * float(np.median(np.abs(inside - middle))), LEAST_SPREAD)
+    alike = (np.abs(uptake - middle) < ALIKE_SPREADS * spread) & ~mask
+    pieces, _ = ndimage.label(alike)
+    touching = np.unique(pieces[ndimage.binary_dilation(mask) & alike])
+    depth = ndimage.distance_transform_edt(np.isin(pieces, touching))
+    if depth.max() < THIN:
+        return None
+    x, y, z = apply_affine(part.affine, np.unravel_index(depth.argmax(), depth.shape)).tolist()
+    return x, y, z
 
 
 def answer(decoder: WindowDecoder, part: WindowLogits, iou: float) -> Candidate:

@@ -116,7 +116,7 @@ def follow_all(
         )  # fmt: skip
         fitting.append(next(beside, window))
     starts = [
-        WindowLogits(window, resample_logits(part, window))
+        replace(part, window=window, logits=resample_logits(part, window))
         for part, window in zip(parts, fitting, strict=True)
         if window != part.window
     ]

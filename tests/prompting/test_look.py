@@ -54,26 +54,26 @@ def test_a_click_beside_the_middle_gives_what_the_middle_gives():
     assert all(dice(mask, ball) > 0.9 and dice(mask, masks[0]) > 0.95 for mask in masks)
 
 
-class NearPart(ThresholdNetwork):
-    """Takes for the whole what lies about as near to its first foreground click as that is to the border."""
+class HalfSighted(ThresholdNetwork):
+    """Takes for the whole those halves of it that hold a foreground click."""
 
     def mask(self, embedding, points_ijk, labels, threshold):
         whole = super().mask(embedding, points_ijk, labels, threshold)
-        shown = points_ijk[labels == 1].numpy() / self.config.window_size * len(whole)
-        if not len(shown):
+        if not (whole > 0).any():
             return whole
-        depth = ndimage.distance_transform_edt(whole > 0)[tuple(shown[0].astype(int).clip(0, len(whole) - 1))]
-        away = np.linalg.norm(np.indices(whole.shape).T - shown[0], axis=-1).T
-        return np.where(away < 2.5 * depth + 1, whole, -5)
+        middle = np.argwhere(whole > 0)[:, 0].mean()
+        clicked = points_ijk[labels == 1, 0].numpy() * len(whole) / self.config.window_size
+        upper = (np.arange(len(whole)) > middle)[:, None, None]
+        return np.where(upper & (clicked > middle).any() | ~upper & (clicked <= middle).any(), whole, -5)
 
 
-def test_a_network_that_answers_with_the_near_part_is_asked_again_from_its_middle(monkeypatch):
+def test_where_uptake_goes_on_beside_the_mask_the_network_is_asked_for_more(monkeypatch):
     volume, (ball,) = with_balls(radius_mm=56.0, centres=((32, 32, 42),))
     at = tuple(np.argwhere(away_mm(volume, (32, 32, 42)) < 40)[-1])
-    mask = Session(NearPart(), volume).click(ijk=at)
+    mask = Session(HalfSighted(64, 4.0), volume).click(ijk=at)
     assert dice(mask, ball) > 0.95 and mask[at]
-    monkeypatch.setattr(first_look, "MIDDLES", 0)
-    assert dice(Session(NearPart(), volume).click(ijk=at), ball) < 0.8
+    monkeypatch.setattr(first_look, "GOES_ON", 0)
+    assert dice(Session(HalfSighted(64, 4.0), volume).click(ijk=at), ball) < 0.8
 
 
 def test_a_window_follows_what_was_found():
