@@ -35,7 +35,8 @@ SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
 GROWS = 1.15  # times larger than before is a mask by such a click, or it was the last
 GOES_ON = 4  # clicks of the network beside its own mask, at most
 LEAST_ON_ML = 30.0  # of an answer that may go on: what is smaller is seen whole
-CREEPS, KEEPS = 1.05, 0.9  # what goes on is larger by more than this, and holds so much of the answer before
+# What goes on is larger than the answer before by this factor, stands out more clearly by that, and holds so much of it.
+CREEPS, CLEARER, KEEPS = 1.05, 1.2, 0.9
 ALIKE_SPREADS, LEAST_SPREAD = 1.5, 0.03  # of log(1 + SUV) from its median inside, in robust standard deviations
 THIN = 2.0  # voxels of the logits from what looks otherwise
 # What a mask is worth: its edge, times these powers of its volume in mL, as a hot part of an organ has a clearer edge
@@ -136,7 +137,7 @@ def going_on(
     """What an answer becomes by clicks of the network beside it, where uptake goes on as it is inside; else nothing.
 
     To a click near an end of something large a network answers with that end, which has no edge towards the rest. What
-    comes instead is larger, is worth more, and holds both the answer and the click.
+    comes instead is larger, stands out more clearly, and holds both the answer and the click.
 
     Args:
         decoder: The network at work.
@@ -154,7 +155,7 @@ def going_on(
         larger = [
             one
             for one in answers
-            if one.worth > found.worth
+            if clearness(one) > CLEARER * clearness(found)
             and one.part.volume_ml > CREEPS * found.part.volume_ml
             and one.part.holds_mm(clicked_mm)
             and shared_ml(found.part, one.part) >= KEEPS * found.part.volume_ml
@@ -165,16 +166,27 @@ def going_on(
     return [] if found is first else [found]
 
 
+def clearness(found: Candidate) -> float:
+    """What an answer is worth, however large it is."""
+    return found.worth / found.part.volume_ml**LARGER
+
+
 def deep_beside(decoder: WindowDecoder, part: WindowLogits) -> Point | None:
-    """Position, in mm, deep in what touches a mask and has the uptake of its inside; None where that is thin."""
+    """Position, in mm, deep in what touches a mask and has the uptake of its inside; None where that is thin.
+
+    Also None where the mask is colder than what lies around it, as a lobe of a lung, whose borders are not seen in PET.
+    """
     mask, uptake = part.mask, ndimage.gaussian_filter(np.log1p(decoder.uptake(part.window)), 1.0)
     inner = ndimage.binary_erosion(mask)
     inside = uptake[inner if inner.any() else mask]
     middle = np.median(inside)
     spread = max(1.48 * float(np.median(np.abs(inside - middle))), LEAST_SPREAD)
     alike = (np.abs(uptake - middle) < ALIKE_SPREADS * spread) & ~mask
+    shell = ndimage.binary_dilation(mask) & ~mask
+    if (around := uptake[shell & ~alike]).size and np.median(around) > middle:
+        return None
     pieces, _ = ndimage.label(alike)
-    touching = np.unique(pieces[ndimage.binary_dilation(mask) & alike])
+    touching = np.unique(pieces[shell & alike])
     depth = ndimage.distance_transform_edt(np.isin(pieces, touching))
     if depth.max() < THIN:
         return None
