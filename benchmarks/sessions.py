@@ -2,7 +2,7 @@
 
 First clicks on the deepest voxel, which nobody knows, and at random inside, at least 12 mm from the border (or 0.6 of
 the target's depth), with seeds; then on the largest error. Organ by organ, DSC over the whole volume. The constants of
-a session were chosen on phantoms of seeds 300 to 311 and on STS_002 to STS_005; phantoms 600 to 609 and STS_006 to
+a session were chosen on phantoms of seeds 300 to 341 and on STS_002 to STS_005; phantoms 600 to 609 and STS_006 to
 STS_013 are for reporting.
 """
 

@@ -7,7 +7,7 @@
 
 Whoever clicks knows neither the size of the object nor its middle; a window centred on a click beside the middle cuts
 the object, and a network takes what it sees of it for the whole. So the window is centred on the mask found so far, and
-decoded again with that mask as the logits of the step before. What a first click may mean is in first_look.py.
+decoded again with that mask as the logits of the step before. What a first prompt may mean is in first_prompt.py.
 
 Ours, not published; the figures that chose these numbers are in benchmarks/sessions.md.
 """

@@ -26,7 +26,7 @@ from seganypet.pet.volume import Volume
 from seganypet.prompting.binding import Edit, blur_around, corrected, leak_behind_neck, loose_pieces, neighbourhood
 from seganypet.prompting.binding_session import BINDING
 from seganypet.prompting.body import Body
-from seganypet.prompting.first_look import Candidate, first_look
+from seganypet.prompting.first_prompt import Candidate, first_look
 from seganypet.prompting.growth import MAX_WINDOWS, drop_orphan_windows, grow
 from seganypet.prompting.initial_mask import InitialMask
 from seganypet.prompting.journal import Journal

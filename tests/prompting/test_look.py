@@ -15,7 +15,7 @@ from seganypet.model.checkpoints import load_model
 from seganypet.model.config import ModelConfig
 from seganypet.pet.volume import Volume
 from seganypet.phantom import make_phantom
-from seganypet.prompting import first_look
+from seganypet.prompting import first_prompt
 from seganypet.prompting.look import FINEST_MM, LATTICE, MAX_COVER, cover, fitting_window, spacings_mm
 from seganypet.prompting.prompts import InitialMask
 from seganypet.prompting.session import Session
@@ -72,7 +72,7 @@ def test_where_uptake_goes_on_beside_the_mask_the_network_is_asked_for_more(monk
     at = tuple(np.argwhere(away_mm(volume, (32, 32, 42)) < 40)[-1])
     mask = Session(HalfSighted(64, 4.0), volume).click(ijk=at)
     assert dice(mask, ball) > 0.95 and mask[at]
-    monkeypatch.setattr(first_look, "GOES_ON", 0)
+    monkeypatch.setattr(first_prompt, "GOES_ON", 0)
     assert dice(Session(HalfSighted(64, 4.0), volume).click(ijk=at), ball) < 0.8
 
 

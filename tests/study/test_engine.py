@@ -54,8 +54,14 @@ def start(output: Path, folder: Path, processes: int, seconds: float = 0.05) -> 
     environment = os.environ | {"PYTHONPATH": f"{REPOSITORY / 'tests'}{os.pathsep}{REPOSITORY}"}
     command = [sys.executable, REPOSITORY / "tests" / "toy_study.py", output, folder, str(processes)]
     return subprocess.Popen(
-        [*map(str, command)], env=environment | {"TOY_SECONDS": str(seconds)}, stderr=subprocess.PIPE, text=True
-    )
+        [*map(str, command)], env=environment | {"TOY_SECONDS": str(seconds)}, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_interrupts,
+    )  # fmt: skip
+
+
+def heed_interrupts() -> None:
+    """As in a terminal: what runs with & ignores them, and so does what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -35,7 +35,7 @@ SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
 GROWS = 1.15  # times larger than before is a mask by such a click, or it was the last
 GOES_ON = 4  # clicks of the network beside its own mask, at most
 LEAST_ON_ML = 30.0  # of an answer that may go on: what is smaller is seen whole
-# What goes on is larger than the answer before by this factor, stands out more clearly by that, and holds so much of it.
+# What goes on is larger than the answer before by this, stands out more clearly by that, and holds so much of it:
 CREEPS, CLEARER, KEEPS = 1.05, 1.2, 0.9
 ALIKE_SPREADS, LEAST_SPREAD = 1.5, 0.03  # of log(1 + SUV) from its median inside, in robust standard deviations
 THIN = 2.0  # voxels of the logits from what looks otherwise
