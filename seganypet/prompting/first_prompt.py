@@ -34,7 +34,8 @@ LEAST_SPOT_ML = 1.0  # of a hot spot that comes first whatever surrounds it; sma
 SELF_PROMPTS = 5  # clicks of the network in its own mask, at most
 GROWS = 1.15  # times larger than before is a mask by such a click, or it was the last
 GOES_ON = 4  # clicks of the network beside its own mask, at most
-LEAST_ON_ML = 30.0  # of an answer that may go on: what is smaller is seen whole
+LEAST_ON_ML = 150.0  # of an answer that may go on: what is smaller may be a kidney, whole, beside a liver
+OPEN = 0.13  # of what surrounds an answer that may go on has its uptake; less is where two organs touch
 # What goes on is larger than the answer before by this, stands out more clearly by that, and holds so much of it:
 CREEPS, CLEARER, KEEPS = 1.05, 1.2, 0.9
 ALIKE_SPREADS, LEAST_SPREAD = 1.5, 0.03  # of log(1 + SUV) from its median inside, in robust standard deviations
@@ -174,7 +175,8 @@ def clearness(found: Candidate) -> float:
 def deep_beside(decoder: WindowDecoder, part: WindowLogits) -> Point | None:
     """Position, in mm, deep in what touches a mask and has the uptake of its inside; None where that is thin.
 
-    Also None where the mask is colder than what lies around it, as a lobe of a lung, whose borders are not seen in PET.
+    Also None where little of what surrounds the mask has that uptake, and where the mask is colder than the rest of it, as
+    a lobe of a lung is, whose borders are not seen in PET.
     """
     mask, uptake = part.mask, ndimage.gaussian_filter(np.log1p(decoder.uptake(part.window)), 1.0)
     inner = ndimage.binary_erosion(mask)
@@ -183,7 +185,8 @@ def deep_beside(decoder: WindowDecoder, part: WindowLogits) -> Point | None:
     spread = max(1.48 * float(np.median(np.abs(inside - middle))), LEAST_SPREAD)
     alike = (np.abs(uptake - middle) < ALIKE_SPREADS * spread) & ~mask
     shell = ndimage.binary_dilation(mask) & ~mask
-    if (around := uptake[shell & ~alike]).size and np.median(around) > middle:
+    around = uptake[shell & ~alike]
+    if (shell & alike).sum() < OPEN * shell.sum() or (around.size and np.median(around) > middle):
         return None
     pieces, _ = ndimage.label(alike)
     touching = np.unique(pieces[shell & alike])
