@@ -175,8 +175,8 @@ def clearness(found: Candidate) -> float:
 def deep_beside(decoder: WindowDecoder, part: WindowLogits) -> Point | None:
     """Position, in mm, deep in what touches a mask and has the uptake of its inside; None where that is thin.
 
-    Also None where little of what surrounds the mask has that uptake, and where the mask is colder than the rest of it, as
-    a lobe of a lung is, whose borders are not seen in PET.
+    Also None where little of what surrounds the mask has that uptake, and where the mask is colder than the rest of it:
+    borders of a lobe of a lung are not seen in PET.
     """
     mask, uptake = part.mask, ndimage.gaussian_filter(np.log1p(decoder.uptake(part.window)), 1.0)
     inner = ndimage.binary_erosion(mask)
